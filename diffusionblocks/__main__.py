@@ -1,0 +1,109 @@
+"""The verbs that rules call; each also runs by hand, and imports only what it needs."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from diffusionblocks.files import NO_SPACE, UserError, read_json, write_json
+
+
+def plan(args):
+    """Write a resolved run to run.json."""
+    write_json(args.output, json.loads(args.run))
+
+
+def prepare(args):
+    """Read a data set once and write it in the form that training maps into memory."""
+    from diffusionblocks.data.prepare import prepare
+
+    prepare(json.loads(args.section), args.data_dir, args.output)
+
+
+def train(args):
+    """Train one part of a run, or go on with it."""
+    from diffusionblocks.check import check_run
+    from diffusionblocks.train import train
+
+    check_run(read_json(args.run))
+    train(args.run, args.part, args.output, args.data, args.state, args.checkpoint_seconds)
+
+
+def assemble(args):
+    """Join the parts of a run into one model."""
+    from diffusionblocks.assemble import assemble
+
+    assemble(args.run, args.parts, args.output)
+
+
+def evaluate(args):
+    """Measure a trained model."""
+    from diffusionblocks.evaluate import evaluate
+
+    evaluate(args.run, args.model, args.data, json.loads(args.metrics), args.logs, args.output)
+
+
+def table(args):
+    """Set the measured numbers of a table beside the paper's."""
+    from diffusionblocks.tables import table
+
+    table(args.name, json.loads(args.rows), args.paper, args.output)
+
+
+def report(args):
+    """Write the page from the tables and all that was measured on the way."""
+    from diffusionblocks.report import report
+
+    report(args.tables, args.metrics, args.template, args.claims, args.output)
+
+
+def parser():
+    main = argparse.ArgumentParser(prog="python -m diffusionblocks", description=__doc__)
+    verbs = main.add_subparsers(required=True, metavar="verb")
+
+    def verb(function, *positional):
+        sub = verbs.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(function=function)
+        for name, help in positional:
+            sub.add_argument(name, help=help)
+        sub.add_argument("-o", "--output", type=Path, required=True, help="file to write")
+        return sub
+
+    verb(plan, ("run", "the resolved run as JSON"))
+    sub = verb(prepare, ("section", "a run's data section as JSON"))
+    sub.add_argument("--data-dir", default="results/downloads", help="folder of archives that are already there")
+    sub = verb(train, ("run", "run.json"), ("part", "which part: all, block0, block1, ..."))
+    sub.add_argument("--data", required=True, help="prepared data set")
+    sub.add_argument("--state", required=True, help="folder of this part's checkpoint, kept until the part is trained")
+    sub.add_argument("--checkpoint-seconds", type=float, default=300, help="time between two checkpoints")
+    sub = verb(assemble, ("run", "run.json"))
+    sub.add_argument("parts", nargs="+", help="weights of all parts")
+    sub = verb(evaluate, ("run", "run.json"), ("model", "assembled model"), ("metrics", "metrics section as JSON"))
+    sub.add_argument("--data", required=True, help="prepared data set")
+    sub.add_argument("--logs", nargs="+", type=Path, required=True, help="training logs of all parts")
+    sub = verb(table, ("name", "table of the paper"), ("rows", "its rows and their metrics files as JSON"))
+    sub.add_argument("--paper", required=True, help="the paper's numbers")
+    sub = verb(report)
+    sub.add_argument("--tables", nargs="+", type=Path, required=True, help="csv files of the tables")
+    sub.add_argument("--metrics", nargs="+", type=Path, required=True, help="metrics.json of all runs in them")
+    sub.add_argument("--template", type=Path, required=True, help="page template; its style sheet lies beside it")
+    sub.add_argument("--claims", required=True, help="the paper's claims")
+    return main
+
+
+def main():
+    args = parser().parse_args()
+    try:
+        args.function(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        print(f"error: the disk is full ({error}). Free some space and start the same command again.", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

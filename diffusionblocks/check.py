@@ -1,0 +1,109 @@
+"""Every check of the configuration that is possible before a job starts. Standard library only.
+
+The frame is checked by workflow/schemas/config.schema.yaml; here the sections meet the constructors they go to, and
+splits are tried. Each failure is one UserError that names the key.
+"""
+
+import difflib
+
+from diffusionblocks.codebase import PACKAGE, Choice, class_keywords, function_keywords
+from diffusionblocks.config import component_file, method_settings, resolve, run, tables, trained
+from diffusionblocks.files import UserError
+from diffusionblocks.partition import boundaries, split_layers
+
+
+def check(config):
+    """Check every row of the configured scale."""
+    if not tables(config):
+        raise UserError(f"config: no table has settings for scale {config['scale']!r}")
+    for table in tables(config):
+        for row in config["tables"][table]["rows"]:
+            if trained(config, table, row) == (table, row):
+                resolved = run(config, table, row, config["seeds"][0])
+                check_run(resolved)
+                metrics = resolve(config, table, row).get("metrics", {})
+                _check_metrics(metrics, method_settings(resolved), f"tables.{table}.rows.{row}.metrics")
+
+
+def check_run(run):
+    """Check one resolved run, as it stands in run.json."""
+    where = f"tables.{run['table']}.rows.{run['row']}"
+    _check_section(f"{where}.data", run["data"], function_keywords(PACKAGE / "data" / "sources.py"))
+    _check_component(f"{where}.model", run, "model")
+    _check_component(f"{where}.method", run, "method")
+    settings = class_keywords(PACKAGE / "trainer.py", "Settings")
+    _check_keys(f"{where}.train", run["train"], settings)
+    if ("steps" in run["train"]) == ("epochs" in run["train"]):
+        raise UserError(f"config: {where}.train needs exactly one of steps and epochs")
+    method = method_settings(run)
+    if "num_blocks" in method:
+        try:
+            split_layers(run["model"]["num_layers"], method["num_blocks"], method["layers_per_block"])
+            boundaries(method["num_blocks"], method["partition"])
+        except ValueError as error:
+            raise UserError(f"config: {where}.method: {error}") from None
+
+
+def _check_component(where, run, kind):
+    name = run[kind].get("name")
+    if component_file(kind, str(name)) is None:
+        there = sorted(path.stem for path in (PACKAGE / f"{kind}s").glob("*.py") if path.stem != "__init__")
+        raise UserError(
+            f"config: {where}.name: no {kind} {name!r}{_suggest(name, there)} "
+            f"(there are {', '.join(there)}; a name with a dot is any importable module)"
+        )
+    keywords = class_keywords(component_file(kind, name), kind.capitalize())
+    if keywords is None:
+        raise UserError(f"config: {where}.name: {component_file(kind, name)} has no class {kind.capitalize()}")
+    _check_keys(where, run[kind], keywords)
+
+
+def _check_metrics(metrics, method, where):
+    known = {name: {**keywords, "sampling": None} for name, keywords in function_keywords(PACKAGE / "metrics.py").items()}
+    for column, metric in metrics.items():
+        _check_section(f"{where}.{column}", metric, known)
+        num_steps = metric.get("sampling", {}).get("num_steps")
+        if num_steps is not None and num_steps < method.get("num_blocks", 1):
+            raise UserError(
+                f"config: {where}.{column}.sampling.num_steps is {num_steps}: with fewer steps than the "
+                f"{method['num_blocks']} blocks some block would never act"
+            )
+
+
+def _check_section(where, section, known):
+    """Check a section's name against `known`, {name: {keyword: default}}, and its keys against that entry."""
+    name = section.get("name")
+    if name not in known:
+        raise UserError(f"config: {where}.name: {name!r} is not one of {', '.join(sorted(known))}{_suggest(name, known)}")
+    _check_keys(where, section, known[name])
+
+
+def _check_keys(where, section, keywords):
+    for key, value in section.items():
+        if key == "name":
+            continue
+        if key not in keywords:
+            raise UserError(
+                f"config: {where}: unknown key {key!r}{_suggest(key, keywords)} "
+                f"(keys here: {', '.join(sorted(keywords)) or 'none'})"
+            )
+        default = keywords[key]
+        if isinstance(default, Choice):
+            if value not in default.values:
+                raise UserError(f"config: {where}.{key}: {value!r} is not one of {', '.join(default.values)}")
+        elif not _same_kind(value, default):
+            hint = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(default, float) else ""
+            raise UserError(f"config: {where}.{key}: {value!r} should be a {type(default).__name__}{hint}")
+
+
+def _same_kind(value, default):
+    if default is None:  # anything goes
+        return True
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
+
+
+def _suggest(word, known):
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

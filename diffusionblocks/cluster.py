@@ -1,0 +1,28 @@
+"""What this workflow asks of SLURM beyond submitting jobs. Standard library only."""
+
+import shutil
+import subprocess
+
+from diffusionblocks.files import UserError
+
+
+def running_jobs(folder):
+    """Ids of SLURM jobs that a Snakemake started in `folder` and that are still queued or running; none without SLURM."""
+    if not shutil.which("squeue"):
+        return []
+    command = ["squeue", "-h", "-t", "PD,R,CG", "-o", "%i|%k|%Z"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []  # installed, but no cluster answers: nothing of ours can be running on it
+    jobs = [line.split("|") for line in lines if line.count("|") == 2]
+    return [job for job, comment, workdir in jobs if workdir == str(folder) and comment.startswith("rule_")]
+
+
+def refuse_second_start(folder):
+    """Raise UserError while jobs of an earlier Snakemake run: it may be gone, its jobs are not, and none is found again."""
+    if jobs := running_jobs(folder):
+        raise UserError(
+            f"SLURM still runs jobs of this folder ({', '.join(jobs)}), left by a Snakemake that was killed. Wait until "
+            f"they have ended (squeue --me), or cancel them (scancel {' '.join(jobs)}); training goes on from its checkpoint."
+        )

@@ -1,0 +1,32 @@
+"""A data set, read once and written in the form that training and evaluation map into memory."""
+
+import json
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from diffusionblocks.data import sources
+from diffusionblocks.files import atomic
+
+
+def prepare(section, data_dir, path):
+    """Write the data set of a run's `data` section to `path` (safetensors; what it is stands in the header)."""
+    keywords = {key: value for key, value in section.items() if key != "name"}
+    arrays = getattr(sources, section["name"])(data_dir, **keywords)
+    title = arrays.pop("title")
+    train = arrays["train_images"]
+    channels = train.transpose(1, 0, 2, 3).reshape(train.shape[1], -1) / np.float32(255)
+    about = {
+        "title": title,
+        "shape": {
+            "image_size": train.shape[-1],
+            "channels": train.shape[1],
+            "num_classes": int(arrays["train_labels"].max()) + 1,
+        },
+        "mean": channels.mean(1, dtype=np.float64).round(4).tolist(),
+        "std": channels.std(1, dtype=np.float64).round(4).tolist(),
+        "train_size": len(train),
+        "test_size": len(arrays["test_images"]),
+    }
+    with atomic(path) as temporary:
+        save_file(arrays, temporary, metadata={"about": json.dumps(about, sort_keys=True)})

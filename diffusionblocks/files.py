@@ -1,0 +1,76 @@
+"""Files that are whole or absent, and errors that a user can act on. Standard library only."""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class UserError(Exception):
+    """Something the user can mend. The message names the file, key or step and says what to do."""
+
+    exit_code = 2
+
+
+class Interrupted(UserError):
+    """Work stopped on request and can go on later; the exit code is that of a process ended by SIGTERM."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Give a temporary name beside `path` and rename it to `path` at the end.
+
+    Whatever goes wrong in between, `path` is as it was before and the temporary file is gone.
+    Raises UserError when the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())  # a rename must never outlive the bytes it names
+        os.replace(temporary, path)
+    except Exception as error:
+        if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error) or "File too large" in str(error):
+            raise UserError(
+                f"{path}: the disk is full or a quota is reached ({error}). Nothing was overwritten. "
+                "Free some space and start the same command again."
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path):
+    """Raises UserError when the file is absent or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Run the step that makes it, or ask snakemake for it.") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Delete it and run the step that makes it again.") from None
+
+
+def read_json_lines(path):
+    """All records of a JSON-lines file. A last line cut short by a kill is left out."""
+    records = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records

@@ -1,0 +1,114 @@
+"""DiffusionBlocks: every block of layers is a denoiser of its own range of noise levels, trained alone (section 3)."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from diffusionblocks import partition as parts
+from diffusionblocks.noise import EDM, corrupt, inference_sigmas
+from diffusionblocks.sampling import Step, reverse
+
+
+
+class Method(nn.Module):
+    """Block-wise training of a network of the `model` contract (docs/extending.md).
+
+    sharing: `independent` gives each block a network of its own with its own copies of the small modules around the
+    layers, so its training process holds nothing of any other block; `joint` is the official protocol, one network in one
+    process, a random block per step, the small modules shared.
+    loss_weight: `per_sample` is the paper's mean(w loss); `decoupled` is mean(w) mean(loss), what the official code computes
+    through a broadcast; `none` leaves the weight out.
+    target_norm, p_mean: length of a discrete target's embedding and mean of log sigma; both set how loud the noise is.
+    """
+
+    def __init__(
+        self,
+        build_model,
+        part=None,
+        *,
+        num_blocks=3,
+        layers_per_block=None,
+        sharing: Literal["independent", "joint"] = "independent",
+        partition: Literal["equi_probability", "uniform", "log_uniform"] = "equi_probability",
+        overlap=0.05,
+        loss_weight: Literal["decoupled", "per_sample", "none"] = "decoupled",
+        target_norm=1.0,
+        p_mean=-1.2,
+    ):
+        super().__init__()
+        self.noise = EDM(p_mean=p_mean)
+        self.loss_weight, self.sharing = loss_weight, sharing
+        self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
+        self.intervals = [parts.interval(self.boundaries, block, overlap) for block in range(num_blocks)]
+        self.layers = parts.split_layers(build_model.keywords["num_layers"], num_blocks, layers_per_block)
+        self.blocks = list(range(num_blocks))
+        if sharing == "joint":
+            self.models = nn.ModuleDict({"all": build_model(noise=self.noise, target_norm=target_norm)})
+        else:
+            if part is not None:
+                self.blocks = [int(part.removeprefix("block"))]
+            self.models = nn.ModuleDict(
+                {
+                    f"block{b}": build_model(
+                        noise=self.noise, target_norm=target_norm, num_layers=len(self.layers[b])
+                    )
+                    for b in self.blocks
+                }
+            )
+        self.z_shape = next(iter(self.models.values())).z_shape
+
+    def _network(self, block):
+        """The network that holds a block, and the block's layers in it."""
+        if self.sharing == "joint":
+            model = self.models["all"]
+            return model, model.layers[self.layers[block].start : self.layers[block].stop]
+        model = self.models[f"block{block}"]
+        return model, model.layers
+
+    def loss(self, batch, block):
+        """Denoising loss of one block on a batch.
+
+        Returns the objective (scalar), the unweighted losses (N,) and their levels (N,). The block is an index that the
+        caller drew; it is never inferred from the levels, which with an overlap may lie in a neighbour's interval.
+        """
+        model, layers = self._network(block)
+        z0 = model.target(batch)
+        u = torch.rand(len(z0), dtype=torch.float64, device=z0.device)
+        sigma = self.noise.sample(u, *self.intervals[block]).to(z0.dtype)
+        z = corrupt(z0, sigma, torch.randn_like(z0))
+        losses = model.loss(model.predict(z, sigma, model.condition(batch), layers), batch, z0)
+        weight = self.noise.weight(sigma)
+        objective = {
+            "decoupled": lambda: weight.mean() * losses.mean(),
+            "per_sample": lambda: (weight * losses).mean(),
+            "none": lambda: losses.mean(),
+        }[self.loss_weight]()
+        return objective, losses.detach(), sigma
+
+    def predict(self, batch, eps, num_steps=None, from_target=False):
+        """Steps of the chain that starts at sigma_max eps and ends at sigma_min; the last prediction is the answer.
+
+        eps: (N, *z_shape) standard normal. num_steps: network evaluations, by default one per block (appendix H).
+        from_target: each level sees the true target under noise instead of the chain's own z, which shows how well a
+        block denoises where it was trained.
+        """
+        sigmas = inference_sigmas(num_steps or len(self.blocks), self.noise)
+        owners = [parts.owner(self.boundaries, sigma) for sigma in sigmas]
+        conditions = {block: self._network(block)[0].condition(batch) for block in set(owners)}
+
+        def predict(z, sigma, block):
+            model, layers = self._network(block)
+            return model.predict(z, z.new_full((len(z),), sigma), conditions[block], layers)
+
+        def to_z(prediction, block):
+            return self._network(block)[0].to_z(prediction)
+
+        if not from_target:
+            return list(reverse(eps * sigmas[0], sigmas, owners, predict, to_z))
+        steps = []
+        for sigma, block in zip(sigmas, owners, strict=True):
+            z0 = self._network(block)[0].target(batch)
+            z = corrupt(z0, eps.new_full((len(eps),), sigma), eps)
+            steps.append(Step(sigma, block, predict(z, sigma, block)))
+        return steps

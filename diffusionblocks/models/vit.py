@@ -1,0 +1,150 @@
+"""Vision transformer for classification, plain and as a denoiser of the label embedding (paper section 5.1, E.1).
+
+Both follow the official code: 10,302,180 parameters plain and 10,529,095 noise-conditioned at the paper's sizes.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diffusionblocks.layers import MLP, Attention, modulate, sinusoid
+
+NOISE_FEATURES = 256
+
+
+class Layer(nn.Module):
+    """Pre-norm transformer layer; with `noise_width` its two branches are shifted, scaled and gated by the noise level.
+
+    The official code applies SiLU after the adaptive linear map (DiT has it before) and keeps the norms' affine weights.
+    """
+
+    def __init__(self, width, num_heads, mlp_width, dropout, noise_width=None):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
+        self.attention = Attention(width, num_heads, dropout)
+        self.mlp = MLP(width, mlp_width, dropout)
+        self.adaptive = nn.Linear(noise_width, 6 * width) if noise_width else None
+
+    def forward(self, x, level=None):
+        """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
+        if self.adaptive is None:
+            x = x + self.attention(self.norm1(x))
+            return x + self.mlp(self.norm2(x))
+        shift1, scale1, gate1, shift2, scale2, gate2 = F.silu(self.adaptive(level)).chunk(6, dim=1)
+        x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class Model(nn.Module):
+    """A ViT; without `noise` the plain network, with `noise` (an EDM) a denoiser of the label embedding.
+
+    shape: image_size, channels and num_classes of the data. target_norm: length of the clean label embedding.
+    keep_cls: keep [CLS] beside the noisy label and read from it (the paper's text); by default the noisy label takes
+    its place (the official code). mlp_width 3072 at width 128 is the official code's, a library default left unset.
+    """
+
+    def __init__(
+        self,
+        shape,
+        noise=None,
+        target_norm=1.0,
+        *,
+        num_layers=12,
+        width=128,
+        num_heads=4,
+        mlp_width=3072,
+        patch_size=4,
+        dropout=0.1,
+        keep_cls=False,
+    ):
+        super().__init__()
+        if shape["image_size"] % patch_size or width % num_heads:
+            raise ValueError(
+                f"patch_size {patch_size} must divide the image size {shape['image_size']}, num_heads {num_heads} the width {width}"
+            )
+        self.noise, self.target_norm, self.dropout = noise, target_norm, dropout
+        self.z_shape = (width,)
+        num_patches = (shape["image_size"] // patch_size) ** 2
+        noise_width = width // 6 if noise else None  # hidden // 6 as in the official code
+
+        self.patches = nn.Conv2d(shape["channels"], width, patch_size, stride=patch_size)
+        has_cls = keep_cls or not noise
+        self.cls = nn.Parameter(torch.zeros(1, 1, width)) if has_cls else None
+        self.positions = nn.Parameter(torch.zeros(1, num_patches + has_cls + bool(noise), width))
+        self.layers = nn.ModuleList(Layer(width, num_heads, mlp_width, dropout, noise_width) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.head = nn.Linear(width, shape["num_classes"])
+        if noise:
+            self.labels = nn.Embedding(shape["num_classes"], width)
+            self.level = nn.Sequential(
+                nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width), nn.SiLU()
+            )
+            self.head_adaptive = nn.Linear(noise_width, 2 * width)
+        self._initialise()
+
+    def _initialise(self):
+        """Truncated normals of 0.02 as in the ViT; zeros where a noise-conditioned network starts as the identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        if self.cls is not None:
+            nn.init.trunc_normal_(self.cls, std=0.02)
+        if self.noise:
+            nn.init.normal_(self.labels.weight, std=0.02)
+            zero = [self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)]
+            for module in zero:
+                nn.init.zeros_(module.weight)
+
+    # As a denoiser
+
+    def condition(self, batch):
+        """Patch tokens (N, T, D): all that is known at inference."""
+        return self.patches(batch["image"]).flatten(2).transpose(1, 2)
+
+    def _label_table(self):
+        """(num_classes, D), rows of length target_norm; without the normalisation the embeddings collapse."""
+        return self.target_norm * F.normalize(self.labels.weight, dim=1)
+
+    def target(self, batch):
+        """Clean label embeddings z0 (N, D). The table learns through the denoising loss."""
+        return self._label_table()[batch["label"]]
+
+    def predict(self, z, sigma, cond, layers):
+        """Class logits (N, num_classes) from the noisy label embedding z (N, D) at levels sigma (N,), by `layers` alone."""
+        c_skip, c_out, c_in, c_noise = (c[:, None] for c in self.noise.precondition(sigma))
+        level = self.level(sinusoid(c_noise[:, 0], NOISE_FEATURES))
+        label = (c_in * z)[:, None]
+        if self.cls is None:
+            x = torch.cat([label, cond], dim=1)
+        else:
+            x = torch.cat([self.cls.expand(len(z), -1, -1), cond, label], dim=1)
+        x = F.dropout(x + self.positions, self.dropout, self.training)
+        for layer in layers:
+            x = layer(x, level)
+        denoised = c_skip * z + c_out * self.norm(x)[:, 0]
+        shift, scale = F.silu(self.head_adaptive(level)).chunk(2, dim=1)
+        return self.head(modulate(denoised[:, None], shift, scale)[:, 0])
+
+    def loss(self, logits, batch, z0):
+        """Cross-entropy of each sample (N,); a discrete target needs no distance to z0."""
+        return F.cross_entropy(logits.float(), batch["label"], reduction="none")
+
+    def to_z(self, logits):
+        """The denoised label embedding D = softmax(logits) E (N, D)."""
+        return logits.float().softmax(dim=1) @ self._label_table()
+
+    # As the plain network
+
+    def end_to_end_prediction(self, batch):
+        """Class logits (N, num_classes) of the plain network."""
+        x = torch.cat([self.cls.expand(len(batch["image"]), -1, -1), self.condition(batch)], dim=1)
+        x = F.dropout(x + self.positions, self.dropout, self.training)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x)[:, 0])
+
+    def end_to_end_loss(self, batch):
+        """Cross-entropy of each sample (N,)."""
+        return F.cross_entropy(self.end_to_end_prediction(batch).float(), batch["label"], reduction="none")

@@ -1,0 +1,86 @@
+"""EDM noise (Karras et al. 2022, table 1) with the paper's truncated log-normal levels (section 3 and appendix A).
+
+Levels are plain floats or tensors; nothing here needs to import torch.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class EDM:
+    """Variance-exploding noise z = z0 + sigma eps with log sigma ~ N(p_mean, p_std^2), cut to [sigma_min, sigma_max]."""
+
+    p_mean: float = -1.2
+    p_std: float = 1.2
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 0.5
+
+    def _normal_cdf(self, sigma):
+        return _NORMAL.cdf((math.log(sigma) - self.p_mean) / self.p_std)
+
+    def cdf(self, sigma):
+        """Probability that a level drawn from the truncated distribution is below `sigma` (a float)."""
+        low, high = self._normal_cdf(self.sigma_min), self._normal_cdf(self.sigma_max)
+        return (self._normal_cdf(sigma) - low) / (high - low)
+
+    def quantile(self, q):
+        """The sigma below which a share `q` in [0, 1] of all draws lies; the inverse of `cdf`."""
+        if q <= 0:
+            return self.sigma_min
+        if q >= 1:
+            return self.sigma_max
+        low, high = self._normal_cdf(self.sigma_min), self._normal_cdf(self.sigma_max)
+        sigma = math.exp(self.p_mean + self.p_std * _NORMAL.inv_cdf(low + q * (high - low)))
+        return min(max(sigma, self.sigma_min), self.sigma_max)
+
+    def sample(self, u, low, high):
+        """Draw levels from the distribution cut to [low, high] by its inverse CDF.
+
+        u: float64 tensor of uniforms in [0, 1), any shape; the result has its shape and type. In float32 the quantiles
+        near 1 would collapse, hence float64.
+        """
+        q_low, q_high = self._normal_cdf(low), self._normal_cdf(high)
+        standard = math.sqrt(2) * (2 * (q_low + u * (q_high - q_low)) - 1).erfinv()  # the normal quantile function
+        return (self.p_mean + self.p_std * standard).exp().clamp(low, high)
+
+    def precondition(self, sigma):
+        """c_skip, c_out, c_in, c_noise of a tensor of levels (EDM table 1)."""
+        total = sigma**2 + self.sigma_data**2
+        c_skip = self.sigma_data**2 / total
+        c_out = sigma * self.sigma_data / total.sqrt()
+        return c_skip, c_out, 1 / total.sqrt(), sigma.log() / 4
+
+    def weight(self, sigma):
+        """EDM loss weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2."""
+        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+def corrupt(z0, sigma, eps):
+    """z = z0 + sigma eps. z0, eps: (N, ...); sigma: (N,)."""
+    return z0 + sigma.reshape(-1, *[1] * (z0.dim() - 1)) * eps
+
+
+def euler_step(z, denoised, sigma, sigma_next, denoised_next=None):
+    """One Euler step of dz/dsigma = (z - D) / sigma from `sigma` to `sigma_next`.
+
+    Equations 3-4 of the paper print the opposite sign, with which noise would grow; this is EDM's (and the official
+    code's). `denoised_next` is the same prediction in the coordinates of the block that takes over: only the noise of z
+    is carried across the hand-off. Without it the step is the ordinary one, r z + (1 - r) D with r = sigma_next / sigma.
+    """
+    ratio = sigma_next / sigma
+    return (denoised if denoised_next is None else denoised_next) + ratio * (z - denoised)
+
+
+def inference_sigmas(num_steps, noise=None):
+    """`num_steps` levels from sigma_max down to sigma_min at equal quantiles of the noise distribution (appendix H)."""
+    noise = noise or EDM()
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, not {num_steps}")
+    if num_steps == 1:
+        return [noise.sigma_max]
+    return [noise.quantile(1 - i / (num_steps - 1)) for i in range(num_steps)]

@@ -1,0 +1,170 @@
+"""Tables and metrics -> one self-contained page that sets every number of the paper beside ours. No torch."""
+
+import base64
+import json
+import math
+import time
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import yaml
+
+from diffusionblocks import figures
+from diffusionblocks.files import read_json, write_text
+
+
+def report(table_paths, metric_paths, template_path, claims_path, path):
+    """Write the page of the given tables. metric_paths: metrics.json of every run behind them."""
+    frames = [pd.read_csv(file) for file in table_paths]
+    runs = {}
+    for metrics in map(read_json, metric_paths):
+        run = metrics["run"]
+        runs.setdefault(f"{run['table']}/{run['row']}", []).append(metrics)
+    claims = yaml.safe_load(Path(claims_path).read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template_path.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration}
+    sections = [section(frame, runs, claims) for frame in frames]
+    everything = [metrics for seeds in runs.values() for metrics in seeds]
+    page = environment.get_template(template_path.name).render(
+        style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
+        scale=everything[0]["run"]["scale"],
+        sections=sections,
+        claims=[claim for part in sections for claim in part["claims"]],
+        stand_ins=sorted({name for frame in frames for name in frame["stand_in"].dropna()}),
+        commits=sorted({commit for frame in frames for cell in frame["commit"].dropna() for commit in cell.split()}),
+        written=time.strftime("%Y-%m-%d %H:%M %Z"),
+        environments=_environments(everything),
+    )
+    write_text(path, page)
+
+
+def section(frame, runs, claims):
+    """All that the page shows of one table."""
+    name = frame["table"].iloc[0]
+    rows = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
+    trained = {row: runs[lines[0]["run"]] for row, lines in rows.items() if isinstance(lines[0]["run"], str)}
+    return {
+        "name": name,
+        "title": trained_title(name),
+        "rows": rows,
+        "claims": [verdict(claim, frame) for claim in claims.get(name, [])],
+        "figures": _figures(trained),
+        "jobs": [
+            {"row": row, "seed": run["run"]["seed"], "part": part, **values}
+            for row, seeds in trained.items()
+            for run in seeds
+            for part, values in run["parts"].items()
+        ],
+        "parameters": {row: seeds[0]["parameters"] for row, seeds in trained.items()},
+        "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in trained.items()},
+    }
+
+
+def trained_title(name):
+    """`table_a1` -> `Table A1`, `table7` -> `Table 7`."""
+    return "Table " + name.removeprefix("table").removeprefix("_").upper()
+
+
+def verdict(claim, frame):
+    """A claim with what our numbers say of it: held, did not hold, or undecided within two standard errors."""
+    cells = frame[frame["metric"] == claim["metric"]].set_index("row")
+    ours, other = (cells.loc[row] for row in (claim["row"], claim["against"]))
+    sign = -1 if ours["better"] == "lower" else 1
+    difference = sign * (ours["ours"] - other["ours"])
+    if math.isnan(difference):
+        return {**claim, "verdict": "not measured", "difference": None, "error": None}
+    variance = sum(row["std"] ** 2 / row["seeds"] for row in (ours, other))
+    error = 0 if math.isnan(variance) else 2 * math.sqrt(variance)  # one seed: no spread is known
+    distance = difference - claim["margin"]
+    word = "held" if distance >= error else "did not hold" if distance < -error else "undecided"
+    return {
+        **claim,
+        "verdict": word,
+        "difference": sign * difference,
+        "error": error or None,
+        "seeds": int(min(ours["seeds"], other["seeds"])),
+        "stand_in": ours["stand_in"] if isinstance(ours["stand_in"], str) else None,
+    }
+
+
+def _figures(trained):
+    """[(heading, explanation, [(alternative text, image)])] of the figures that the rows' measurements allow."""
+    baseline = next(
+        (sum(run["metrics"]["accuracy"]["value"] for run in seeds) / len(seeds)
+         for seeds in trained.values() if seeds[0]["run"]["method"]["name"] == "end_to_end"),
+        None,
+    )  # fmt: skip
+    chains = {row: seeds for row, seeds in trained.items() if {"chain", "chain_from_target"} <= seeds[0]["curves"].keys()}
+    parts, shown = {}, []
+    for row, seeds in trained.items():
+        if "partition" in seeds[0] and seeds[0]["partition"] not in shown:
+            shown.append(seeds[0]["partition"])
+            parts[row] = seeds[0]["partition"]
+    groups = [
+        (
+            "Training loss per block",
+            "Unweighted loss of each block on its own noise levels, mean and range over seeds. A block at low noise sees a "
+            "target that is nearly clean, so its loss is low from the start.",
+            [(f"Training loss of {row}", figures.losses(row, seeds)) for row, seeds in trained.items()],
+        ),
+        (
+            "Accuracy along the chain of blocks",
+            "Each step is one block's prediction from the z that the blocks before it left. Dashed: the same block shown "
+            "the true label under its own noise, which at low noise can be read off without the image.",
+            [(f"Accuracy along the chain, {row}", figures.chain(row, seeds, baseline)) for row, seeds in chains.items()],
+        ),
+        (
+            "Noise partition",
+            "Which block owns which noise levels (area: share of all training draws), and the intervals on which the blocks "
+            "train, overlap included (bars).",
+            [(f"Noise partition of {row}", figures.partition(row, value)) for row, value in parts.items()],
+        ),
+    ]
+    return [
+        {"heading": heading, "text": text, "images": [(alt, _embed(svg)) for alt, svg in images]}
+        for heading, text, images in groups
+        if images
+    ]
+
+
+def _embed(svg):
+    """As an image of its own: the ids inside one SVG cannot meet those of another."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _environments(runs):
+    """Each combination of hardware and versions that some training ran on, once."""
+    found = {}
+    for run in runs:
+        for part in run["parts"].values():
+            for attempt in part["attempts"]:
+                versions = ", ".join(f"{name} {version}" for name, version in attempt["versions"].items())
+                found[attempt["hardware"], versions] = None
+    return list(found)
+
+
+def number(value, digits=2, sign=False):
+    """A number for the page; what is missing is shown as a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
+
+
+def in_bytes(value):
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+
+
+def duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

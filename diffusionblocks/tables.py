@@ -1,0 +1,83 @@
+"""metrics.json of a table's runs + the paper's numbers -> one csv in long form. No torch.
+
+Columns that other programs rely on: row, metric, paper, ours, std, seeds, stand_in, commit.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from diffusionblocks.files import UserError, atomic, read_json
+
+COLUMNS = [
+    *("table", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
+    *("against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
+]
+MISSING = "not part of this workflow yet"
+
+
+def table(name, rows, paper_path, path):
+    """Write the table's csv, a line per row and metric; printed rows that nothing here trains are kept, with a note.
+
+    rows: {row: {"run": <table>/<row> of the trained run, "paper_row": name in paper.yaml, "metrics": [one file per seed]}}.
+    paper, ours: in the metric's unit; std: over seeds (empty for one seed); gap: ours minus ours of `against`.
+    """
+    paper = yaml.safe_load(Path(paper_path).read_text(encoding="utf-8")).get(name)
+    if paper is None:
+        raise UserError(f"{paper_path}: has no table {name!r}. Add its title, metrics and printed rows.")
+    lines = []
+    for row in dict.fromkeys([*paper["rows"], *rows]):
+        printed = paper["rows"].get(rows.get(row, {}).get("paper_row", row), {})
+        seeds = [read_json(file) for file in rows[row]["metrics"]] if row in rows else []
+        measured = list(dict.fromkeys(metric for seed in seeds for metric in seed["metrics"]))
+        for metric in dict.fromkeys([*paper["metrics"], *measured]):
+            about = paper["metrics"].get(metric) or _like(metric, paper["metrics"])
+            lines.append(
+                {
+                    "table": name,
+                    "row": row,
+                    "metric": metric,
+                    "unit": about.get("unit", ""),
+                    "better": about.get("better", ""),
+                    "paper": printed.get(metric),
+                    "against": printed.get("against"),
+                    "run": rows[row]["run"] if row in rows else None,
+                    "note": "" if row in rows else MISSING,
+                    **(_measured(seeds, metric, paper["data"]) if metric in measured else {}),
+                }
+            )
+    frame = _with_gaps(pd.DataFrame(lines).reindex(columns=COLUMNS))
+    with atomic(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
+def _like(metric, known):
+    """Unit and direction of a variant (`accuracy_4_steps`) are those of the metric it is named after."""
+    return next((about for name, about in known.items() if metric.startswith(name)), {})
+
+
+def _measured(seeds, metric, data):
+    values = pd.Series([seed["metrics"][metric]["value"] for seed in seeds])
+    titles = {seed["data"]["title"] for seed in seeds} - {data}
+    commits = {seed["provenance"]["commit"] for seed in seeds}
+    for seed in seeds:
+        commits |= {attempt["commit"] for part in seed["parts"].values() for attempt in part["attempts"]}
+    return {
+        "ours": values.mean(),
+        "std": values.std(),
+        "seeds": len(values),
+        "samples": seeds[0]["metrics"][metric]["samples"],
+        "stand_in": ", ".join(f"{title} for {data}" for title in sorted(titles)),
+        "commit": " ".join(sorted(commits)),
+        "scale": seeds[0]["run"]["scale"],
+    }
+
+
+def _with_gaps(frame):
+    for index, line in frame[frame["against"].notna()].iterrows():
+        other = frame[(frame["row"] == line["against"]) & (frame["metric"] == line["metric"])]
+        if len(other):
+            frame.loc[index, "paper_gap"] = line["paper"] - other["paper"].iloc[0]
+            frame.loc[index, "gap"] = line["ours"] - other["ours"].iloc[0]
+    return frame

@@ -1,0 +1,190 @@
+"""What a training job holds and how one update moves it: settings, batches, network, optimizer, averaged weights.
+
+All randomness of an update comes from the seed, the part and the update's number, so a run that was killed and started
+again ends with the same bits as one that was not.
+"""
+
+import hashlib
+import math
+import random
+import resource
+from dataclasses import dataclass, field
+
+import torch
+
+from diffusionblocks.data.augment import AUGMENTATIONS
+from diffusionblocks.files import UserError
+from diffusionblocks.methods import build
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The `train` section of a run. Exactly one of steps and epochs; both count updates per block."""
+
+    batch_size: int
+    lr: float
+    steps: int = None
+    epochs: int = None
+    min_lr: float = 0.0  # floor of the cosine; min_lr = lr keeps the rate constant
+    warmup_steps: int = 0
+    warmup_epochs: int = 0
+    weight_decay: float = 0.01
+    betas: list = field(default_factory=lambda: [0.9, 0.999])
+    clip: float = 1.0
+    accumulate: int = 1  # micro-batches per update
+    ema: float = None  # decay of the averaged weights that are saved in place of the last ones
+    precision: str = "fp32"
+    compile: bool = False
+    augment: list = field(default_factory=list)
+    log_every: int = 50
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise UserError("train: exactly one of steps and epochs is needed")
+        if self.batch_size % self.accumulate:
+            raise UserError(f"train.accumulate: {self.accumulate} does not divide batch_size {self.batch_size}")
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                raise UserError(f"train.augment: {name!r} is not one of {', '.join(AUGMENTATIONS)}")
+        if self.precision not in ("fp32", "bf16"):
+            raise UserError(f"train.precision: {self.precision!r} is not one of fp32, bf16")
+
+    def updates(self, steps_per_epoch):
+        """(updates, warm-up updates) per block."""
+        steps = self.steps if self.steps is not None else self.epochs * steps_per_epoch
+        return steps, self.warmup_steps + self.warmup_epochs * steps_per_epoch
+
+    def rate(self, step, total, warmup):
+        """Learning rate of update `step` (from 0): linear warm-up, then a cosine down to min_lr."""
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        progress = (step - warmup) / max(total - warmup, 1)
+        return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def seed_of(*names):
+    """A seed for torch and random out of numbers and words; different words give unrelated seeds."""
+    return int.from_bytes(hashlib.blake2b(repr(names).encode(), digest_size=8).digest()) >> 1
+
+
+class Batches:
+    """Training batches by number: every epoch shuffles anew, the last partial batch is dropped as in the official code."""
+
+    def __init__(self, data, settings, device, *seed):
+        self.data, self.settings, self.device, self.seed = data, settings, device, seed
+        self.per_epoch = data.train_size // settings.batch_size
+        if not self.per_epoch:
+            raise UserError(f"train.batch_size {settings.batch_size} exceeds the {data.train_size} training images")
+        self._epoch, self._order = None, None
+
+    def micro_batches(self, number):
+        """The micro-batches (`accumulate` of them) of batch `number`, augmented on the device."""
+        epoch, position = divmod(number, self.per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(seed_of(*self.seed, "epoch", epoch))
+            self._order = torch.randperm(self.data.train_size, generator=generator).to(self.device)
+            self._epoch = epoch
+        size = self.settings.batch_size
+        for indices in self._order[position * size : (position + 1) * size].chunk(self.settings.accumulate):
+            yield self.data.train_batch(indices, self.settings.augment)
+
+
+class Trainer:
+    """One part's network, optimizer and averaged weights, and the update that moves them."""
+
+    def __init__(self, run, part, data, device):
+        self.run, self.part, self.device = run, part, device
+        self.settings = Settings(**run["train"])
+        self.seed = (run["seed"], part)
+        torch.manual_seed(seed_of(*self.seed, "initial weights"))
+        self.method = build(run, data.shape, part).to(device)
+        self.batches = Batches(data, self.settings, device, *self.seed)
+        steps, warmup = self.settings.updates(self.batches.per_epoch)
+        self.blocks = self.method.blocks
+        # Counted per block in the settings; a process that trains all blocks in turn needs num_blocks times as many.
+        self.total, self.warmup = steps * len(self.blocks), warmup * len(self.blocks)
+        self.parameters = dict(self.method.named_parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=self.settings.lr,
+            betas=tuple(self.settings.betas),
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+        self.ema = None
+        if self.settings.ema:
+            self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
+        if self.settings.compile:
+            for model in self.method.models.values():
+                for layer in model.layers:  # layers share one compiled graph; whole networks would compile per block
+                    layer.compile(dynamic=False)
+
+    def update(self, step):
+        """One update. Returns its block and a device tensor: loss, objective, gradient norm, sigma of the worst sample."""
+        seed = seed_of(*self.seed, step)
+        torch.manual_seed(seed)
+        block = random.Random(seed).choice(self.blocks)
+        rate = self.settings.rate(step, self.total, self.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = 0
+        for batch in self.batches.micro_batches(step):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+                objective, losses, sigma = self.method.loss(batch, block)
+            (objective / self.settings.accumulate).backward()
+            worst = losses.nan_to_num(nan=math.inf).argmax()
+            level = losses.new_zeros(()) if sigma is None else sigma[worst]
+            sums = sums + torch.stack([losses.mean(), objective.detach(), level.to(losses.dtype)])
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            # Only what this update moved: a block that waits for its turn must not have its horizon stretched.
+            moved = [name for name, value in self.parameters.items() if value.grad is not None]
+            averages, values = [self.ema[name] for name in moved], [self.parameters[name].detach() for name in moved]
+            torch._foreach_lerp_(averages, values, 1 - self.settings.ema)
+        loss, objective, level = (sums / self.settings.accumulate).unbind()
+        return block, torch.stack([loss, objective, norm.to(loss.dtype), level])
+
+    def tensors(self):
+        """All that a checkpoint needs, by name."""
+        found = {f"model.{name}": tensor for name, tensor in self.method.state_dict().items()}
+        found |= {f"ema.{name}": tensor for name, tensor in (self.ema or {}).items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items()}
+        return found
+
+    def restore(self, tensors):
+        def under(prefix):
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+        self.method.load_state_dict(under("model."))
+        if self.ema is not None:
+            self.ema = under("ema.")
+        state = {}
+        for name, value in under("optimizer.").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def weights(self):
+        """What the part hands on: its state, with the averaged weights where there are any."""
+        return {**self.method.state_dict(), **(self.ema or {})}
+
+    def memory(self):
+        """Bytes held by this process for parameters, gradients and optimizer state, and its peak."""
+        state = [value for values in self.optimizer.state.values() for value in values.values()]
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {
+            "parameter_bytes": _bytes(self.parameters.values()),
+            "gradient_bytes": _bytes(value.grad for value in self.parameters.values() if value.grad is not None),
+            "optimizer_bytes": _bytes(state),
+            "peak_bytes": peak,
+        }
+
+
+def _bytes(tensors):
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
