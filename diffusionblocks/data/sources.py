@@ -16,6 +16,8 @@ import numpy as np
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.files import UserError
 
+FASHION_MNIST = {"train": 60_000, "t10k": 10_000}  # images by the name that their files begin with
+CIFAR100 = {"train.bin": 50_000, "test.bin": 10_000}  # images by member of the archive
 
 def digits(data_dir, *, split: Literal["test", "validation"] = "test"):
     """scikit-learn's digits, 1,797 images of 8 x 8 in 10 classes; 360 of them, stratified and fixed, are the test set."""
@@ -34,7 +36,7 @@ def fashion_mnist(data_dir, *, split: Literal["test", "validation"] = "test"):
     """Fashion-MNIST, 70,000 images of 28 x 28 in 10 classes, padded to 32 x 32."""
     folders = [Path(data_dir), Path("/usr/share/datasets/fashion-mnist")]  # the second is Debian's package
     arrays = []
-    for name, count in (("train", 60_000), ("t10k", 10_000)):
+    for name, count in FASHION_MNIST.items():
         images = _idx(folders, f"{name}-images-idx3-ubyte.gz", (count, 28, 28))
         arrays.append(np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, None])
         arrays.append(_idx(folders, f"{name}-labels-idx1-ubyte.gz", (count,)))
@@ -45,7 +47,7 @@ def cifar100(data_dir, *, split: Literal["test", "validation"] = "test"):
     """CIFAR-100, 60,000 images of 3 x 32 x 32 in 100 classes, from its binary archive (the other one is a pickle)."""
     path = fetch(ARCHIVES["cifar100"], data_dir)
     arrays = []
-    for member, count in (("train.bin", 50_000), ("test.bin", 10_000)):
+    for member, count in CIFAR100.items():
         records = _tar_member(path, f"cifar-100-binary/{member}", count * 3074)
         records = np.frombuffer(records, np.uint8).reshape(count, 3074)  # coarse label, fine label, R, G, B planes
         arrays += [records[:, 2:].reshape(-1, 3, 32, 32), records[:, 1]]
