@@ -1,15 +1,39 @@
-"""Every check of the configuration that is possible before a job starts. Standard library only.
+"""Every check of the configuration that is possible before a job starts; each failure is one UserError naming the key.
 
-The frame is checked by workflow/schemas/config.schema.yaml; here the sections meet the constructors they go to, and
-splits are tried. Each failure is one UserError that names the key.
+The frame is held against workflow/schemas/config.schema.yaml; the sections meet the constructors they go to, as the source
+states them, and splits are tried. Needs nothing beyond the standard library and what comes with Snakemake.
 """
 
 import difflib
+from pathlib import Path
 
 from diffusionblocks.codebase import PACKAGE, Choice, class_keywords, function_keywords
 from diffusionblocks.config import component_file, method_settings, resolve, run, tables, trained
 from diffusionblocks.files import UserError
 from diffusionblocks.partition import boundaries, split_layers
+
+
+def check_frame(config, schema_path):
+    """Check keys and kinds of values against the JSON schema, and fill in its defaults."""
+    import jsonschema  # both come with Snakemake; jobs, which check one run alone, do without
+    import yaml
+
+    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    for key, about in schema["properties"].items():
+        if "default" in about:
+            config.setdefault(key, about["default"])
+    if isinstance(config.get("seeds"), list):  # `--config seeds=[0,1]` on the command line arrives as text
+        config["seeds"] = [int(seed) if str(seed).isdigit() else seed for seed in config["seeds"]]
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if error is None:
+        return
+    where = ".".join(str(step) for step in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        key = next(key for key in error.instance if key not in known)
+        raise UserError(f"config: {where}: unknown key {key!r}{_suggest(key, known)} (keys here: {', '.join(known)})")
+    hint = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if "number" in str(error.validator_value) else ""
+    raise UserError(f"config: {where}: {error.message}{hint}")
 
 
 def check(config):

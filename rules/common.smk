@@ -3,11 +3,9 @@ import os
 import sys
 from pathlib import Path
 
-from snakemake.utils import validate
-
 from diffusionblocks import cluster
 from diffusionblocks import config as planning
-from diffusionblocks.check import check
+from diffusionblocks.check import check, check_frame
 from diffusionblocks.files import UserError
 
 
@@ -19,7 +17,7 @@ def or_stop(function, *arguments):
         raise WorkflowError(str(error)) from None
 
 
-validate(config, "../workflow/schemas/config.schema.yaml")
+or_stop(check_frame, config, workflow.source_path("../workflow/schemas/config.schema.yaml"))
 or_stop(check, config)
 
 # Jobs find the Python that runs Snakemake, whether or not its environment is activated.
@@ -96,9 +94,10 @@ def code(step):
     """Input function: the source files behind a step, so that an edit reruns what it can affect and nothing else."""
 
     def files(wildcards):
-        if not config["track_code"]:
-            return []
-        return planning.code(step, run_of(wildcards) if "row" in wildcards.keys() else None)
+        run = run_of(wildcards) if "row" in wildcards.keys() else None
+        paths = [os.path.relpath(file) for file in planning.code(step, run)]
+        # The same files either way: leaving them out would itself count as a change of the inputs.
+        return paths if config["track_code"] else [ancient(path) for path in paths]
 
     return files
 

@@ -139,6 +139,8 @@ def start(folder, timeout=60):
     work = _work_folder(folder)
     if re.search(r"[\s#%]", str(work)):
         raise ClusterError(f"SLURM cannot handle a folder with blanks, # or %: {work}")
+    if len(str(work)) > 70:  # sockets below it have a limit of 108; a longer path leaves every job queued for ever
+        raise ClusterError(f"SLURM cannot handle so long a path: {work}")
     if reason := why_not():
         raise ClusterError(reason)
     other = _configured_folder()

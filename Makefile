@@ -1,0 +1,32 @@
+# Each target sets up .venv by itself; a second call finds it ready.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/installed
+REPORT := results/demo/report.html
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(BIN)/snakemake all --config scale=demo
+	@echo
+	@echo "Report: $(CURDIR)/$(REPORT)"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/lint-imports
+	$(BIN)/snakemake --lint
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "Python 3.11 or newer with venv is needed (Debian: apt install python3-venv; or: make PYTHON=python3.12)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,eval,mauve,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv results .snakemake

@@ -1,0 +1,404 @@
+"""From config.yaml to runs: merging, what a change of a key changes, every row built, and what is refused before a job."""
+
+import copy
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+import yaml
+from conftest import Checkout
+
+from diffusionblocks import config as planning
+from diffusionblocks import partition
+from diffusionblocks.check import check, check_frame, check_run
+from diffusionblocks.codebase import PACKAGE, class_keywords
+from diffusionblocks.data.augment import AUGMENTATIONS
+from diffusionblocks.files import UserError
+from diffusionblocks.methods import build
+from diffusionblocks.trainer import Settings
+
+ROOT = PACKAGE.parent
+SCHEMA_FILE = ROOT / "workflow/schemas/config.schema.yaml"
+SCHEMA = yaml.safe_load(SCHEMA_FILE.read_text())
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+PAPER = yaml.safe_load((ROOT / "report/paper.yaml").read_text())
+SHAPES = {
+    "digits": {"image_size": 8, "channels": 1, "num_classes": 10},
+    "fashion_mnist": {"image_size": 32, "channels": 1, "num_classes": 10},
+    "cifar100": {"image_size": 32, "channels": 3, "num_classes": 100},
+}
+SCALES = ("demo", "gpu", "paper")
+ROWS = [
+    (scale, table, row)
+    for scale in SCALES
+    for table in planning.tables({**CONFIG, "scale": scale})
+    for row in CONFIG["tables"][table]["rows"]
+]
+
+
+def edited(**changes):
+    """config.yaml with values put in under dotted keys (`tables.table1.demo`, dots written as __)."""
+    config = copy.deepcopy(CONFIG)
+    for path, value in changes.items():
+        *way, last = path.split("__")
+        section = config
+        for key in way:
+            section = section.setdefault(key, {})
+        section[last] = value
+    return config
+
+
+ROW = "tables__table1__rows__vit_diffusionblocks"
+
+
+# Merging
+
+
+def test_merge_goes_key_by_key():
+    base = {"a": 1, "model": {"name": "vit", "width": 64, "deep": {"x": 1, "y": 2}}}
+    over = {"model": {"width": 128, "deep": {"y": 3}}, "b": 2}
+    merged = planning.merge(base, over)
+    assert merged == {"a": 1, "b": 2, "model": {"name": "vit", "width": 128, "deep": {"x": 1, "y": 3}}}
+    assert base["model"]["width"] == 64 and base["model"]["deep"]["y"] == 2, "merging changes neither side"
+
+
+def test_another_name_replaces_a_section_whole_and_the_same_name_does_not():
+    base = {"method": {"name": "diffusionblocks", "overlap": 0.1, "num_blocks": 3}}
+    assert planning.merge(base, {"method": {"name": "end_to_end"}}) == {"method": {"name": "end_to_end"}}
+    same = planning.merge(base, {"method": {"name": "diffusionblocks", "num_blocks": 2}})
+    assert same["method"] == {"name": "diffusionblocks", "overlap": 0.1, "num_blocks": 2}
+    first = planning.merge({"method": {"overlap": 0.1}}, {"method": {"name": "diffusionblocks"}})
+    assert first["method"] == {"overlap": 0.1, "name": "diffusionblocks"}, "a section that had no name keeps its keys"
+    lists = planning.merge({"train": {"augment": ["crop", "flip"]}}, {"train": {"augment": []}})
+    assert lists == {"train": {"augment": []}}
+
+
+LAYERS = {
+    "scale": "demo",
+    "seeds": [3, 5],
+    "tables": {
+        "first": {
+            "model": {"name": "vit", "num_layers": 6, "width": 1, "num_heads": 1, "mlp_width": 1},
+            "method": {"name": "end_to_end"},
+            "data": {"name": "digits"},
+            "train": {"lr": 0.1, "batch_size": 1},
+            "metrics": {"accuracy": {"name": "accuracy"}},
+            "demo": {"model": {"width": 2, "num_heads": 2, "mlp_width": 2}, "train": {"steps": 5}},
+            "paper": {"model": {"width": 99}, "train": {"epochs": 9}},
+            "rows": {
+                "plain": {},
+                "own": {"model": {"num_heads": 3, "mlp_width": 3}, "demo": {"model": {"mlp_width": 4}}},
+                "blocks": {"method": {"name": "diffusionblocks", "num_blocks": 2, "overlap": 0.3}},
+                "alike": {"like": "blocks", "method": {"overlap": 0.2}, "metrics": {"more": {"name": "accuracy"}}},
+                "more_alike": {"like": "alike", "method": {"sharing": "joint"}},
+            },
+        },
+        "second": {"rows": {"plain": "first/plain", "blocks": "first/blocks"}, "demo": {}},
+        "third": {"rows": {"plain": "first/plain"}, "paper": {}},
+    },
+}
+
+
+def test_table_then_scale_then_row_then_its_scale():
+    assert planning.resolve(LAYERS, "first", "plain")["model"] == {
+        "name": "vit", "num_layers": 6, "width": 2, "num_heads": 2, "mlp_width": 2
+    }  # fmt: skip
+    own = planning.resolve(LAYERS, "first", "own")
+    assert own["model"] == {"name": "vit", "num_layers": 6, "width": 2, "num_heads": 3, "mlp_width": 4}
+    assert own["train"] == {"lr": 0.1, "batch_size": 1, "steps": 5}
+    paper = planning.resolve({**LAYERS, "scale": "paper"}, "first", "own")
+    assert paper["model"]["mlp_width"] == 3 and paper["model"]["width"] == 99
+    assert paper["train"] == {"lr": 0.1, "batch_size": 1, "epochs": 9}
+
+
+def test_like_takes_another_row_and_goes_on_from_there():
+    assert planning.resolve(LAYERS, "first", "alike")["method"] == {
+        "name": "diffusionblocks", "num_blocks": 2, "overlap": 0.2
+    }  # fmt: skip
+    assert set(planning.resolve(LAYERS, "first", "alike")["metrics"]) == {"accuracy", "more"}
+    more = planning.resolve(LAYERS, "first", "more_alike")
+    assert more["method"] == {"name": "diffusionblocks", "num_blocks": 2, "overlap": 0.2, "sharing": "joint"}
+    assert set(more["metrics"]) == {"accuracy", "more"}
+
+
+def test_row_of_text_is_a_run_trained_elsewhere():
+    assert planning.trained(LAYERS, "second", "plain") == ("first", "plain")
+    assert planning.trained(LAYERS, "first", "own") == ("first", "own")
+    assert planning.run_folders(LAYERS, "second") == [f"first/{r}/seed{s}" for r in ("plain", "blocks") for s in (3, 5)]
+    assert planning.tables(LAYERS) == ["first", "second"]
+    assert planning.tables({**LAYERS, "scale": "paper"}) == ["first", "third"]
+
+
+def test_run_holds_what_decides_a_model_and_no_metrics():
+    run = planning.run(LAYERS, "first", "blocks", 5)
+    assert list(run) == ["scale", "table", "row", "seed", "data", "model", "method", "train"]
+    assert (run["scale"], run["table"], run["row"], run["seed"]) == ("demo", "first", "blocks", 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ({"name": "end_to_end"}, ["all"]),
+        ({"name": "diffusionblocks"}, ["block0", "block1", "block2"]),  # the method's own defaults
+        ({"name": "diffusionblocks", "num_blocks": 2}, ["block0", "block1"]),
+        ({"name": "diffusionblocks", "sharing": "joint"}, ["all"]),
+    ],
+)
+def test_parts(method, expected):
+    assert planning.parts({"method": method}) == expected
+
+
+def test_data_files_are_named_by_set_and_keywords():
+    assert planning.data_name({"name": "digits"}) == "digits"
+    names = {planning.data_name({"name": "digits", "split": split}) for split in ("test", "validation")}
+    assert len(names) == 2 and all(re.fullmatch(r"digits-[0-9a-f]{8}", name) for name in names)
+    assert planning.data_name({"split": "test", "name": "digits"}) in names
+
+
+def test_fingerprint_forgets_the_order_of_keys_and_nothing_else():
+    one = planning.fingerprint({"a": 1, "b": {"c": [1, 2], "d": None}})
+    assert one == planning.fingerprint({"b": {"d": None, "c": [1, 2]}, "a": 1})
+    assert one != planning.fingerprint({"a": 1, "b": {"c": [2, 1], "d": None}})
+
+
+# The configuration that is shipped
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_shipped_configuration_passes_every_check(scale):
+    config = edited(scale=scale)
+    check_frame(config, SCHEMA_FILE)
+    check(config)
+
+
+@pytest.mark.parametrize(("scale", "table", "row"), ROWS)
+def test_every_row_is_built(scale, table, row):
+    """On the meta device, where the paper's sizes cost nothing; the parts together are the whole."""
+    config = edited(scale=scale)
+    run = planning.run(config, *planning.trained(config, table, row), 0)
+    Settings(**run["train"])
+    shape = SHAPES[run["data"]["name"]]
+    with torch.device("meta"):
+        whole = build(run, shape, None).state_dict()
+        parts = [build(run, shape, part).state_dict() for part in planning.parts(run)]
+    assert sum(map(len, parts)) == len(whole)
+    assert {name: value.shape for part in parts for name, value in part.items()} == {
+        name: value.shape for name, value in whole.items()
+    }
+
+
+def test_paper_scale_is_appendix_e1():
+    """Issue text, paper.md section 2: the ViT on CIFAR-100."""
+    config = edited(scale="paper")
+    for row in CONFIG["tables"]["table1"]["rows"]:
+        run = planning.run(config, "table1", row, 0)
+        assert run["data"] == {"name": "cifar100"}
+        assert run["model"] == {
+            "name": "vit", "num_layers": 12, "patch_size": 4, "width": 128, "num_heads": 4, "mlp_width": 3072, "dropout": 0.1
+        }  # fmt: skip
+        train = dataclasses.asdict(Settings(**run["train"]))
+        assert (train["epochs"], train["batch_size"], train["lr"], train["warmup_epochs"]) == (500, 128, 5e-4, 10)
+        assert train["min_lr"] < train["lr"], "a cosine, not a constant rate"
+        assert {"flip", "randaugment"} <= set(train["augment"]) and train["ema"] is None
+        method = planning.method_settings(run)
+        if row != "vit_end_to_end":
+            assert (method["num_blocks"], method["overlap"], method["partition"]) == (3, 0.05, "equi_probability")
+            assert (method["target_norm"], method["p_mean"], method["loss_weight"]) == (1.0, -1.2, "decoupled")
+    metrics = planning.resolve(config, "table1", "vit_diffusionblocks")["metrics"]
+    assert metrics["accuracy_4_steps"]["sampling"]["num_steps"] == 4 and "sampling" not in metrics["accuracy"]
+
+
+@pytest.mark.parametrize(("table", "row"), [(table, row) for scale, table, row in ROWS if scale == "demo"])
+def test_every_row_stands_beside_a_printed_one(table, row):
+    settings = CONFIG["tables"][table]["rows"][row]
+    assert row in PAPER[table]["rows"] or settings["paper_row"] in PAPER[table]["rows"]
+
+
+# One list each
+
+
+def test_schema_and_settings_know_the_same_train_keys():
+    known = SCHEMA["$defs"]["train"]["properties"]
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    assert set(known) == set(fields)
+    for name, field in fields.items():
+        missing = field.default_factory is dataclasses.MISSING
+        default = field.default if missing else field.default_factory()
+        if default not in (dataclasses.MISSING, None):
+            jsonschema.validate(default, known[name])
+
+
+def test_schema_and_code_offer_the_same_choices():
+    known = SCHEMA["$defs"]["train"]["properties"]
+    assert known["augment"]["items"]["enum"] == list(AUGMENTATIONS)
+    keywords = class_keywords(PACKAGE / "methods/diffusionblocks.py", "Method")
+    assert keywords["partition"].values == partition.STRATEGIES
+    for precision in known["precision"]["enum"]:
+        Settings(batch_size=1, lr=1.0, steps=1, precision=precision)
+
+
+# Bad input
+
+
+def refusal(config):
+    """The message with which Snakemake would stop before any job."""
+    with pytest.raises(UserError) as refused:
+        check_frame(config, SCHEMA_FILE)
+        check(config)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+BAD = [
+    # The frame
+    ({"sclae": "demo"}, ["sclae", "scale"]),
+    ({"scale": "dmeo"}, ["scale", "dmeo", "demo"]),
+    ({"seeds": []}, ["seeds"]),
+    ({"seeds": [1, 1]}, ["seeds"]),
+    ({"seeds": ["a"]}, ["seeds", "a"]),
+    ({"tables__table1__trian": {}}, ["tables.table1", "trian", "train"]),
+    ({f"{ROW}__trian": {}}, ["vit_diffusionblocks", "trian", "train"]),
+    ({f"{ROW}__demo__trian": {}}, ["vit_diffusionblocks.demo", "trian", "train"]),
+    ({"tables__table1__demo__train__stpes": 5}, ["table1.demo.train", "stpes", "steps"]),
+    ({f"{ROW}__train": {"learning_rate": 0.1}}, ["vit_diffusionblocks.train", "learning_rate"]),
+    ({"tables__table1__demo__train__lr": "1e-3"}, ["train.lr", "1e-3", "0.001"]),
+    ({f"{ROW}__train": {"lr": "1e-3"}}, ["vit_diffusionblocks.train.lr", "1e-3", "0.001"]),
+    ({"tables__table1__demo__train__steps": 0}, ["train.steps", "0"]),
+    ({"tables__table1__demo__train__augment": ["corp"]}, ["train.augment", "corp", "crop"]),
+    ({"tables__table1__demo__train__precision": "fp16"}, ["train.precision", "fp16", "bf16"]),
+    ({"tables__table1__rows__none": None}, ["tables.table1.rows.none"]),
+    # Names
+    ({"tables__table1__model__name": "vti"}, ["model.name", "vti", "did you mean 'vit'"]),
+    ({f"{ROW}__method__name": "diffusionblock"}, ["method.name", "did you mean 'diffusionblocks'", "end_to_end"]),
+    ({f"{ROW}__method__name": "no.such.module"}, ["method.name", "no.such.module"]),
+    ({"tables__table1__demo__data__name": "digit"}, ["data.name", "digit", "did you mean 'digits'"]),
+    ({f"{ROW}__metrics__column": {"name": "acuracy"}}, ["metrics.column", "acuracy", "did you mean 'accuracy'"]),
+    # Keywords
+    ({f"{ROW}__method__num_bloks": 3}, ["vit_diffusionblocks.method", "num_bloks", "did you mean 'num_blocks'"]),
+    ({f"{ROW}__method__overlpa": 0.1}, ["overlpa", "did you mean 'overlap'"]),
+    ({f"{ROW}__method__overlap": "1e-2"}, ["method.overlap", "1e-2", "1.0e-3"]),
+    ({f"{ROW}__method__num_blocks": True}, ["method.num_blocks", "True", "int"]),
+    ({f"{ROW}__method__partition": "log-uniform"}, ["method.partition", "log-uniform", "log_uniform"]),
+    ({f"{ROW}__demo__method__loss_weight": None}, ["method.loss_weight", "decoupled"]),
+    ({"tables__table1__model__nmu_heads": 4}, ["model", "nmu_heads", "did you mean 'num_heads'"]),
+    ({"tables__table1__demo__data__split": "valid"}, ["data.split", "valid", "validation"]),
+    ({f"{ROW}__metrics__column": {"name": "accuracy", "top": 5}}, ["metrics.column", "top"]),
+    # Splits
+    (
+        {"tables__table1__demo__model__num_layers": 13, f"{ROW}__method__layers_per_block": [4, 4, 4]},
+        ["vit_diffusionblocks.method", "layers_per_block [4, 4, 4]", "12, not 13"],
+    ),
+    ({f"{ROW}__method__num_blocks": 7}, ["vit_diffusionblocks.method", "num_blocks is 7", "6 layers"]),
+    ({f"{ROW}__method__num_blocks": 4}, ["6 layers", "4 equal blocks", "layers_per_block"]),
+    ({f"{ROW}__method__num_blocks": 0}, ["num_blocks is 0"]),
+    ({f"{ROW}__method__layers_per_block": [3, 3]}, ["layers_per_block [3, 3]", "2 blocks, not 3"]),
+    ({f"{ROW}__method__layers_per_block": [6, 0, 0]}, ["layers_per_block [6, 0, 0]", "without layers"]),
+    (
+        {f"{ROW}__metrics__chain": {"name": "accuracy_per_step", "sampling": {"num_steps": 2}}},
+        ["metrics.chain", "num_steps is 2", "3 blocks"],
+    ),
+    # Steps and epochs
+    ({f"{ROW}__train": {"epochs": 3}}, ["vit_diffusionblocks.train", "exactly one of steps and epochs"]),
+    # References between rows
+    ({"tables__table1__rows__more": {"like": "nowhere"}}, ["rows.more.like", "nowhere"]),
+    ({"tables__table1__rows__more": {"like": "more"}}, ["rows.more.like", "more"]),
+    ({"tables__table1__rows__more": "table1/nowhere"}, ["rows.more", "table1/nowhere"]),
+    ({"tables__table1__rows__more": "table9/vit_end_to_end"}, ["rows.more", "table9/vit_end_to_end"]),
+    ({"tables__table1__rows__more": "vit_end_to_end"}, ["rows.more", "vit_end_to_end"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD, ids=[str(change) for change, _ in BAD])
+def test_bad_configuration_is_refused_by_name(changes, words):
+    message = refusal(edited(**changes))
+    assert all(word in message for word in words), message
+
+
+def without(path):
+    config = copy.deepcopy(CONFIG)
+    *way, last = path.split("__")
+    section = config
+    for key in way:
+        section = section[key]
+    del section[last]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("tables__table1__demo__train__steps", ["table1", "train", "exactly one of steps and epochs"]),
+        ("tables__table1__demo__train__lr", ["table1", "train", "lr"]),
+        ("tables__table1__demo__train__batch_size", ["table1", "train", "batch_size"]),
+        ("tables__table1__demo__data", ["vit_end_to_end", "data", "demo"]),
+        ("tables__table1__demo", ["no table", "demo"]),
+        ("tables__table1__title", ["table1", "title"]),
+    ],
+)
+def test_missing_settings_are_named(path, words):
+    message = refusal(without(path))
+    assert all(word in message for word in words), message
+
+
+def test_layers_may_be_left_to_the_models_default():
+    """What is not set has a default: 12 layers do not make 5 blocks, and 3 they do."""
+    config = without("tables__table1__demo__model__num_layers")
+    check(config)
+    config["tables"]["table1"]["rows"]["vit_diffusionblocks"]["method"]["num_blocks"] = 5
+    assert "12 layers" in refusal(config)
+    run = planning.run(without("tables__table1__demo__model__num_layers"), "table1", "vit_diffusionblocks", 0)
+    with torch.device("meta"):
+        assert [len(layers) for layers in build(run, SHAPES["digits"], None).layers] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({f"{ROW}__metrics__column": {"name": "accuracy", "sampling": {"num_step": 4}}}, ["column", "num_step", "num_steps"]),
+        ({"tables__table1__metrics__column": {"name": "accuracy", "sampling": {"num_steps": 4}}}, ["column", "num_steps"]),
+        ({f"{ROW}__metrics__column": {"name": "accuracy", "sampling": {"num_steps": "4"}}}, ["column", "num_steps", "'4'"]),
+        ({f"{ROW}__method__layers_per_block": 4}, ["method", "layers_per_block"]),
+        ({f"{ROW}__method__layers_per_block": [2, 2, "2"]}, ["method", "layers_per_block"]),
+        ({"tables__table1__demo__train__accumulate": 7}, ["train", "accumulate", "7", "64"]),
+        ({"tables__table1__demo__train__steps": 600.0}, ["train", "steps", "600.0"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_would_fail_hours_later_is_refused_too(changes, words):
+    message = refusal(edited(**changes))
+    assert all(word in message for word in words), message
+
+
+def test_a_job_checks_its_own_run_too():
+    """run.json by hand does not pass the schema."""
+    run = planning.run(edited(), "table1", "vit_diffusionblocks", 0)
+    check_run(run)
+    run["train"]["stpes"] = 5
+    with pytest.raises(UserError, match=r"train: unknown key 'stpes'; did you mean 'steps'"):
+        check_run(run)
+
+
+def test_snakemake_refuses_what_only_the_schema_knows(tmp_path):
+    """The dry run itself stops: exit code, the key's name, and no file."""
+    checkout = Checkout(tmp_path / "checkout")
+    checkout.configure({"tables": {"table1": {"rows": {"vit_diffusionblocks": {"train": {"lr": "1e-3", "stpes": 5}}}}}})
+
+    def files():
+        skip = {".snakemake", "__pycache__"}
+        return sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(checkout.folder)
+            if not skip & set(Path(folder).parts)
+            for name in names
+        )
+
+    before = files()
+    refused = checkout.snakemake("-n", check=False)
+    assert refused.returncode != 0
+    assert "stpes" in refused.stdout + refused.stderr or "1e-3" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert files() == before

@@ -1,0 +1,640 @@
+"""Kills, full disks, damaged files and losses that are not finite: nothing is lost, nothing is half written, one message."""
+
+import copy
+import json
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from diffusionblocks import __main__ as program
+from diffusionblocks import config as planning
+from diffusionblocks import state as states
+from diffusionblocks import train as training
+from diffusionblocks.codebase import PACKAGE
+from diffusionblocks.data.prepare import prepare
+from diffusionblocks.evaluate import evaluate
+from diffusionblocks.files import Interrupted, UserError, atomic, read_json, read_json_lines, write_json
+from diffusionblocks.trainer import Trainer
+
+ROOT = PACKAGE.parent
+STEPS = 150
+
+
+def tiny(row="vit_diffusionblocks", **train):
+    """A run of table 1 at tiny size, with dropout, so that a resumed run must draw the same random numbers."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    run = planning.run({**config, "scale": "demo"}, "table1", row, 0)
+    run["model"] |= {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.2}
+    run["train"] |= {"steps": 12, "warmup_steps": 3, "batch_size": 16, "log_every": 1, **train}
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "digits.safetensors"
+    prepare({"name": "digits"}, "nowhere", path)
+    return path
+
+
+class Job:
+    """A training job with files of its own under `folder`."""
+
+    def __init__(self, folder, data, run, part="block1"):
+        self.folder, self.data, self.part = folder, data, part
+        self.weights, self.log = folder / f"parts/{part}.safetensors", folder / f"parts/{part}.jsonl"
+        self.state = folder / "state"
+        self.checkpoint = self.state / "checkpoint.safetensors"
+        self.configure(run)
+
+    def configure(self, run):
+        self.run = run
+        write_json(self.folder / "run.json", run)
+
+    def arguments(self, seconds):
+        places = ["--data", self.data, "--state", self.state, "-o", self.weights, "--checkpoint-seconds", seconds]
+        return [str(word) for word in ("train", self.folder / "run.json", self.part, *places)]
+
+    def start(self, seconds=300, limit=None):
+        """A process of its own; `limit` is the largest file that it may write."""
+
+        def restrict():
+            if limit:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        return subprocess.Popen(
+            [sys.executable, "-m", "diffusionblocks", *self.arguments(seconds)],
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=restrict,
+        )  # fmt: skip
+
+    def finish(self, seconds=300, **options):
+        process = self.start(seconds, **options)
+        output, errors = process.communicate()
+        return process.returncode, output, errors
+
+    def here(self, seconds=300):
+        """Train inside this process."""
+        training.train(self.folder / "run.json", self.part, self.weights, self.data, self.state, seconds)
+
+    def wait_for(self, step, process):
+        """Return when the log has reached a step; fail when the process ends before."""
+        log = self.state / "log.jsonl"
+        while not (log.exists() and any(entry["step"] >= step for entry in read_json_lines(log))):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+
+    def bits(self):
+        return {name: (value.shape, value.numpy().tobytes()) for name, value in load_file(self.weights).items()}
+
+    def files(self):
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+
+def command(capsys, *words):
+    """(exit code, last line of errors) of a verb, run inside this process."""
+    arguments, sys.argv = sys.argv, ["diffusionblocks", *map(str, words)]
+    try:
+        program.main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.argv = arguments
+    return code, capsys.readouterr().err
+
+
+# Kills
+
+
+@pytest.mark.parametrize(
+    ("row", "part", "settings"),
+    [
+        ("vit_end_to_end", "all", {"steps": STEPS, "ema": 0.9}),
+        ("vit_diffusionblocks", "block1", {"steps": STEPS, "augment": ["crop"], "accumulate": 2}),
+        ("vit_diffusionblocks_joint", "all", {"steps": STEPS // 3}),
+    ],
+)
+def test_killed_at_a_random_step_ends_with_the_same_bits(tmp_path, digits, row, part, settings):
+    run = tiny(row, **settings)
+    straight, killed = (Job(tmp_path / name, digits, run, part) for name in ("straight", "killed"))
+    unharmed = straight.start()
+    step = random.randrange(5, STEPS - 30)
+    process = killed.start(seconds=0.02)
+    killed.wait_for(step, process)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not killed.weights.exists()
+
+    code, output, errors = killed.finish(seconds=0.02)
+    assert code == 0, errors
+    resumed = int(re.search(rf"going on after step (\d+) of {STEPS}", output)[1])
+    assert 0 < resumed < STEPS
+    assert unharmed.wait() == 0
+    assert killed.bits() == straight.bits(), f"killed after step {step}, resumed after step {resumed}"
+    # Nor does the log tell of the kill, apart from the second start; speed and memory are measured anew.
+    logs = [
+        [(r["step"], r["block"], r["loss"], r["gradient_norm"], r["lr"]) for r in read_json_lines(job.log) if "loss" in r]
+        for job in (straight, killed)
+    ]
+    assert logs[0] == logs[1] and len(logs[0]) == STEPS
+    starts = [entry["step"] for entry in read_json_lines(killed.log) if entry.get("event") == "start"]
+    assert starts == [0, resumed]
+    assert killed.files() == [f"parts/{part}.jsonl", f"parts/{part}.safetensors", "run.json"]
+
+
+def test_sigterm_saves_and_a_restart_goes_on_even_over_a_full_disk(tmp_path, digits):
+    run = tiny(steps=STEPS, log_every=10)
+    straight, stopped = (Job(tmp_path / name, digits, run) for name in ("straight", "stopped"))
+    unharmed = straight.start()
+    process = stopped.start(seconds=3600)
+    stopped.wait_for(20, process)
+    process.terminate()
+    output, errors = process.communicate()
+    assert process.returncode == 143, errors
+    step = int(re.search(r"error: table1/vit_diffusionblocks seed 0 block1: stopped by SIGTERM after step (\d+)", errors)[1])
+    assert 20 <= step < STEPS and str(stopped.state) in errors and "Traceback" not in errors
+    saved = stopped.checkpoint.read_bytes()
+    assert json.loads(safe_open(stopped.checkpoint, "pt").metadata()["about"])["step"] == step
+    assert stopped.files() == ["run.json", "state/checkpoint.safetensors", "state/log.jsonl"]
+
+    # A disk that is too small for the next checkpoint: the one that is there stays.
+    code, output, errors = stopped.finish(seconds=0, limit=len(saved) // 2)
+    assert code == 2 and errors.count("\n") == 1, errors
+    assert errors.startswith(f"error: {stopped.checkpoint}: the disk is full") and "start the same command again" in errors
+    assert stopped.checkpoint.read_bytes() == saved
+    assert stopped.files() == ["run.json", "state/checkpoint.safetensors", "state/log.jsonl"]
+
+    code, output, errors = stopped.finish()
+    assert code == 0, errors
+    assert f"going on after step {step} of {STEPS}" in output
+    assert unharmed.wait() == 0 and stopped.bits() == straight.bits()
+
+
+def test_sigterm_in_the_middle_of_an_update_loses_nothing(tmp_path, digits, monkeypatch):
+    """Wherever the signal arrives, the step that the message names is the one that is saved."""
+    append = states.State.append
+
+    def interrupt(self, *records):
+        if records[0].get("step") == 5 and "loss" in records[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        append(self, *records)
+
+    monkeypatch.setattr(states.State, "append", interrupt)
+    job = Job(tmp_path, digits, tiny())
+    with pytest.raises(Interrupted) as stop:
+        job.here(seconds=3600)
+    step = int(re.search(r"after step (\d+)", str(stop.value))[1])
+    assert job.checkpoint.exists(), f"the message says step {step}, and nothing was saved"
+    assert json.loads(safe_open(job.checkpoint, "pt").metadata()["about"])["step"] == step
+
+
+def test_stopped_between_the_weights_and_the_log(tmp_path, digits, monkeypatch):
+    """The last moments of a job, repeated by the next attempt, leave one end record and a log that evaluate can read."""
+    job, straight = (Job(tmp_path / name, digits, tiny()) for name in ("stopped", "straight"))
+    straight.here()
+
+    def full(path, text):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(training, "write_text", full)
+    with pytest.raises(UserError, match="full"):
+        job.here()
+    monkeypatch.undo()
+    job.here()
+    assert job.bits() == straight.bits()
+    ends = [entry for entry in read_json_lines(job.log) if entry.get("event") == "end"]
+    assert len(ends) == 1
+
+
+def test_kill_while_a_checkpoint_is_written_leaves_no_litter(tmp_path, digits):
+    """What a trainer that is gone was writing is removed by the next one."""
+    job = Job(tmp_path, digits, tiny())
+    job.state.mkdir()
+    (job.state / ".checkpoint.safetensors.999999.tmp").write_bytes(b"half a checkpoint")
+    job.here()
+    assert job.files() == ["parts/block1.jsonl", "parts/block1.safetensors", "run.json"]
+
+
+# Two trainers
+
+
+def test_two_trainers_at_once(tmp_path, digits):
+    job = Job(tmp_path, digits, tiny(steps=5000))
+    first = job.start()
+    job.wait_for(1, first)
+    code, _, errors = job.finish()
+    assert code == 2 and errors.startswith(f"error: {job.state}: another trainer works here"), errors
+    for word in (str(first.pid), socket.gethostname(), str(job.state / "lock.json")):
+        assert word in errors
+    assert first.poll() is None, "the first one goes on"
+    first.terminate()
+    first.communicate()
+    assert first.returncode == 143 and not (job.state / "lock.json").exists()
+
+
+def dead_pid():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def write_lock(folder, host, pid, age=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "lock.json"
+    lock.write_text(json.dumps({"host": host, "pid": pid, "slurm_job_id": None}))
+    os.utime(lock, (time.time() - age,) * 2)
+    return lock
+
+
+def test_lock_of_a_dead_process_is_taken_over(tmp_path, digits):
+    job = Job(tmp_path, digits, tiny())
+    write_lock(job.state, socket.gethostname(), dead_pid())
+    job.here()
+    assert job.weights.exists() and not (job.state / "lock.json").exists()
+
+
+def test_lock_of_a_living_process_holds_while_it_shows_signs_of_life(tmp_path):
+    write_lock(tmp_path, socket.gethostname(), os.getppid())
+    state = states.State(tmp_path, {})
+    with pytest.raises(UserError, match="another trainer"), state.lock():
+        pass
+    write_lock(tmp_path, socket.gethostname(), os.getppid(), age=2 * states.STALE)  # the number went to another process
+    with state.lock():
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+
+
+def test_lock_of_another_host_is_judged_by_its_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(states, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(states, "STALE", 0.2)
+    state = states.State(tmp_path, {})
+    lock = write_lock(tmp_path, "another-node", 1)
+    waits, sleep = [], time.sleep
+    monkeypatch.setattr(states.time, "sleep", lambda seconds: (waits.append(seconds), sleep(seconds)))
+    with state.lock():
+        assert json.loads(lock.read_text())["host"] == socket.gethostname()
+    assert sum(waits) >= 0.15, "a requeued job waits for the signs of life before it takes over"
+
+    lock = write_lock(tmp_path, "another-node", 1)
+    done = threading.Event()
+
+    def beat():
+        while not done.wait(0.01):
+            os.utime(lock)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(UserError, match="another-node"), state.lock():
+            pass
+    finally:
+        done.set()
+        thread.join()
+    assert lock.exists()
+
+
+def test_a_trainer_shows_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(states, "HEARTBEAT", 0.01)
+    lock = tmp_path / "lock.json"
+    with states.State(tmp_path, {}).lock():
+        os.utime(lock, (0, 0))
+        for _ in range(1000):
+            if lock.stat().st_mtime > 0:
+                break
+            time.sleep(0.01)
+        assert lock.stat().st_mtime > 0
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"host": "elsew'])
+def test_half_a_lock_is_no_lock(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(states, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(states, "STALE", 0.05)
+    (tmp_path / "lock.json").write_text(content)
+    with states.State(tmp_path, {}).lock():
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def stopped(tmp_path, digits, monkeypatch):
+    """A job that was stopped after step 7 of 12, with a checkpoint of that step."""
+    job = Job(tmp_path, digits, tiny())
+    update = Trainer.update
+
+    def interrupt(self, step):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", interrupt)
+        with pytest.raises(Interrupted, match="step 7"):
+            job.here()
+    return job
+
+
+def test_checkpoint_of_another_configuration(stopped, capsys):
+    before = stopped.checkpoint.read_bytes()
+    run = copy.deepcopy(stopped.run)
+    run["train"]["lr"], run["model"]["width"] = 0.5, 48
+    stopped.configure(run)
+    code, errors = command(capsys, *stopped.arguments(300))
+    assert code == 2 and errors.count("\n") == 1
+    for word in ("run.train.lr: 0.001 there, 0.5 here", "run.model.width: 24 there, 48 here", str(stopped.state), "Delete"):
+        assert word in errors
+    assert stopped.checkpoint.read_bytes() == before and not stopped.weights.exists()
+
+
+def test_checkpoint_of_another_part(stopped, capsys):
+    stopped.part = "block2"
+    code, errors = command(capsys, *stopped.arguments(300))
+    assert code == 2 and "part: 'block1' there, 'block2' here" in errors
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 0.5, -1])
+def test_damaged_checkpoint(stopped, capsys, keep):
+    content = stopped.checkpoint.read_bytes()
+    cut = content[: int(keep * len(content)) if 0 < keep < 1 else keep]
+    stopped.checkpoint.write_bytes(cut)
+    code, errors = command(capsys, *stopped.arguments(300))
+    assert code == 2 and errors.startswith(f"error: {stopped.checkpoint}: damaged") and errors.count("\n") == 1, errors
+    assert f"Delete {stopped.state}" in errors
+    assert not stopped.weights.exists() and not (stopped.state / "lock.json").exists()
+
+
+def test_checkpoint_of_an_older_network(stopped, capsys):
+    """The code has changed since: the tensors no longer fit, although the settings are the same."""
+    with safe_open(stopped.checkpoint, "pt") as file:
+        about = file.metadata()
+    tensors = load_file(stopped.checkpoint)
+    tensors["model.models.block1.old.weight"] = tensors.pop("model.models.block1.head.weight")
+    save_file(tensors, stopped.checkpoint, metadata=about)
+    code, errors = command(capsys, *stopped.arguments(300))
+    assert code == 2 and str(stopped.checkpoint) in errors and str(stopped.state) in errors, errors
+
+
+def test_checkpoint_goes_on_with_the_log_up_to_it(stopped):
+    with open(stopped.state / "log.jsonl", "a") as log:
+        log.write('{"step": 9, "block": 1, "loss": 1.0}\n{"step": 10, "blo')  # written after the checkpoint, then killed
+    stopped.here()
+    steps = [entry["step"] for entry in read_json_lines(stopped.log) if "loss" in entry]
+    assert steps == list(range(1, 13))
+    events = [(entry["event"], entry["step"]) for entry in read_json_lines(stopped.log) if "event" in entry]
+    assert events == [("start", 0), ("start", 7), ("end", 12)]
+
+
+# Full disks
+
+
+def test_full_disk_keeps_the_prepared_data(tmp_path, digits):
+    path = tmp_path / "digits.safetensors"
+    path.write_bytes(b"as it was")
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusionblocks", "prepare", '{"name": "digits"}', "-o", str(path)],
+        cwd=ROOT, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"error: {path}: the disk is full")
+    assert path.read_bytes() == b"as it was" and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("only root may mount the small disk that this test fills")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk, tmp_path, digits, capsys):
+    (small_disk / "digits.safetensors").write_bytes(b"as it was")
+    code, errors = command(capsys, "prepare", '{"name": "digits"}', "-o", small_disk / "digits.safetensors")
+    assert code == 2 and errors.startswith(f"error: {small_disk / 'digits.safetensors'}: the disk is full"), errors
+    assert [file.name for file in small_disk.iterdir()] == ["digits.safetensors"]
+    assert (small_disk / "digits.safetensors").read_bytes() == b"as it was"
+
+    job = Job(tmp_path / "job", digits, tiny(steps=3, warmup_steps=0))
+    job.state = small_disk / "state"
+    code, errors = command(capsys, *job.arguments(0))
+    assert code == 2 and f"{small_disk / 'state/checkpoint.safetensors'}: the disk is full" in errors, errors
+    assert sorted(file.name for file in job.state.iterdir()) == ["log.jsonl"] and not job.weights.exists()
+
+    # Full to the last byte: not even a line of the log, nor the lock, can be written.
+    with pytest.raises(OSError), open(small_disk / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    code, errors = command(capsys, *job.arguments(0))
+    assert code == 2 and "disk is full" in errors and "Traceback" not in errors, errors
+    (small_disk / "filler").unlink()
+
+
+# A loss that is not finite
+
+
+@pytest.mark.parametrize(("row", "part"), [("vit_diffusionblocks", "block2"), ("vit_end_to_end", "all")])
+def test_diverged_training_says_where(tmp_path, digits, capsys, row, part):
+    job = Job(tmp_path, digits, tiny(row, lr=1e30, warmup_steps=0), part)
+    code, errors = command(capsys, *job.arguments(300))
+    assert code == 2 and errors.count("\n") == 1 and f"error: table1/{row} seed 0 {part}: step " in errors, errors
+    assert "train.lr (now 1e+30)" in errors and str(job.state) in errors and "No checkpoint was kept" in errors
+    if row == "vit_diffusionblocks":
+        sigma = float(re.search(r"step \d+, block 2, sigma ([\d.e+-]+):", errors)[1])
+        assert 0.002 <= sigma <= 0.24, "the level of the worst sample lies in the block's interval"
+    else:
+        assert "sigma" not in errors
+    assert not job.weights.exists() and not job.log.exists() and not (job.state / "lock.json").exists()
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_not_finite_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, digits, capsys, monkeypatch, log_every):
+    job = Job(tmp_path, digits, tiny(log_every=log_every, accumulate=2))
+    update = Trainer.update
+
+    def poisoned(self, step):
+        if step == 5:  # the sixth update
+            next(iter(self.parameters.values())).data.fill_(float("nan"))
+        return update(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", poisoned)
+        # With a checkpoint after every step or none at all, as far as time goes.
+        code, errors = command(capsys, *job.arguments(0 if log_every == 1 else 300))
+    assert code == 2 and re.search(r"step 6, block 1, sigma \S+: loss (nan|inf)", errors), errors
+    low, high = 0.17, 0.54
+    assert low <= float(re.search(r"sigma ([\d.e+-]+):", errors)[1]) <= high
+    assert not job.weights.exists()
+    if log_every == 1:
+        assert f"The last good checkpoint is {job.checkpoint}" in errors
+        assert json.loads(safe_open(job.checkpoint, "pt").metadata()["about"])["step"] == 5
+        assert all(value.isfinite().all() for value in load_file(job.checkpoint).values())
+        job.here()  # it is good: without the poison, training goes on from it
+        assert job.weights.exists()
+    else:
+        assert not job.checkpoint.exists() and "No checkpoint was kept" in errors
+
+
+# Files of other runs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    """All parts of a tiny run, trained, assembled and evaluated."""
+    folder = tmp_path_factory.mktemp("trained")
+    run = tiny(steps=2, warmup_steps=0)
+    jobs = [Job(folder, digits, run, part) for part in planning.parts(run)]
+    for job in jobs:
+        job.state = folder / f"state-{job.part}"
+        job.here()
+    return folder, run, jobs
+
+
+def test_assembled_model_is_the_union_of_its_parts(trained, tmp_path, digits, capsys):
+    folder, run, jobs = trained
+    parts = [job.weights for job in jobs]
+    code, errors = command(capsys, "assemble", folder / "run.json", *parts, "-o", tmp_path / "model.safetensors")
+    assert code == 0, errors
+    model = load_file(tmp_path / "model.safetensors")
+    for part in parts:
+        for name, value in load_file(part).items():
+            assert torch.equal(model.pop(name), value)
+    assert not model
+    words = ["evaluate", folder / "run.json", tmp_path / "model.safetensors", '{"accuracy": {"name": "accuracy"}}']
+    places = ["--data", digits, "--logs", *(job.log for job in jobs), "-o", tmp_path / "metrics.json"]
+    code, errors = command(capsys, *words, *places)
+    assert code == 0, errors
+    metrics = read_json(tmp_path / "metrics.json")
+    assert metrics["run"] == run and metrics["metrics"]["accuracy"]["samples"] == 360
+    assert set(metrics["parts"]) == {"block0", "block1", "block2"}
+
+
+@pytest.mark.parametrize("damage", ["another run", "another part", "cut", "text", "absent", "no header"])
+def test_assemble_refuses_a_part_that_does_not_belong(trained, tmp_path, capsys, damage):
+    folder, run, jobs = trained
+    parts = [job.weights for job in jobs]
+    bad = tmp_path / "block1.safetensors"
+    content = parts[1].read_bytes()
+    if damage == "another run":
+        other = {**run, "seed": 1}
+        save_file(load_file(parts[1]), bad, metadata={"about": json.dumps({"run": other, "part": "block1"})})
+    elif damage == "another part":
+        bad.write_bytes(parts[2].read_bytes())
+    elif damage == "cut":
+        bad.write_bytes(content[:-10])
+    elif damage == "text":
+        bad.write_text("this is not what you are looking for")
+    elif damage == "no header":
+        save_file(load_file(parts[1]), bad)
+    model = tmp_path / "model.safetensors"
+    code, errors = command(capsys, "assemble", folder / "run.json", parts[0], bad, parts[2], "-o", model)
+    assert code == 2 and errors.startswith(f"error: {bad}: ") and "train it again" in errors, errors
+    assert not model.exists()
+
+
+@pytest.mark.parametrize("damage", ["another run", "one part short", "cut", "absent"])
+def test_evaluate_refuses_a_model_that_does_not_belong(trained, tmp_path, digits, damage):
+    folder, run, jobs = trained
+    model, words = tmp_path / "model.safetensors", "not a trained model"
+    tensors = {name: value for job in jobs for name, value in load_file(job.weights).items()}
+    about = {"about": json.dumps({"run": run})}
+    if damage == "another run":
+        about = {"about": json.dumps({"run": {**run, "seed": 1}})}
+        words = "was trained with other settings than table1/vit_diffusionblocks"
+    if damage == "one part short":
+        tensors = {name: value for name, value in tensors.items() if "block2" not in name}
+        words = "Assemble it from all parts"
+    if damage != "absent":
+        save_file(tensors, model, metadata=about)
+    if damage == "cut":
+        model.write_bytes(model.read_bytes()[:-10])
+    with pytest.raises(UserError, match=words) as refusal:
+        evaluate(folder / "run.json", model, digits, {"accuracy": {"name": "accuracy"}}, [], tmp_path / "metrics.json")
+    assert str(model) in str(refusal.value) and not (tmp_path / "metrics.json").exists()
+
+
+# Bad input to a job
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "absent", "header"])
+def test_damaged_prepared_data(tmp_path, digits, capsys, damage):
+    job = Job(tmp_path, tmp_path / "digits.safetensors", tiny())
+    if damage == "cut":
+        job.data.write_bytes(digits.read_bytes()[:-10])
+    elif damage == "text":
+        job.data.write_text("not images")
+    elif damage == "header":
+        save_file(load_file(digits), job.data, metadata={"about": "not JSON"})
+    code, errors = command(capsys, *job.arguments(300))
+    assert code == 2 and f"error: {job.data}: not a prepared data set" in errors and "run prepare again" in errors, errors
+    assert not job.weights.exists()
+
+
+def test_batch_larger_than_the_data(tmp_path, digits, capsys):
+    job = Job(tmp_path, digits, tiny(batch_size=1438))
+    code, errors = command(capsys, *job.arguments(300))
+    assert code == 2 and "train.batch_size 1438 exceeds the 1437 training images" in errors, errors
+    assert not job.weights.exists()
+
+
+def test_sizes_that_do_not_fit(tmp_path, digits, capsys):
+    run = tiny()
+    run["model"]["patch_size"] = 3
+    code, errors = command(capsys, *Job(tmp_path, digits, run).arguments(300))
+    assert code == 2 and "patch_size 3" in errors and errors.count("\n") == 1, errors
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1, 2"])
+def test_run_that_is_not_there_or_not_json(tmp_path, digits, capsys, content):
+    job = Job(tmp_path, digits, tiny())
+    path = tmp_path / "run.json"
+    path.unlink() if content is None else path.write_text(content)
+    code, errors = command(capsys, *job.arguments(300))
+    assert code == 2 and errors.startswith(f"error: {path}: ") and errors.count("\n") == 1, errors
+
+
+# Files
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(13, "Permission denied")])
+def test_atomic_leaves_the_old_file_whatever_happens(tmp_path, error):
+    path = tmp_path / "new/file.txt"
+    with atomic(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(type(error)) as raised, atomic(path) as temporary:
+        assert temporary.parent == path.parent, "a rename is whole only within a file system"
+        temporary.write_text("half of the n")
+        raise error
+    assert raised.value is error
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: File too large")])
+def test_atomic_names_the_file_when_the_disk_is_full(tmp_path, error):
+    with pytest.raises(UserError, match=r"the disk is full.*Nothing was overwritten") as raised, atomic(tmp_path / "file"):
+        raise error
+    assert str(tmp_path / "file") in str(raised.value) and list(tmp_path.iterdir()) == []
+
+
+def test_json_lines_cut_short_by_a_kill(tmp_path):
+    path = Path(tmp_path / "log.jsonl")
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]

@@ -1,0 +1,320 @@
+"""The ViT against known answers and PyTorch's own layer, and the contract that every model and method keeps."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import diffusionblocks
+from diffusionblocks.config import parts
+from diffusionblocks.layers import sinusoid
+from diffusionblocks.methods import load
+from diffusionblocks.models.vit import Layer, Model
+from diffusionblocks.noise import EDM
+from diffusionblocks.trainer import Trainer
+
+CIFAR100 = {"image_size": 32, "channels": 3, "num_classes": 100}
+TINY = {"image_size": 8, "channels": 1, "num_classes": 10}
+SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4}
+
+
+class Data:
+    """16 random images, in the place of a prepared data set."""
+
+    shape, train_size = TINY, 16
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(16, 1, 8, 8, generator=generator)
+        self.labels = torch.randint(10, (16,), generator=generator)
+
+    def train_batch(self, indices, augmentations=()):
+        return {"image": self.images[indices], "label": self.labels[indices]}
+
+
+def shaken(model, scale=0.1):
+    """The model with noise on all weights, so that no zero of the initialisation hides anything."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in model.parameters():
+            value += scale * torch.randn(value.shape, generator=generator)
+    return model
+
+
+def denoiser(shape=TINY, shake=0.1, **options):
+    torch.manual_seed(0)
+    return shaken(Model(shape, EDM(), **{**SIZES, "dropout": 0.0, **options}), shake)
+
+
+def count(**options):
+    with torch.device("meta"):
+        return sum(value.numel() for value in Model(CIFAR100, **{"num_layers": 12, **options}).parameters())
+
+
+# Sizes
+
+
+def test_paper_scale_parameter_counts():
+    assert count() == 10_302_180
+    assert count(noise=EDM()) == 10_529_095
+
+
+@pytest.mark.parametrize("noise", [None, EDM()])
+def test_mlp_width_changes_the_count(noise):
+    fewer = count(noise=noise) - count(noise=noise, mlp_width=512)
+    assert fewer == 12 * (3072 - 512) * (128 + 1 + 128)  # a column up, its bias, a row down
+
+
+def test_keep_cls_adds_a_token_and_its_position():
+    assert count(noise=EDM(), keep_cls=True) == count(noise=EDM()) + 2 * 128
+    assert denoiser().positions.shape[1] == 4 + 1
+    assert denoiser(keep_cls=True).positions.shape[1] == 4 + 2
+
+
+@pytest.mark.parametrize("options", [{"patch_size": 3}, {"num_heads": 5}])
+def test_sizes_that_do_not_fit_are_refused(options):
+    with pytest.raises(ValueError, match=r"patch_size . must divide the image size 8, num_heads . the width 24"):
+        Model(TINY, **{**SIZES, **options})
+
+
+# Parts
+
+
+def test_plain_layer_against_pytorch():
+    torch.manual_seed(0)
+    theirs = nn.TransformerEncoderLayer(
+        12, 3, 20, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True, norm_first=True
+    )
+    ours = Layer(12, 3, 20, dropout=0.0)
+    names = {
+        "norm1": "norm1",
+        "norm2": "norm2",
+        "attention.out": "self_attn.out_proj",
+        "mlp.up": "linear1",
+        "mlp.down": "linear2",
+    }
+    copied = {f"{our}.{kind}": f"{their}.{kind}" for our, their in names.items() for kind in ("weight", "bias")}
+    copied |= {f"attention.qkv.{kind}": f"self_attn.in_proj_{kind}" for kind in ("weight", "bias")}
+    weights = shaken(theirs).state_dict()
+    ours.load_state_dict({our: weights[their] for our, their in copied.items()})
+    x = torch.randn(2, 5, 12)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_noise_conditioned_layer_with_open_gates_is_the_plain_one():
+    torch.manual_seed(0)
+    conditioned, plain = Layer(12, 3, 20, 0.0, noise_width=2), Layer(12, 3, 20, 0.0)
+    plain.load_state_dict(conditioned.state_dict(), strict=False)
+    with torch.no_grad():
+        conditioned.adaptive.weight.zero_()
+        conditioned.adaptive.bias.zero_()
+        for gate in (2, 5):  # shift, scale, gate of the attention, then of the MLP
+            conditioned.adaptive.bias[gate * 12 : (gate + 1) * 12] = 1.278465  # SiLU of it is 1
+    x = torch.randn(2, 5, 12)
+    torch.testing.assert_close(conditioned(x, torch.randn(2, 2)), plain(x), atol=1e-5, rtol=1e-4)
+
+
+def test_noise_conditioned_layers_start_as_the_identity():
+    model = denoiser(shake=0.0)
+    x = torch.randn(2, 5, 24)
+    for layer in model.layers:
+        assert torch.equal(layer(x, torch.randn(2, 4)), x)
+        for gate in (2, 5):
+            torch.nn.init.ones_(layer.adaptive.bias[gate * 24 : (gate + 1) * 24].detach())
+        assert not torch.equal(layer(x, torch.randn(2, 4)), x)  # only the gates held it
+    assert not model.predict(torch.randn(2, 24), torch.ones(2), torch.randn(2, 4, 24), model.layers).any()
+
+
+def test_sinusoid_has_the_cosines_first():
+    level = torch.tensor([0.0, 0.7, -1.5])
+    found = sinusoid(level, 256)
+    assert found.shape == (3, 256)
+    assert found[0].tolist() == [1.0] * 128 + [0.0] * 128
+    for i in (0, 1, 127):
+        angle = level * 10_000 ** (-i / 128)
+        torch.testing.assert_close(found[:, i], angle.cos())
+        torch.testing.assert_close(found[:, 128 + i], angle.sin())
+
+
+def test_patches_are_linear_in_reading_order():
+    model, image = denoiser({**TINY, "channels": 3}), torch.randn(2, 3, 8, 8)
+    pixels = F.unfold(image, 4, stride=4).transpose(1, 2)  # (N, 4 patches, 48 values)
+    expected = pixels @ model.patches.weight.flatten(1).T + model.patches.bias
+    torch.testing.assert_close(model.condition({"image": image}), expected)
+
+
+# As a denoiser
+
+
+@pytest.mark.parametrize("target_norm", [1.0, 0.3])
+def test_targets_have_the_given_norm(target_norm):
+    model = denoiser(target_norm=target_norm)
+    target = model.target({"label": torch.arange(10)})
+    torch.testing.assert_close(target.norm(dim=1), torch.full((10,), target_norm))
+    torch.testing.assert_close(target, target_norm * model.labels.weight / model.labels.weight.norm(dim=1)[:, None])
+    assert target.requires_grad  # the table learns through the denoising loss
+
+
+@pytest.mark.parametrize("target_norm", [1.0, 0.3])
+def test_to_z_averages_the_normalised_table(target_norm):
+    model, logits = denoiser(target_norm=target_norm), torch.randn(5, 10)
+    table = target_norm * model.labels.weight / model.labels.weight.norm(dim=1)[:, None]
+    expected = sum(logits.exp()[:, k, None] * table[k] for k in range(10)) / logits.exp().sum(1)[:, None]
+    torch.testing.assert_close(model.to_z(logits), expected)
+    torch.testing.assert_close(model.to_z(1000 * torch.eye(10)), table)  # a sure prediction is the target itself
+
+
+def watched(model):
+    """Lists that fill with what enters the first layer and what leaves the final norm."""
+    entered, left = [], []
+    model.layers[0].register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
+    model.norm.register_forward_hook(lambda _, arguments, output: left.append(output))
+    return entered, left
+
+
+def identity_head(model):
+    """Make the logits of a model with as many classes as its width the denoised vector itself."""
+    with torch.no_grad():
+        for value in (*model.head.parameters(), *model.head_adaptive.parameters()):
+            value.zero_()
+        model.head.weight.copy_(torch.eye(len(model.head.weight)))
+    return model
+
+
+@pytest.mark.parametrize("keep_cls", [False, True])
+def test_denoised_mixes_z_and_the_first_token(keep_cls):
+    model = identity_head(denoiser({**TINY, "num_classes": 24}, keep_cls=keep_cls))
+    _, left = watched(model)
+    z, cond, sigma = torch.randn(4, 24), torch.randn(4, 4, 24), torch.tensor([0.002, 0.2, 1.0, 80.0])
+    denoised = model.predict(z, sigma, cond, model.layers)
+    total = (sigma**2 + 0.25)[:, None]
+    torch.testing.assert_close(denoised, 0.25 / total * z + 0.5 * sigma[:, None] / total.sqrt() * left[0][:, 0])
+
+
+def test_without_noise_the_answer_is_z():
+    model = identity_head(denoiser({**TINY, "num_classes": 24}))
+    z, cond = torch.randn(4, 24), torch.randn(4, 4, 24)
+    for sigma in (1e-3, 1e-6):
+        denoised = model.predict(z, torch.full((4,), sigma), cond, model.layers)
+        assert (denoised - z).abs().max() < 10 * sigma
+
+
+@pytest.mark.parametrize("keep_cls", [False, True])
+def test_only_the_label_token_is_scaled(keep_cls):
+    model = denoiser(keep_cls=keep_cls)
+    entered, _ = watched(model)
+    z, cond = torch.randn(2, 24), torch.randn(2, 4, 24)
+    for value in (0.002, 1.0, 80.0):
+        model.predict(z, torch.full((2,), value), cond, model.layers)
+        tokens = list((entered.pop() - model.positions).unbind(1))
+        if keep_cls:
+            torch.testing.assert_close(tokens.pop(0), model.cls[:, 0].expand(2, -1))
+        label = tokens.pop(-1 if keep_cls else 0)
+        torch.testing.assert_close(label, z / (value**2 + 0.25) ** 0.5, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.stack(tokens, 1), cond, atol=1e-5, rtol=1e-5)
+
+
+def test_prediction_sees_level_image_and_z():
+    model = denoiser(shake=0.5)
+    z, sigma, cond = torch.randn(2, 24), torch.ones(2), torch.randn(2, 4, 24)
+    with torch.no_grad():
+        base = model.predict(z, sigma, cond, model.layers)
+        for changed in ((-z, sigma, cond), (z, sigma * 2, cond), (z, sigma, -cond)):
+            assert not torch.allclose(model.predict(*changed, model.layers), base, atol=1e-2)
+        assert not torch.allclose(model.predict(z, sigma, cond, model.layers[:2]), base, atol=1e-2)
+
+
+def test_head_is_shifted_and_scaled_by_the_level():
+    model = denoiser({**TINY, "num_classes": 24})
+    arguments = torch.randn(2, 24), torch.ones(2), torch.randn(2, 4, 24)
+    with torch.no_grad():
+        level = model.level(sinusoid(arguments[1].log() / 4))
+        shift, scale = F.silu(model.head_adaptive(level)).chunk(2, dim=1)
+        logits = model.predict(*arguments, model.layers)
+        weight, bias = model.head.weight.clone(), model.head.bias.clone()
+        denoised = identity_head(model).predict(*arguments, model.layers)
+    torch.testing.assert_close(logits, (denoised * (1 + scale) + shift) @ weight.T + bias, atol=1e-4, rtol=1e-4)
+
+
+def test_loss_is_the_cross_entropy_of_each_sample():
+    model, logits, labels = denoiser(), torch.randn(5, 10), torch.tensor([3, 1, 4, 1, 5])
+    expected = -logits.log_softmax(1)[range(5), labels]
+    torch.testing.assert_close(model.loss(logits, {"label": labels}, None), expected)
+
+
+# As the plain network
+
+
+def test_plain_network_reads_the_cls_token():
+    model = shaken(Model(TINY, **SIZES, dropout=0.0))
+    entered, left = watched(model)
+    image = torch.randn(2, 1, 8, 8)
+    logits = model.end_to_end_prediction({"image": image})
+    torch.testing.assert_close((entered[0] - model.positions)[:, 0], model.cls[:, 0].expand(2, -1))
+    torch.testing.assert_close((entered[0] - model.positions)[:, 1:], model.condition({"image": image}))
+    torch.testing.assert_close(logits, model.head(left[0][:, 0]))
+    losses = model.end_to_end_loss({"image": image, "label": torch.tensor([3, 7])})
+    torch.testing.assert_close(losses, -logits.log_softmax(1)[range(2), [3, 7]])
+
+
+def test_dropout_acts_in_training_only():
+    model = shaken(Model(TINY, **SIZES, dropout=0.5))
+    batch = {"image": torch.randn(2, 1, 8, 8)}
+    assert not torch.equal(model.end_to_end_prediction(batch), model.end_to_end_prediction(batch))
+    model.eval()
+    assert torch.equal(model.end_to_end_prediction(batch), model.end_to_end_prediction(batch))
+
+
+# The contract: a file added to models/ or methods/ is picked up here by itself
+
+
+def names(folder):
+    """The models or methods of the package, by their files."""
+    path = Path(diffusionblocks.__file__).parent / folder
+    return sorted(file.stem for file in path.glob("*.py") if file.stem != "__init__")
+
+
+def known(constructor, options):
+    """Those of the options that a constructor has."""
+    return {name: value for name, value in options.items() if name in inspect.signature(constructor).parameters}
+
+
+def runs():
+    for model in names("models"):
+        sizes = known(load("models", model).Model, SIZES)
+        for method in names("methods"):
+            constructor = load("methods", method).Method
+            for sharing in ("independent", "joint"):
+                options = known(constructor, {"num_blocks": 3, "layers_per_block": [1, 1, 1], "sharing": sharing})
+                run = {"model": {"name": model, **sizes}, "method": {"name": method, **options}}
+                for part in parts(run):
+                    yield pytest.param(run, part, id=f"{model}-{method}-{options.get('sharing', '')}-{part}")
+                if "sharing" not in options:
+                    break
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("run", "part"), list(runs()))
+def test_an_update_moves_its_own_block_alone(run, part, precision):
+    train = {"batch_size": 8, "lr": 0.01, "weight_decay": 0.0, "steps": 4, "precision": precision}
+    trainer = Trainer({**run, "seed": 0, "train": train}, part, Data(), torch.device("cpu"))
+    shaken(trainer.method)
+    method, before = trainer.method, {name: value.clone() for name, value in trainer.method.state_dict().items()}
+    block, values = trainer.update(0)
+    assert block in method.blocks and values[0] > 0 and values.isfinite().all()
+    moved = {name for name, value in method.named_parameters() if not torch.equal(value, before[name])}
+
+    ((key, model),) = method.models.items()
+    layers = set(range(len(model.layers)))
+    if key == "all" and len(method.blocks) > 1:
+        layers = set(method.layers[block])  # the others wait for their turn
+        assert len(layers) < len(model.layers)
+    prefixes = [f"models.{key}.layers.{i}." for i in range(len(model.layers))]
+    assert {i for i, prefix in enumerate(prefixes) if any(name.startswith(prefix) for name in moved)} == layers
+    assert any(not name.startswith(tuple(prefixes)) for name in moved)  # the small modules around the layers
+
+    _, losses, _ = method.loss(Data().train_batch(torch.arange(8)), block)
+    assert losses.shape == (8,) and not losses.requires_grad

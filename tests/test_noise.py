@@ -1,0 +1,140 @@
+"""Known answers of EDM noise, the truncated log-normal, the Euler step and the levels of inference."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffusionblocks.noise import EDM, corrupt, euler_step, inference_sigmas
+
+NOISE = EDM()
+SIGMAS = [0.002, 0.17963, 0.3012, 0.5050, 1.0, 80.0]
+
+
+def normal_cdf(x):
+    return 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+def truncated_cdf(sigma, low, high, p_mean=-1.2, p_std=1.2):
+    """The distribution function written out a second time, with erf instead of the package's NormalDist."""
+    at = [normal_cdf((math.log(value) - p_mean) / p_std) for value in (sigma, low, high)]
+    return (at[0] - at[1]) / (at[2] - at[1])
+
+
+def test_preconditioning_identities():
+    sigma = torch.tensor(SIGMAS, dtype=torch.float64)
+    c_skip, c_out, c_in, c_noise = NOISE.precondition(sigma)
+    one, variance = torch.ones_like(sigma), 0.25  # of the clean target, sigma_data^2
+    torch.testing.assert_close(c_in**2 * (variance + sigma**2), one)  # the input has unit variance
+    target_variance = ((1 - c_skip) ** 2 * variance + c_skip**2 * sigma**2) / c_out**2
+    torch.testing.assert_close(target_variance, one)  # so has (z0 - c_skip z) / c_out, what the network must give
+    torch.testing.assert_close(variance - c_skip * (variance + sigma**2), 0 * one)  # and it is uncorrelated with z
+    torch.testing.assert_close(NOISE.weight(sigma) * c_out**2, one)  # every level weighs the same in an L2 loss
+    torch.testing.assert_close(c_noise, sigma.log() / 4)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "weight", "c_skip", "c_out", "c_noise"),
+    [
+        (0.002, 250_004, 1.000, 0.0020, -1.554),
+        (0.1796, 35.0, 0.886, 0.169, -0.4293),
+        (0.3012, 15.0, 0.734, 0.258, -0.3000),
+        (0.5050, 7.92, 0.495, 0.355, -0.1708),
+        (1.0, 5.0, 0.2, 0.447, 0.0),
+        (80.0, 4.0, 0.000, 0.500, 1.0955),
+    ],
+)
+def test_preconditioning_values(sigma, weight, c_skip, c_out, c_noise):
+    sigma = torch.tensor(sigma, dtype=torch.float64)
+    skip, out, _, level = NOISE.precondition(sigma)
+    assert NOISE.weight(sigma).item() == pytest.approx(weight, rel=2e-3)
+    assert (skip.item(), out.item(), level.item()) == pytest.approx((c_skip, c_out, c_noise), abs=5e-4)
+
+
+def test_quantile_is_the_inverse_of_cdf():
+    assert [NOISE.quantile(q) for q in (0, 1)] == [0.002, 80.0]
+    assert [NOISE.cdf(sigma) for sigma in (0.002, 80.0)] == [0, 1]
+    for q in np.linspace(0.001, 0.999, 97):
+        assert NOISE.cdf(NOISE.quantile(q)) == pytest.approx(q, abs=1e-12)
+    for sigma in SIGMAS:
+        assert NOISE.cdf(sigma) == pytest.approx(truncated_cdf(sigma, 0.002, 80), abs=1e-12)
+
+
+def test_p_mean_moves_the_median():
+    assert EDM(p_mean=0.5).quantile(0.5) == pytest.approx(math.exp(0.5), rel=2e-3)
+    assert NOISE.quantile(0.5) == pytest.approx(math.exp(-1.2), rel=2e-3)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.002, 80), (0.392, 80), (0.171, 0.532), (0.002, 0.225), (20, 80)])
+def test_sampling_follows_the_truncated_distribution(low, high):
+    """Kolmogorov-Smirnov distance below its 1 % critical value."""
+    u = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sigma = NOISE.sample(u, low, high)
+    assert sigma.dtype == torch.float64 and sigma.shape == u.shape
+    assert low <= sigma.min() and sigma.max() <= high
+    cdf = np.array([truncated_cdf(value, low, high) for value in sorted(sigma.tolist())])
+    ranks = np.arange(len(cdf) + 1) / len(cdf)
+    distance = max((ranks[1:] - cdf).max(), (cdf - ranks[:-1]).max())
+    assert distance < 1.63 / math.sqrt(len(cdf))
+
+
+def test_sampling_is_exact_at_given_quantiles():
+    q = torch.linspace(0, 1, 11, dtype=torch.float64)
+    expected = [NOISE.quantile(value) for value in q.tolist()]
+    assert NOISE.sample(q, 0.002, 80).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_corrupt_gives_each_sample_its_own_level():
+    z0, sigma = torch.ones(3, 2, 4), torch.tensor([0.0, 1.0, 10.0])
+    z = corrupt(z0, sigma, torch.full_like(z0, 2.0))
+    assert [sample.unique().tolist() for sample in z] == [[1.0], [3.0], [21.0]]
+
+
+@pytest.mark.parametrize(("sigma", "sigma_next"), [(80.0, 0.3), (0.3, 0.002), (0.3, 0.0), (0.3, 2.0)])
+def test_euler_with_a_perfect_denoiser_lands_on_the_next_level(sigma, sigma_next):
+    torch.manual_seed(0)
+    y, eps = torch.randn(2, 5, 8, dtype=torch.float64)
+    landed = euler_step(y + sigma * eps, y, sigma, sigma_next)
+    torch.testing.assert_close(landed, y + sigma_next * eps)  # the paper's printed sign would make the noise grow
+
+
+def test_euler_is_the_step_along_the_slope():
+    torch.manual_seed(0)
+    z, denoised = torch.randn(2, 5, 8, dtype=torch.float64)
+    expected = z + (0.3 - 0.8) * (z - denoised) / 0.8
+    torch.testing.assert_close(euler_step(z, denoised, 0.8, 0.3), expected)
+
+
+def test_hand_off_carries_the_noise_alone():
+    torch.manual_seed(0)
+    table, table_next = torch.randn(2, 10, 4, dtype=torch.float64)
+    p, z = torch.rand(5, 10, dtype=torch.float64).softmax(1), torch.randn(5, 4, dtype=torch.float64)
+    z_next = euler_step(z, p @ table, 2.0, 0.5, p @ table_next)
+    torch.testing.assert_close(z_next, p @ table_next + 0.25 * (z - p @ table))
+    one_table = euler_step(z, p @ table, 2.0, 0.5, p @ table)
+    torch.testing.assert_close(one_table, euler_step(z, p @ table, 2.0, 0.5))
+    assert not torch.allclose(z_next, one_table)
+
+
+def test_inference_sigmas_known_answer():
+    assert inference_sigmas(3) == pytest.approx([80, 0.3012, 0.002], rel=1e-4)
+    fifty = inference_sigmas(50)
+    assert fifty[:4] == pytest.approx([80, 3.51, 2.43, 1.92], rel=2e-3)
+    assert fifty[-4:] == pytest.approx([0.047, 0.037, 0.026, 0.002], abs=6e-4)
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 4, 7, 50, 1000])
+def test_inference_sigmas_have_equal_mass_between_them(num_steps):
+    noise = EDM(p_mean=-0.4)
+    sigmas = inference_sigmas(num_steps, noise)
+    assert len(sigmas) == num_steps and sigmas == sorted(sigmas, reverse=True)
+    assert sigmas[0] == 80.0 and sigmas[-1] == 0.002
+    masses = -np.diff([truncated_cdf(sigma, 0.002, 80, p_mean=-0.4) for sigma in sigmas])
+    np.testing.assert_allclose(masses, 1 / (num_steps - 1), atol=1e-9)
+
+
+def test_inference_sigmas_of_one_step_and_of_none():
+    assert inference_sigmas(1) == [80.0]
+    with pytest.raises(ValueError, match="num_steps must be at least 1, not 0"):
+        inference_sigmas(0)

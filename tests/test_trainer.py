@@ -1,0 +1,263 @@
+"""The learning rate, the order of the data, and what one update does to gradients, weights and averages."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from diffusionblocks.files import UserError
+from diffusionblocks.trainer import Batches, Settings, Trainer, seed_of
+
+CPU = torch.device("cpu")
+MODEL = {"name": "vit", "num_layers": 3, "width": 12, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.0}
+JOINT = {"name": "diffusionblocks", "sharing": "joint"}
+
+
+class Data:
+    """20 random images, in the place of a prepared data set."""
+
+    shape, train_size = {"image_size": 8, "channels": 1, "num_classes": 10}, 20
+
+    def __init__(self):
+        self.images = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        self.seen = []
+
+    def train_batch(self, indices, augmentations=()):
+        self.seen.append(indices.tolist())
+        return {"image": self.images[indices], "label": indices % 10}
+
+
+def trainer_of(method, part="all", seed=0, dropout=0.0, **train):
+    train = {"batch_size": 8, "lr": 0.01, "steps": 10, **train}
+    run = {"model": {**MODEL, "dropout": dropout}, "method": method, "train": train, "seed": seed}
+    trainer = Trainer(run, part, Data(), CPU)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # off the zeros of the initialisation, where most gradients vanish
+        for name, value in trainer.parameters.items():
+            value += 0.2 * torch.randn(value.shape, generator=generator)
+            if trainer.ema is not None:
+                trainer.ema[name] = value.detach().clone()
+    return trainer
+
+
+def gradients(trainer):
+    return {name: value.grad.clone() for name, value in trainer.parameters.items() if value.grad is not None}
+
+
+def copy(tensors):
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def assert_same_bits(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+# Settings
+
+
+def test_learning_rate_known_answers():
+    settings = Settings(batch_size=8, lr=1.0, min_lr=0.1, steps=108)
+    rates = [settings.rate(step, 108, 8) for step in range(108)]
+    assert rates[:8] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0])
+    assert rates[8] == 1.0
+    assert rates[8 + 25] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert rates[8 + 50] == pytest.approx(0.55)
+    assert rates[8 + 75] == pytest.approx(0.1 + 0.9 * (1 - math.sqrt(0.5)) / 2)
+    assert 0.1 < rates[-1] < 0.101 and settings.rate(108, 108, 8) == pytest.approx(0.1)
+    assert rates[8:] == sorted(rates[8:], reverse=True)
+
+
+def test_learning_rate_without_warm_up_or_decay():
+    assert Settings(batch_size=8, lr=1.0, steps=4).rate(2, 4, 0) == pytest.approx(0.5)
+    constant = Settings(batch_size=8, lr=0.3, min_lr=0.3, steps=50)
+    assert [constant.rate(step, 50, 0) for step in range(50)] == pytest.approx([0.3] * 50)
+    assert constant.rate(0, 1, 1) == pytest.approx(0.3)  # warm-up to the end
+
+
+def test_updates_count_steps_or_epochs():
+    assert Settings(batch_size=8, lr=1, steps=7, warmup_steps=2).updates(5) == (7, 2)
+    assert Settings(batch_size=8, lr=1, epochs=7, warmup_epochs=2).updates(5) == (35, 10)
+    assert Settings(batch_size=8, lr=1, epochs=7, warmup_epochs=2, warmup_steps=1).updates(5) == (35, 11)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "exactly one of steps and epochs"),
+        ({"steps": 1, "epochs": 1}, "exactly one of steps and epochs"),
+        ({"steps": 1, "accumulate": 3}, r"train\.accumulate: 3 does not divide batch_size 8"),
+        ({"steps": 1, "augment": ["flop"]}, r"train\.augment: 'flop' is not one of crop, flip, randaugment"),
+        ({"steps": 1, "precision": "fp16"}, r"train\.precision: 'fp16' is not one of fp32, bf16"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Settings(batch_size=8, lr=1, **settings)
+
+
+def test_steps_count_per_block():
+    settings = {"steps": 10, "warmup_steps": 2}
+    joint = trainer_of(JOINT, **settings)
+    assert (joint.total, joint.warmup) == (30, 6)
+    for method, part in (({"name": "diffusionblocks"}, "block1"), ({"name": "end_to_end"}, "all")):
+        trainer = trainer_of(method, part, **settings)
+        assert (trainer.total, trainer.warmup) == (10, 2)
+    epochs = trainer_of({**JOINT, "num_blocks": 1}, steps=None, epochs=3, warmup_epochs=1)
+    assert (epochs.total, epochs.warmup) == (6, 2)  # 20 images are 2 batches of 8
+
+
+def test_the_optimizer_follows_the_settings():
+    trainer = trainer_of(JOINT, warmup_steps=2, betas=[0.8, 0.9], weight_decay=0.3, min_lr=0.001)
+    (group,) = trainer.optimizer.param_groups
+    assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.9), 0.3)
+    for step in (0, 5, 6, 29):
+        trainer.update(step)
+        assert group["lr"] == trainer.settings.rate(step, 30, 6)
+    assert group["lr"] == pytest.approx(0.001, rel=0.05)
+
+
+# Data
+
+
+def test_every_epoch_is_a_new_permutation_without_the_partial_batch():
+    data = Data()
+    data.train_size = 23  # train_batch is not asked for images here
+    data.train_batch = lambda indices, augmentations: indices.tolist()
+    settings = Settings(batch_size=5, lr=1, steps=1)
+    batches, again, other = (Batches(data, settings, CPU, seed, "all") for seed in (0, 0, 1))
+    assert batches.per_epoch == 4
+    numbers = [next(batches.micro_batches(number)) for number in range(12)]
+    epochs = [list(itertools.chain(*numbers[i : i + 4])) for i in (0, 4, 8)]
+    for epoch in epochs:
+        assert len(epoch) == len(set(epoch)) == 20 and set(epoch) <= set(range(23))
+    assert set().union(*epochs) == set(range(23))  # it is not always the same three that are left out
+    assert epochs[0] != epochs[1] != epochs[2]
+    for number in (7, 2, 11, 0):  # in any order, as after a restart
+        assert list(again.micro_batches(number)) == [numbers[number]]
+    assert list(other.micro_batches(0)) != [numbers[0]]
+
+
+def test_micro_batches_share_out_the_batch():
+    whole, split = trainer_of(JOINT), trainer_of(JOINT, accumulate=4)
+    whole.update(3)
+    split.update(3)
+    assert [len(indices) for indices in split.batches.data.seen] == [2, 2, 2, 2]
+    assert list(itertools.chain(*split.batches.data.seen)) == whole.batches.data.seen[0]
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(UserError, match="batch_size 21 exceeds the 20 training images"):
+        trainer_of(JOINT, batch_size=21)
+
+
+# Update
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    whole = trainer_of({"name": "end_to_end"}, clip=1e9)
+    split = trainer_of({"name": "end_to_end"}, clip=1e9, accumulate=4)
+    values, split_values = whole.update(0)[1], split.update(0)[1]
+    torch.testing.assert_close(gradients(split), gradients(whole))
+    torch.testing.assert_close(split_values, values)
+
+
+def test_gradients_are_clipped_by_their_common_norm():
+    free, clipped = trainer_of({"name": "end_to_end"}, clip=1e9), trainer_of({"name": "end_to_end"}, clip=0.01)
+    norm, reported = free.update(0)[1][2], clipped.update(0)[1][2]
+    found = gradients(free)
+    torch.testing.assert_close(norm, torch.cat([value.flatten() for value in found.values()]).norm())
+    torch.testing.assert_close(reported, norm)  # as it was before clipping
+    assert norm > 0.1
+    torch.testing.assert_close(gradients(clipped), {name: value * 0.01 / norm for name, value in found.items()})
+
+
+def test_update_reports_loss_objective_and_the_worst_level():
+    trainer = trainer_of({**JOINT, "loss_weight": "per_sample"})
+    recorded, original = [], trainer.method.loss
+    trainer.method.loss = lambda batch, block: recorded.append((block, *original(batch, block))) or recorded[-1][1:]
+    block, values = trainer.update(0)
+    ((drawn, objective, losses, sigma),) = recorded
+    assert drawn == block
+    expected = [losses.mean(), objective.detach(), values[2], sigma[losses.argmax()]]
+    torch.testing.assert_close(values, torch.stack(expected))
+
+
+def test_blocks_are_drawn_at_random():
+    trainer = trainer_of(JOINT)
+    drawn = [trainer.update(step)[0] for step in range(60)]
+    assert all(10 <= drawn.count(block) <= 30 for block in range(3))
+    assert any(a == b for a, b in itertools.pairwise(drawn))  # not in turn
+
+
+def test_ema_follows_what_moved():
+    trainer = trainer_of(JOINT, ema=0.9)
+    expected, moved = copy(trainer.ema), []
+    for step in range(6):
+        block, _ = trainer.update(step)
+        for name, value in trainer.parameters.items():
+            inner = name.startswith("models.all.layers.")
+            if not inner or name.startswith(f"models.all.layers.{block}."):
+                expected[name] = 0.9 * expected[name] + 0.1 * value.detach()
+        moved.append(block)
+        torch.testing.assert_close(trainer.ema, expected)
+    assert len(set(moved)) > 1 and len(set(moved)) < len(moved)
+    assert_same_bits(trainer.weights(), trainer.ema)
+    assert not torch.equal(trainer.ema["models.all.head.bias"], trainer.parameters["models.all.head.bias"])
+
+
+def test_a_waiting_block_keeps_its_weights_average_and_moments():
+    trainer = trainer_of(JOINT, ema=0.9, weight_decay=0.1)
+    before = copy(trainer.tensors())
+    active, _ = trainer.update(0)
+    after, names = trainer.tensors(), list(trainer.parameters)
+    for index, name in enumerate(names):
+        if name.startswith("models.all.layers."):
+            mine = name.startswith(f"models.all.layers.{active}.")
+            for kind in ("model", "ema"):
+                assert torch.equal(before[f"{kind}.{name}"], after[f"{kind}.{name}"]) != mine
+            assert (f"optimizer.{index}.exp_avg" in after) == mine  # no decay, no moment for who has no gradient
+
+
+@pytest.mark.parametrize("method", [JOINT, {"name": "end_to_end"}])
+def test_an_update_repeats_bit_by_bit(method):
+    trainer = trainer_of(method, dropout=0.3, ema=0.9)
+    for step in range(3):
+        trainer.update(step)
+    state = copy(trainer.tensors())
+    first = trainer.update(3), copy(trainer.tensors())
+
+    other = trainer_of(method, dropout=0.3, ema=0.9)  # a new process after a kill
+    other.restore(copy(state))
+    torch.rand(7)  # whatever was drawn in between
+    second = other.update(3), copy(other.tensors())
+    assert first[0][0] == second[0][0] and torch.equal(first[0][1], second[0][1])
+    assert_same_bits(first[1], second[1])
+
+    other.restore(copy(state))
+    assert_same_bits(other.tensors(), state)
+    other.update(4)
+    assert any(not torch.equal(value, first[1][name]) for name, value in other.tensors().items())
+
+
+def test_seeds_and_parts_start_from_different_weights():
+    method = {"name": "diffusionblocks"}
+    tables = []
+    for block, seed in ((0, 0), (0, 0), (0, 1), (1, 0)):
+        model = trainer_of(method, f"block{block}", seed=seed).method.models[f"block{block}"]
+        tables.append(model.labels.weight)
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[0], tables[2]) and not torch.equal(tables[0], tables[3])
+    assert len({seed_of(*names) for names in ((0, "all", 1), (0, "all", 2), (1, "all", 1), (0, "block0", 1))}) == 4
+
+
+def test_memory_counts_weights_gradients_and_state():
+    trainer = trainer_of({"name": "end_to_end"})
+    assert trainer.memory()["gradient_bytes"] == trainer.memory()["optimizer_bytes"] == 0
+    trainer.update(0)
+    found, size = trainer.memory(), 4 * sum(value.numel() for value in trainer.parameters.values())
+    assert found["parameter_bytes"] == found["gradient_bytes"] == size
+    assert found["optimizer_bytes"] == 2 * size + 4 * len(trainer.parameters)
+    assert found["peak_bytes"] > 2**20

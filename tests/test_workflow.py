@@ -1,0 +1,200 @@
+"""The workflow as users start it: one run from config row to page, then what a change makes it do again."""
+
+import copy
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, TINY, Checkout, missing_program
+
+RUNS = "results/demo/runs/table1"
+
+
+@pytest.fixture
+def changed(finished, tmp_path):
+    """A copy of the finished checkout, to be changed."""
+    return finished.copy(tmp_path / "checkout")
+
+
+def tiny(**row_changes):
+    """The tiny configuration with changes to the row vit_diffusionblocks_joint."""
+    settings = copy.deepcopy(TINY)
+    settings["tables"]["table1"]["rows"] = {"vit_diffusionblocks_joint": row_changes}
+    return settings
+
+
+def test_from_config_row_to_page(finished):
+    table = pd.read_csv(finished.folder / "results/demo/tables/table1.csv")
+    assert {"row", "metric", "paper", "ours", "std", "seeds", "stand_in", "commit"} <= set(table.columns)
+    accuracy = table[table["metric"] == "accuracy"].set_index("row")
+    assert accuracy["paper"].to_dict() == {
+        "vit_end_to_end": 60.25,
+        "vit_forward_forward": 7.85,
+        "vit_diffusionblocks": 59.30,
+        "vit_diffusionblocks_joint": 59.30,
+    }
+    measured = accuracy.drop("vit_forward_forward")
+    assert measured["ours"].between(0, 100).all() and (measured["stand_in"] == "scikit-learn digits for CIFAR-100").all()
+    assert "not part" in accuracy.loc["vit_forward_forward", "note"]
+    # A job of its own for each block, one job where everything is trained at once.
+    parts = {path.parts[-4] + "/" + path.stem for path in finished.folder.glob(f"{RUNS}/*/seed0/parts/*.safetensors")}
+    blocks = {f"vit_diffusionblocks/block{block}" for block in range(3)}
+    assert parts == {"vit_end_to_end/all", "vit_diffusionblocks_joint/all"} | blocks
+    assert not list(finished.folder.glob("results/demo/state/**/*.safetensors")), "a finished part keeps no checkpoint"
+
+
+def test_page_is_one_file_with_the_table_under_its_name(finished):
+    page = (finished.folder / "results/demo/report.html").read_text()
+    assert '<section id="table1">' in page and "60.25" in page and "scikit-learn digits for CIFAR-100" in page
+    sources = re.findall(r'(?:src|href)="([^"]{0,60})', page)
+    assert sources and all(source.startswith(("data:", "#", "https://arxiv.org/")) for source in sources)
+    assert page.count("<img") == 3 + 2 + 1  # losses of three rows, two chains, one partition for both
+
+
+def test_nothing_to_do_the_second_time(finished):
+    assert finished.planned("all") == {}
+
+
+def test_changing_a_row_retrains_that_row_only(changed):
+    changed.configure(tiny(train={"lr": 0.002}))
+    trained = changed.snakemake("all", "-n").stdout
+    assert re.findall(r"output: \S*runs/table1/(\w+)/seed0/parts/(\w+)\.safetensors", trained) == [
+        ("vit_diffusionblocks_joint", "all")
+    ]
+    assert changed.planned("all")["evaluate"] == 1
+
+
+def test_adding_a_metric_retrains_nothing(changed):
+    changed.configure(tiny(metrics={"accuracy_6_steps": {"name": "accuracy", "sampling": {"num_steps": 6}}}))
+    assert changed.planned("all") == {"all": 1, "evaluate": 1, "page": 1, "table": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "rules"),
+    [
+        ("report.py", {"page": 1}),
+        ("tables.py", {"page": 1, "table": 1}),
+        ("evaluate.py", {"evaluate": 3, "page": 1, "table": 1}),
+        ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, "page": 1, "table": 1}),
+        ("models/vit.py", {"train": 5, "assemble": 3, "evaluate": 3, "page": 1, "table": 1}),
+        ("check.py", {}),
+    ],
+)
+def test_an_edit_reruns_what_it_can_affect_and_nothing_else(changed, file, rules):
+    path = changed.folder / "diffusionblocks" / file
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert changed.planned("all") == ({"all": 1} | rules if rules else {})
+    changed.configure({**TINY, "track_code": False})
+    assert "train" not in changed.planned("all")
+
+
+def test_one_table_by_its_name(changed):
+    shutil.rmtree(changed.folder / "results/demo/tables")
+    changed.snakemake("table1")
+    assert (changed.folder / "results/demo/tables/table1.csv").exists()
+    assert '<section id="table1">' in (changed.folder / "results/demo/tables/table1.html").read_text()
+
+
+def test_target_rules_explain_themselves(finished):
+    listed = finished.snakemake("--list-target-rules").stdout
+    for target in ("all", "table1"):
+        assert re.search(rf"^{target} \(.{{20,}}\)", listed, re.MULTILINE), listed
+
+
+def test_every_scale_plans(finished):
+    for scale, jobs in (("demo", 3 * 5), ("gpu", 3 * 5), ("paper", 3 * 5)):
+        output = finished.snakemake("all", "-n", "--forceall", "--config", f"scale={scale}", configfile=None).stdout
+        assert re.search(rf"^train +{jobs}$", output, re.MULTILINE), output[-2000:]
+
+
+def test_the_slurm_profile_chooses_the_paper_scale(finished):
+    plan = finished.snakemake("--profile", "slurm", "all", "-n", configfile=None)
+    assert "results/paper/runs/table1/vit_diffusionblocks/seed0/parts/block2.safetensors" in plan.stdout
+    trial = finished.snakemake("--profile", "slurm", "all", "-n", "--config", "scale=demo", configfile=None)
+    assert "results/demo/runs" in trial.stdout and "results/paper/runs" not in trial.stdout
+
+
+def test_snakemake_report_works_too(finished):
+    finished.snakemake("--report", "snakemake-report.html")
+    assert "table1.csv" in (finished.folder / "snakemake-report.html").read_text()
+
+
+def test_a_failed_training_shows_its_reason_and_leaves_no_output(tmp_path):
+    checkout = Checkout(tmp_path / "checkout")
+    checkout.configure(tiny(train={"lr": 1.0e30, "warmup_steps": 0, "log_every": 1}))
+    target = f"{RUNS}/vit_diffusionblocks_joint/seed0/metrics.json"
+    failed = checkout.snakemake(target, check=False)
+    assert failed.returncode != 0
+    assert re.search(r"error: .*step \d+, block \d, sigma .*Lower train\.lr \(now 1e\+30\)", failed.stdout + failed.stderr)
+    assert not list(checkout.folder.glob("results/**/parts/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sclae": "demo"}, ["sclae"]),
+        ({"tables": {"table1": {"rows": {"vit_diffusionblocks": {"method": {"num_bloks": 3}}}}}}, ["num_bloks", "num_blocks"]),
+        ({"tables": {"table1": {"demo": {"train": {"lr": "1e-3"}}}}}, ["lr", "1e-3"]),
+        (
+            {"tables": {"table1": {"rows": {"vit_diffusionblocks": {
+                "model": {"num_layers": 13}, "demo": {"model": {"num_layers": 13}, "method": {"layers_per_block": [4, 4, 4]}}}}}}},
+            ["layers_per_block [4, 4, 4]", "12, not 13"],
+        ),
+        ({"tables": {"table1": {"rows": {"vit_diffusionblocks": {"method": {"num_blocks": 7}}}}}}, ["num_blocks is 7", "6 layers"]),
+    ],
+)  # fmt: skip
+def test_bad_configuration_stops_before_the_first_job(tmp_path, change, words):
+    checkout = Checkout(tmp_path / "checkout")
+    checkout.configure(change)
+    refused = checkout.snakemake("all", check=False)
+    assert refused.returncode != 0 and all(word in refused.stdout + refused.stderr for word in words), refused.stderr
+    assert not (checkout.folder / "results").exists()
+
+
+def test_readme_commands_exist():
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^make (\w+)", readme, re.MULTILINE))
+    assert {"demo", "test"} <= targets <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    tables = yaml.safe_load((ROOT / "config.yaml").read_text())["tables"]
+    for target in re.findall(r"^snakemake (?:--profile \S+ )?(\w+)", readme, re.MULTILINE):
+        assert target == "all" or target in tables
+    assert "snakemake --profile slurm all" in readme
+
+
+def test_pins_agree():
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    environment = yaml.safe_load((ROOT / "envs/diffusionblocks.yaml").read_text())
+    for requirement in environment["dependencies"][-1]["pip"]:
+        name, version = requirement.split("==")
+        assert pins[name] == version
+    declared = re.findall(r'"([\w-]+)[><=]', (ROOT / "pyproject.toml").read_text())
+    assert set(pins) == set(declared) - {"setuptools"}
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_page_fits_the_screen(finished, tmp_path, width):
+    """Only tables may scroll sideways, and inside their own box. Measured by a real browser."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        missing_program("no Chromium found; install it with: apt-get install chromium", "REQUIRE_BROWSER")
+    page = (finished.folder / "results/demo/report.html").read_text()
+    # A frame of the given width, since a headless window cannot be made as narrow as a phone.
+    (tmp_path / "page.html").write_text(page)
+    (tmp_path / "frame.html").write_text(
+        f'<iframe src="page.html" width="{width}" height="800" style="border:0"></iframe><script>onload = () => {{'
+        "const inner = document.querySelector('iframe').contentDocument;"
+        "const broken = [...inner.images].filter(image => !image.naturalWidth).length;"
+        "document.title = `wide ${inner.documentElement.scrollWidth} broken ${broken}`}</script>"
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--allow-file-access-from-files"]  # fmt: skip
+    done = subprocess.run(
+        [chromium, *flags, f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=5000", "--dump-dom",
+         (tmp_path / "frame.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    wide, broken = re.search(r"<title>wide (\d+) broken (\d+)</title>", done.stdout).groups()
+    assert int(wide) <= width and int(broken) == 0
