@@ -21,6 +21,8 @@ def assemble(run_path, part_paths, path):
         except (OSError, SafetensorError, TypeError, KeyError) as error:
             raise UserError(f"{part_path}: not a trained part ({error}). Delete it and train it again.") from None
         if about["run"] != run or about["part"] != Path(part_path).stem:
-            raise UserError(f"{part_path}: was trained with other settings than {run_path}. Delete it and train it again.")
+            raise UserError(
+                f"{part_path}: was trained with other settings than {run_path}. Delete it and train it again."
+            )
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"about": json.dumps({"run": run})})

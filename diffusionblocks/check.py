@@ -1,7 +1,7 @@
 """Every check of the configuration that is possible before a job starts; each failure is one UserError naming the key.
 
-The frame is held against workflow/schemas/config.schema.yaml; the sections meet the constructors they go to, as the source
-states them, and splits are tried. Needs nothing beyond the standard library and what comes with Snakemake.
+The frame is held against workflow/schemas/config.schema.yaml; the sections meet the constructors they go to, as the
+source states them, and splits are tried. Needs nothing beyond the standard library and what comes with Snakemake.
 """
 
 import difflib
@@ -83,7 +83,9 @@ def _check_component(where, run, kind):
 
 
 def _check_metrics(metrics, method, where):
-    known = {name: {**keywords, "sampling": None} for name, keywords in function_keywords(PACKAGE / "metrics.py").items()}
+    known = {
+        name: {**keywords, "sampling": None} for name, keywords in function_keywords(PACKAGE / "metrics.py").items()
+    }
     for column, metric in metrics.items():
         _check_section(f"{where}.{column}", metric, known)
         num_steps = metric.get("sampling", {}).get("num_steps")
@@ -98,7 +100,9 @@ def _check_section(where, section, known):
     """Check a section's name against `known`, {name: {keyword: default}}, and its keys against that entry."""
     name = section.get("name")
     if name not in known:
-        raise UserError(f"config: {where}.name: {name!r} is not one of {', '.join(sorted(known))}{_suggest(name, known)}")
+        raise UserError(
+            f"config: {where}.name: {name!r} is not one of {', '.join(sorted(known))}{_suggest(name, known)}"
+        )
     _check_keys(where, section, known[name])
 
 

@@ -7,7 +7,7 @@ from diffusionblocks.files import UserError
 
 
 def running_jobs(folder):
-    """Ids of SLURM jobs that a Snakemake started in `folder` and that are still queued or running; none without SLURM."""
+    """Ids of SLURM jobs that some Snakemake started in `folder` and that are queued or running; none without SLURM."""
     if not shutil.which("squeue"):
         return []
     command = ["squeue", "-h", "-t", "PD,R,CG", "-o", "%i|%k|%Z"]
@@ -20,9 +20,10 @@ def running_jobs(folder):
 
 
 def refuse_second_start(folder):
-    """Raise UserError while jobs of an earlier Snakemake run: it may be gone, its jobs are not, and none is found again."""
+    """Raise UserError while jobs of an earlier Snakemake run: none would be found again, each would be doubled."""
     if jobs := running_jobs(folder):
         raise UserError(
-            f"SLURM still runs jobs of this folder ({', '.join(jobs)}), left by a Snakemake that was killed. Wait until "
-            f"they have ended (squeue --me), or cancel them (scancel {' '.join(jobs)}); training goes on from its checkpoint."
+            f"SLURM still runs jobs of this folder ({', '.join(jobs)}), left by a Snakemake that was killed. Wait "
+            f"until they have ended (squeue --me), or cancel them (scancel {' '.join(jobs)}); training then goes on from "
+            "its checkpoint."
         )

@@ -13,8 +13,7 @@ from diffusionblocks.files import UserError, read_json, read_json_lines, write_j
 from diffusionblocks.methods import build
 from diffusionblocks.partition import mass
 from diffusionblocks.provenance import record
-from diffusionblocks.train import pick_device
-from diffusionblocks.trainer import seed_of
+from diffusionblocks.trainer import pick_device, seed_of
 
 BATCH = 500
 
@@ -76,7 +75,9 @@ def load_method(run, model_path, shape):
     method = build(run, shape, None)
     absent = method.state_dict().keys() ^ weights.keys()
     if absent:
-        raise UserError(f"{model_path}: does not match the network ({min(absent)} and others). Assemble it from all parts.")
+        raise UserError(
+            f"{model_path}: does not match the network ({min(absent)} and others). Assemble it from all parts."
+        )
     method.load_state_dict(weights)
     return method
 

@@ -83,7 +83,10 @@ def chain(title, runs, baseline=None):
     labels = [f"σ = {sigma:.3g}\nblock {block}" for sigma, block in zip(first["sigma"], first["block"], strict=True)]
     with plt.rc_context(STYLE):
         figure, axes = _panel(title, "denoising step", "test accuracy (%)")
-        for curve, name, style in (("chain", "along the chain", "-"), ("chain_from_target", "from the true label", "--")):
+        for curve, name, style in (
+            ("chain", "along the chain", "-"),
+            ("chain_from_target", "from the true label", "--"),
+        ):
             values = np.array([run["curves"][curve]["value"] for run in runs])
             colour = sns.color_palette("colorblind")[0 if style == "-" else 1]
             axes.plot(labels, values.mean(0), style, marker="o", color=colour, label=name)

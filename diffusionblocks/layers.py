@@ -18,7 +18,9 @@ class Attention(nn.Module):
 
     def forward(self, x):
         n, t, d = x.shape
-        q, k, v = self.qkv(x).view(n, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)  # (N, H, T, D/H)
+        q, k, v = (
+            self.qkv(x).view(n, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
+        )  # (N, H, T, D/H)
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return F.dropout(self.out(x.transpose(1, 2).reshape(n, t, d)), self.dropout, self.training)
 

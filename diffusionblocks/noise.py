@@ -12,7 +12,7 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class EDM:
-    """Variance-exploding noise z = z0 + sigma eps with log sigma ~ N(p_mean, p_std^2), cut to [sigma_min, sigma_max]."""
+    """Variance-exploding noise z = z0 + sigma eps; log sigma ~ N(p_mean, p_std^2), cut to [sigma_min, sigma_max]."""
 
     p_mean: float = -1.2
     p_std: float = 1.2
@@ -70,7 +70,7 @@ def euler_step(z, denoised, sigma, sigma_next, denoised_next=None):
 
     Equations 3-4 of the paper print the opposite sign, with which noise would grow; this is EDM's (and the official
     code's). `denoised_next` is the same prediction in the coordinates of the block that takes over: only the noise of z
-    is carried across the hand-off. Without it the step is the ordinary one, r z + (1 - r) D with r = sigma_next / sigma.
+    is carried across the hand-off. Without it the step is the ordinary one, r z + (1 - r) D, r = sigma_next / sigma.
     """
     ratio = sigma_next / sigma
     return (denoised if denoised_next is None else denoised_next) + ratio * (z - denoised)

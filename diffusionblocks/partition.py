@@ -3,6 +3,8 @@
 Block 0 has the first layers and the highest noise. Standard library only, so that planning can use it.
 """
 
+from itertools import pairwise
+
 from diffusionblocks.noise import EDM
 
 STRATEGIES = ("equi_probability", "uniform", "log_uniform")
@@ -30,7 +32,7 @@ def split_layers(num_layers, num_blocks, layers_per_block=None):
 def boundaries(num_blocks, strategy="equi_probability", noise=None):
     """num_blocks + 1 sigmas from sigma_max down to sigma_min; block b lies between entries b and b + 1.
 
-    `uniform` takes equal steps in sigma (main text), `log_uniform` equal steps in log sigma (appendix E.6, tables 7 and 8).
+    `uniform` takes equal steps in sigma (main text), `log_uniform` equal steps in log sigma (appendix E.6, table 7).
     """
     noise = noise or EDM()
     if strategy not in STRATEGIES:
@@ -65,5 +67,4 @@ def owner(boundaries, sigma):
 def mass(boundaries, noise=None):
     """Share of all training draws that falls into each block's own interval."""
     noise = noise or EDM()
-    return [noise.cdf(high) - noise.cdf(low) for high, low in zip(boundaries, boundaries[1:], strict=False)]
-
+    return [noise.cdf(high) - noise.cdf(low) for high, low in pairwise(boundaries)]

@@ -13,7 +13,7 @@ PACKAGES = ("diffusionblocks", "torch", "numpy", "snakemake", "scikit-learn")
 
 @functools.cache
 def commit():
-    """Short commit of the source this package runs from, with `-dirty` for uncommitted changes; `unknown` without git."""
+    """Short commit of the source this package runs from, `-dirty` with uncommitted changes; `unknown` without git."""
 
     def git(*arguments):
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

@@ -101,7 +101,9 @@ def _figures(trained):
          for seeds in trained.values() if seeds[0]["run"]["method"]["name"] == "end_to_end"),
         None,
     )  # fmt: skip
-    chains = {row: seeds for row, seeds in trained.items() if {"chain", "chain_from_target"} <= seeds[0]["curves"].keys()}
+    chains = {
+        row: seeds for row, seeds in trained.items() if {"chain", "chain_from_target"} <= seeds[0]["curves"].keys()
+    }
     parts, shown = {}, []
     for row, seeds in trained.items():
         if "partition" in seeds[0] and seeds[0]["partition"] not in shown:
@@ -110,20 +112,23 @@ def _figures(trained):
     groups = [
         (
             "Training loss per block",
-            "Unweighted loss of each block on its own noise levels, mean and range over seeds. A block at low noise sees a "
-            "target that is nearly clean, so its loss is low from the start.",
+            "Unweighted loss of each block on its own noise levels, mean and range over seeds. A block at low noise "
+            "sees a target that is nearly clean, so its loss is low from the start.",
             [(f"Training loss of {row}", figures.losses(row, seeds)) for row, seeds in trained.items()],
         ),
         (
             "Accuracy along the chain of blocks",
-            "Each step is one block's prediction from the z that the blocks before it left. Dashed: the same block shown "
-            "the true label under its own noise, which at low noise can be read off without the image.",
-            [(f"Accuracy along the chain, {row}", figures.chain(row, seeds, baseline)) for row, seeds in chains.items()],
+            "Each step is one block's prediction from the z that the blocks before it left. Dashed: the same block "
+            "shown the true label under its own noise, which at low noise can be read off without the image.",
+            [
+                (f"Accuracy along the chain, {row}", figures.chain(row, seeds, baseline))
+                for row, seeds in chains.items()
+            ],
         ),
         (
             "Noise partition",
-            "Which block owns which noise levels (area: share of all training draws), and the intervals on which the blocks "
-            "train, overlap included (bars).",
+            "Which block owns which noise levels (area: share of all training draws), and the intervals on which the "
+            "blocks train, overlap included (bars).",
             [(f"Noise partition of {row}", figures.partition(row, value)) for row, value in parts.items()],
         ),
     ]

@@ -45,8 +45,8 @@ class State:
             except FileExistsError:
                 if not _abandoned(path):
                     raise UserError(
-                        f"{self.folder}: another trainer works here ({path.read_text()}). Wait for it or stop it. If it "
-                        f"is certainly gone, delete {path}."
+                        f"{self.folder}: another trainer works here ({path.read_text()}). Wait for it or stop it. "
+                        f"If it is certainly gone, delete {path}."
                     ) from None
                 path.unlink(missing_ok=True)
         with os.fdopen(descriptor, "w") as file:
@@ -75,7 +75,7 @@ class State:
             save_file(tensors, temporary, metadata={"about": json.dumps(about)})
 
     def load(self, device):
-        """(tensors, progress) of the checkpoint, or (None, None). Raises UserError for another run's or a damaged one."""
+        """(tensors, progress) of the checkpoint, or (None, None). Raises UserError for a damaged or foreign one."""
         if not self.checkpoint.exists():
             return None, None
         try:

@@ -20,7 +20,7 @@ MISSING = "not part of this workflow yet"
 def table(name, rows, paper_path, path):
     """Write the table's csv, a line per row and metric; printed rows that nothing here trains are kept, with a note.
 
-    rows: {row: {"run": <table>/<row> of the trained run, "paper_row": name in paper.yaml, "metrics": [one file per seed]}}.
+    rows: {row: {"run": <table>/<row> of the trained run, "paper_row": name in paper.yaml, "metrics": [files]}}.
     paper, ours: in the metric's unit; std: over seeds (empty for one seed); gap: ours minus ours of `against`.
     """
     paper = yaml.safe_load(Path(paper_path).read_text(encoding="utf-8")).get(name)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -15,19 +14,9 @@ from diffusionblocks.data.images import Images
 from diffusionblocks.files import Interrupted, UserError, atomic, read_json, write_text
 from diffusionblocks.provenance import record
 from diffusionblocks.state import State
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.trainer import Trainer, pick_device
 
 PROGRESS_SECONDS = 10
-
-
-def pick_device():
-    """The GPU if there is one, and settings that make runs repeat bit by bit where the kernels allow it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.set_float32_matmul_precision("high")  # TF32, as the official code
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # more threads on busy cores are far slower
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seconds=300):
@@ -40,19 +29,18 @@ def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seco
     state = State(state_folder, {"run": run, "part": part})
     with state.lock(), _stop_request() as stop:
         trainer = Trainer(run, part, Images(data_path, device), device)
-        progress = _loop(trainer, state, stop, checkpoint_seconds)
+        seconds = _loop(trainer, state, stop, checkpoint_seconds)
         with atomic(weights_path) as temporary:
             about = {"run": run, "part": part, "step": trainer.total}
             save_file(trainer.weights(), temporary, metadata={"about": json.dumps(about)})
-        end = {"event": "end", "step": trainer.total, "seconds": progress["seconds"], **trainer.memory()}
-        state.append(end)
+        state.append({"event": "end", "step": trainer.total, "seconds": seconds, **trainer.memory()})
         write_text(weights_path.with_suffix(".jsonl"), state.log.read_text(encoding="utf-8"))
         for file in (state.checkpoint, state.log):
             file.unlink(missing_ok=True)
 
 
 def _loop(trainer, state, stop, checkpoint_seconds):
-    """Run the updates that are left. Returns {"seconds": time spent in training, earlier attempts included}."""
+    """Make the updates that are left. Returns the seconds spent in training, earlier attempts included."""
     name = "{table}/{row} seed {seed}".format(**trainer.run) + f" {trainer.part}"
     tensors, progress = state.load(trainer.device)
     first, seconds_before = 0, 0.0
@@ -60,68 +48,79 @@ def _loop(trainer, state, stop, checkpoint_seconds):
         trainer.restore(tensors)
         first, seconds_before = progress["step"], progress["seconds"]
         print(f"{name}: going on after step {first} of {trainer.total}", flush=True)
+    del tensors  # the network and the optimizer hold them now
     state.trim_log(first)
     state.append({"event": "start", "step": first, "total": trainer.total, **record(trainer.device)})
-    started = printed = saved = time.monotonic()
-    window, window_started = [], started
-
-    def elapsed():
-        return seconds_before + time.monotonic() - started
-
-    def flush(step):
-        """Fetch the window's losses from the device, check them, log them."""
-        nonlocal window, window_started, printed
-        if not window:
-            return
-        values = torch.stack([value for _, value in window]).tolist()  # the one host sync of the window
-        blocks, now = [block for block, _ in window], time.monotonic()
-        for i, (loss, objective, norm, sigma) in enumerate(values):
-            if not all(map(math.isfinite, (loss, objective, norm))):
-                raise UserError(_not_finite(name, step - len(values) + i + 1, blocks[i], values[i], sigma, trainer, state))
-        speed = len(window) * trainer.settings.batch_size / max(now - window_started, 1e-9)
-        records = []
-        for block in sorted(set(blocks)):
-            mine = [value for value, owner in zip(values, blocks, strict=True) if owner == block]
-            loss, objective, norm, _ = (sum(column) / len(mine) for column in zip(*mine, strict=True))
-            rate = trainer.settings.rate(step - 1, trainer.total, trainer.warmup)
-            records.append(
-                {"step": step, "block": block, "loss": loss, "objective": objective, "gradient_norm": norm, "lr": rate,
-                 "images_per_second": speed, "peak_bytes": trainer.memory()["peak_bytes"]}
-            )
-        state.append(*records)
-        window, window_started = [], now
-        if now - printed > PROGRESS_SECONDS or step == trainer.total:
-            left = (trainer.total - step) * (now - started) / max(step - first, 1)
-            print(
-                f"{name}: step {step}/{trainer.total} loss {sum(value[0] for value in values) / len(values):.4f} "
-                f"lr {rate:.1e} {speed:.0f} images/s eta {int(left) // 60}:{int(left) % 60:02d}",
-                flush=True,
-            )
-            printed = now
-
+    window = _Window(name, trainer, state, first)
+    started = saved = time.monotonic()
     for step in range(first + 1, trainer.total + 1):
-        window.append(trainer.update(step - 1))
+        window.add(*trainer.update(step - 1))
         last = step == trainer.total
         due = time.monotonic() - saved > checkpoint_seconds or stop.is_set() or last
         if step % trainer.settings.log_every == 0 or due:
-            flush(step)  # before every checkpoint, so that no weights are saved that a NaN has reached
+            window.flush(step)  # before every checkpoint, so that no weights are saved that a NaN has reached
         if due:
-            state.save(trainer.tensors(), step=step, seconds=elapsed())
+            state.save(trainer.tensors(), step=step, seconds=seconds_before + time.monotonic() - started)
             saved = time.monotonic()
         if stop.is_set() and not last:
-            raise Interrupted(f"{name}: stopped by SIGTERM after step {step}; start it again to go on from {state.folder}")
-    return {"seconds": elapsed()}
+            raise Interrupted(
+                f"{name}: stopped by SIGTERM after step {step}; start it again to go on from {state.folder}"
+            )
+    return seconds_before + time.monotonic() - started
 
 
-def _not_finite(name, step, block, values, sigma, trainer, state):
-    loss, objective, norm, _ = values
-    kept = f"The last good checkpoint is {state.checkpoint}." if state.checkpoint.exists() else "No checkpoint was kept."
-    level = f", sigma {sigma:.4g}" if sigma else ""
-    return (
-        f"{name}: step {step}, block {block}{level}: loss {loss:.4g}, objective {objective:.4g}, gradient norm {norm:.4g} "
-        f"are not all finite. {kept} Lower train.lr (now {trainer.settings.lr:g}) or raise train.warmup_steps, "
-        f"delete {state.folder} and start again."
-    )
+class _Window:
+    """What the updates since the last log record gave, kept on the device until it is due: one host sync for all."""
+
+    def __init__(self, name, trainer, state, first):
+        self.name, self.trainer, self.state, self.first = name, trainer, state, first
+        self.blocks, self.values = [], []
+        self.begun = self.opened = self.printed = time.monotonic()
+
+    def add(self, block, values):
+        self.blocks.append(block)
+        self.values.append(values)
+
+    def flush(self, step):
+        """Log the window that ends with `step`, a record per block. Raises UserError at the first loss not finite."""
+        if not self.values:
+            return
+        values, now = torch.stack(self.values).tolist(), time.monotonic()
+        for i, (loss, objective, norm, _) in enumerate(values):
+            if not all(map(math.isfinite, (loss, objective, norm))):
+                raise UserError(self._not_finite(step - len(values) + 1 + i, self.blocks[i], *values[i]))
+        settings, total = self.trainer.settings, self.trainer.total
+        rate = settings.rate(step - 1, total, self.trainer.warmup)
+        speed = len(values) * settings.batch_size / max(now - self.opened, 1e-9)
+        for block in sorted(set(self.blocks)):
+            mine = [value for value, owner in zip(values, self.blocks, strict=True) if owner == block]
+            loss, objective, norm, _ = (sum(column) / len(mine) for column in zip(*mine, strict=True))
+            means = {"loss": loss, "objective": objective, "gradient_norm": norm}
+            peak = self.trainer.memory()["peak_bytes"]
+            self.state.append(
+                {"step": step, "block": block, **means, "lr": rate, "images_per_second": speed, "peak_bytes": peak}
+            )
+        if now - self.printed > PROGRESS_SECONDS or step == total:
+            left = round((total - step) * (now - self.begun) / (step - self.first))
+            mean = sum(value[0] for value in values) / len(values)
+            print(
+                f"{self.name}: step {step}/{total} loss {mean:.4f} lr {rate:.1e} {speed:.0f} images/s "
+                f"eta {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
+                flush=True,
+            )
+            self.printed = now
+        self.blocks, self.values, self.opened = [], [], now
+
+    def _not_finite(self, step, block, loss, objective, norm, sigma):
+        state = self.state
+        kept = (
+            f"The last good checkpoint is {state.checkpoint}" if state.checkpoint.exists() else "There is no checkpoint"
+        )
+        return (
+            f"{self.name}: step {step}, block {block}{f', sigma {sigma:.4g}' if sigma else ''}: loss {loss:.4g}, objective "
+            f"{objective:.4g}, gradient norm {norm:.4g} are not all finite. {kept}. Lower train.lr (now "
+            f"{self.trainer.settings.lr:g}) or raise train.warmup_steps, delete {state.folder} and start again."
+        )
 
 
 @contextlib.contextmanager

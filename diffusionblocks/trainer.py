@@ -6,6 +6,7 @@ again ends with the same bits as one that was not.
 
 import hashlib
 import math
+import os
 import random
 import resource
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ def seed_of(*names):
 
 
 class Batches:
-    """Training batches by number: every epoch shuffles anew, the last partial batch is dropped as in the official code."""
+    """Training batches by number: epochs shuffle anew, the last partial batch is dropped as in the official code."""
 
     def __init__(self, data, settings, device, *seed):
         self.data, self.settings, self.device, self.seed = data, settings, device, seed
@@ -120,7 +121,7 @@ class Trainer:
                     layer.compile(dynamic=False)
 
     def update(self, step):
-        """One update. Returns its block and a device tensor: loss, objective, gradient norm, sigma of the worst sample."""
+        """One update. Returns its block and, on the device, loss, objective, gradient norm, sigma of the worst."""
         seed = seed_of(*self.seed, step)
         torch.manual_seed(seed)
         block = random.Random(seed).choice(self.blocks)
@@ -188,3 +189,13 @@ class Trainer:
 
 def _bytes(tensors):
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def pick_device():
+    """The GPU if there is one, and settings that make runs repeat bit by bit where the kernels allow it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.set_float32_matmul_precision("high")  # TF32, as the official code
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # more threads on busy cores are far slower
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,11 +18,13 @@ def or_stop(function, *arguments):
         raise WorkflowError(str(error)) from None
 
 
-or_stop(check_frame, config, workflow.source_path("../workflow/schemas/config.schema.yaml"))
+or_stop(
+    check_frame, config, workflow.source_path("../workflow/schemas/config.schema.yaml")
+)
 or_stop(check, config)
 
 # Jobs find the Python that runs Snakemake, whether or not its environment is activated.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 RESULTS = f"results/{config['scale']}"
 RUN = "runs/{table}/{row}/seed{seed}"
@@ -71,8 +74,12 @@ def metrics_section(wildcards):
 
 def metrics_of(tables):
     """metrics.json of every run behind the tables, each once."""
-    folders = [folder for table in tables for folder in planning.run_folders(config, table)]
-    return [f"{RESULTS}/runs/{folder}/metrics.json" for folder in dict.fromkeys(folders)]
+    folders = [
+        folder for table in tables for folder in planning.run_folders(config, table)
+    ]
+    return [
+        f"{RESULTS}/runs/{folder}/metrics.json" for folder in dict.fromkeys(folders)
+    ]
 
 
 def rows_of(wildcards):

@@ -7,11 +7,14 @@ rule prepare:
         code=code("data.prepare"),
     output:
         f"{RESULTS}/data/{{data}}.safetensors",
-    params:
-        section=section_of,
     log:
         f"{RESULTS}/logs/prepare/{{data}}.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    resources:
+        # Not among the params: files at another place are no reason to prepare, and then to train, again.
+        data_dir=config["data_dir"],
+    params:
+        section=section_of,
     shell:
-        "python -m diffusionblocks prepare {params.section:q} --data-dir {config[data_dir]:q} -o {output} > {log} 2>&1"
+        "python -m diffusionblocks prepare {params.section:q} --data-dir {resources.data_dir:q} -o {output} > {log} 2>&1"

@@ -7,12 +7,12 @@ rule evaluate:
         code=code("evaluate"),
     output:
         f"{RESULTS}/{RUN}/metrics.json",
-    params:
-        metrics=metrics_section,
     log:
         f"{RESULTS}/logs/{RUN}/evaluate.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    params:
+        metrics=metrics_section,
     shell:
         "python -m diffusionblocks evaluate {input.run} {input.model} {params.metrics:q} --data {input.data}"
         " --logs {input.losses} -o {output} > {log} 2>&1"

@@ -16,12 +16,12 @@ rule table:
             category="Tables",
             labels={"table": "{table}"},
         ),
-    params:
-        rows=rows_of,
     log:
         f"{RESULTS}/logs/tables/{{table}}.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    params:
+        rows=rows_of,
     shell:
         "python -m diffusionblocks table {wildcards.table} {params.rows:q} --paper {input.paper} -o {output} > {log} 2>&1"
 

@@ -6,12 +6,12 @@ localrules:
 rule plan:
     output:
         f"{RESULTS}/{RUN}/run.json",
-    params:
-        run=run_json,
     log:
         f"{RESULTS}/logs/{RUN}/plan.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    params:
+        run=run_json,
     shell:
         "python -m diffusionblocks plan {params.run:q} -o {output} > {log} 2>&1"
 
@@ -25,12 +25,12 @@ rule train:
     output:
         weights=f"{RESULTS}/{RUN}/parts/{{part}}.safetensors",
         losses=f"{RESULTS}/{RUN}/parts/{{part}}.jsonl",
-    params:
-        state=f"{RESULTS}/state/{{table}}/{{row}}/seed{{seed}}/{{part}}",
     log:
         f"{RESULTS}/logs/{RUN}/train-{{part}}.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    params:
+        state=f"{RESULTS}/state/{{table}}/{{row}}/seed{{seed}}/{{part}}",
     shell:
         "python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data}"
         " --state {params.state} -o {output.weights} >> {log} 2>&1"

@@ -39,7 +39,9 @@ class Checkout:
 
     def __init__(self, folder):
         self.folder = folder
-        ignore = shutil.ignore_patterns("results", ".venv", ".git", ".snakemake", "*_cache", "__pycache__", "*.egg-info")
+        ignore = shutil.ignore_patterns(
+            "results", ".venv", ".git", ".snakemake", "*_cache", "__pycache__", "*.egg-info"
+        )
         shutil.copytree(ROOT, folder, symlinks=True, ignore=ignore)
         self.configure(TINY)
 

@@ -59,12 +59,20 @@ def test_blocks_are_jobs_side_by_side_on_different_nodes(slurm, tmp_path, capsys
 
 
 def test_a_lost_snakemake_does_not_double_its_trainers(slurm, tmp_path):
-    """After SIGKILL of Snakemake its jobs go on; a new start is refused while they do, and goes on once they are gone."""
+    """After SIGKILL of Snakemake its jobs go on; a new start is refused while they do, and can go on after them."""
     checkout = Checkout(tmp_path / "checkout")
     settings = {**TINY, "tables": {"table1": {"demo": {"train": {"steps": 100_000}}}}}
     checkout.configure(settings)
     target = f"{ROW}/parts/block0.safetensors"
-    command = ["--profile", "slurm", target, "--configfile", "tiny.yaml", "--slurm-init-seconds-before-status-checks", "2"]
+    command = [
+        "--profile",
+        "slurm",
+        target,
+        "--configfile",
+        "tiny.yaml",
+        "--slurm-init-seconds-before-status-checks",
+        "2",
+    ]
     lost = subprocess.Popen(
         [f"{os.path.dirname(os.sys.executable)}/snakemake", *command],
         cwd=checkout.folder, env={**os.environ, "PYTHONPATH": str(checkout.folder)}, start_new_session=True,

@@ -85,7 +85,9 @@ def test_validation_split_never_meets_the_test_images(digits, tmp_path):
     both = as_set(split["train_images"]) | as_set(split["test_images"])
     assert both == as_set(whole["train_images"]) and not both & as_set(whole["test_images"])
     assert not as_set(split["train_images"]) & as_set(split["test_images"])
-    label_of = {image.tobytes(): label for image, label in zip(whole["train_images"], whole["train_labels"], strict=True)}
+    label_of = {
+        image.tobytes(): label for image, label in zip(whole["train_images"], whole["train_labels"], strict=True)
+    }
     for name in ("train", "test"):
         images, labels = split[f"{name}_images"], split[f"{name}_labels"]
         assert [label_of[image.tobytes()] for image in images] == labels.tolist()
@@ -327,7 +329,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):  # noqa: N802 (the library's name)
+    def do_GET(self):  # the library's name
         server, asked = self.server, self.headers["Range"]
         server.asked.append(asked)
         if server.status:
@@ -457,7 +459,7 @@ def test_a_bad_file_in_data_dir_is_refused_and_left_alone(tmp_path, content, wor
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"!", CONTENT + b"!"], ids=["wrong bytes", "too long"])
 def test_a_wrong_download_is_removed(tmp_path, content):
     with Server(content) as server:
-        with pytest.raises(UserError, match="corrupt|not the right file"):
+        with pytest.raises(UserError, match=r"corrupt|not the right file"):
             fetch(server.archive(CONTENT), tmp_path)
         assert list(tmp_path.iterdir()) == []
         server.content = CONTENT

@@ -20,7 +20,10 @@ from diffusionblocks.trainer import Trainer
 
 SHAPE = {"image_size": 8, "channels": 1, "num_classes": 10}
 SIZES = {"num_layers": 6, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4, "dropout": 0.0}
-BATCH = {"image": torch.zeros(64, 1, 8, 8), "label": torch.arange(64) % 10}
+BATCH = {
+    "image": torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+    "label": torch.arange(64) % 10,
+}
 
 
 def run_of(model=None, **method):
@@ -104,12 +107,12 @@ def test_levels_fill_the_widened_interval(overlap, intervals):
 
 
 def watched(method):
-    """A list that fills with (model name, z, sigma, layers, prediction) of every network evaluation."""
+    """A list that fills with (model name, z, sigma, cond, prediction) of every network evaluation."""
     calls = []
     for name, model in method.models.items():
 
         def predict(z, sigma, cond, layers, name=name, original=model.predict):
-            calls.append((name, z, sigma, [id(layer) for layer in layers], original(z, sigma, cond, layers)))
+            calls.append((name, z, sigma, cond, original(z, sigma, cond, layers)))
             return calls[-1][-1]
 
         model.predict = predict
@@ -133,8 +136,9 @@ def test_each_level_runs_the_block_that_owns_it(num_steps, visits, sharing):
     assert [call[0] for call in calls] == [f"block{b}" if sharing == "independent" else "all" for b in visits]
     assert [step.block for step in steps] == visits
     assert [step.sigma for step in steps] == inference_sigmas(len(visits))
-    for step, (_, _, sigma, _, prediction) in zip(steps, calls, strict=True):
+    for step, (name, _, sigma, cond, prediction) in zip(steps, calls, strict=True):
         assert step.prediction is prediction
+        torch.testing.assert_close(cond, method.models[name].condition(BATCH))
         torch.testing.assert_close(sigma, torch.full((64,), step.sigma))
 
 

@@ -93,6 +93,7 @@ def test_a_boundary_belongs_to_the_block_below_it(num_blocks, strategy):
         assert owner(sigmas, float(np.float32(sigmas[block]))) == block  # rounded up or down
         assert owner(sigmas, sigmas[block + 1] * 1.001) == block
     assert owner(sigmas, sigmas[-1]) == owner(sigmas, float(np.float32(sigmas[-1]))) == num_blocks - 1
+    assert owner(sigmas, sigmas[0] * (1 + 2e-7)) == 0 and owner(sigmas, sigmas[-1] * (1 - 2e-7)) == num_blocks - 1
 
 
 @pytest.mark.parametrize("sigma", [80.1, 0.0019, 0.0, -1.0, float("nan"), float("inf")])

@@ -19,6 +19,11 @@ def changed(finished, tmp_path):
     return finished.copy(tmp_path / "checkout")
 
 
+def row(**changes):
+    """The configuration with changes to the row vit_diffusionblocks."""
+    return {"tables": {"table1": {"rows": {"vit_diffusionblocks": changes}}}}
+
+
 def tiny(**row_changes):
     """The tiny configuration with changes to the row vit_diffusionblocks_joint."""
     settings = copy.deepcopy(TINY)
@@ -37,7 +42,9 @@ def test_from_config_row_to_page(finished):
         "vit_diffusionblocks_joint": 59.30,
     }
     measured = accuracy.drop("vit_forward_forward")
-    assert measured["ours"].between(0, 100).all() and (measured["stand_in"] == "scikit-learn digits for CIFAR-100").all()
+    assert (
+        measured["ours"].between(0, 100).all() and (measured["stand_in"] == "scikit-learn digits for CIFAR-100").all()
+    )
     assert "not part" in accuracy.loc["vit_forward_forward", "note"]
     # A job of its own for each block, one job where everything is trained at once.
     parts = {path.parts[-4] + "/" + path.stem for path in finished.folder.glob(f"{RUNS}/*/seed0/parts/*.safetensors")}
@@ -128,7 +135,9 @@ def test_a_failed_training_shows_its_reason_and_leaves_no_output(tmp_path):
     target = f"{RUNS}/vit_diffusionblocks_joint/seed0/metrics.json"
     failed = checkout.snakemake(target, check=False)
     assert failed.returncode != 0
-    assert re.search(r"error: .*step \d+, block \d, sigma .*Lower train\.lr \(now 1e\+30\)", failed.stdout + failed.stderr)
+    assert re.search(
+        r"error: .*step \d+, block \d, sigma .*Lower train\.lr \(now 1e\+30\)", failed.stdout + failed.stderr
+    )
     assert not list(checkout.folder.glob("results/**/parts/*"))
 
 
@@ -136,14 +145,11 @@ def test_a_failed_training_shows_its_reason_and_leaves_no_output(tmp_path):
     ("change", "words"),
     [
         ({"sclae": "demo"}, ["sclae"]),
-        ({"tables": {"table1": {"rows": {"vit_diffusionblocks": {"method": {"num_bloks": 3}}}}}}, ["num_bloks", "num_blocks"]),
+        (row(method={"num_bloks": 3}), ["num_bloks", "num_blocks"]),
         ({"tables": {"table1": {"demo": {"train": {"lr": "1e-3"}}}}}, ["lr", "1e-3"]),
-        (
-            {"tables": {"table1": {"rows": {"vit_diffusionblocks": {
-                "model": {"num_layers": 13}, "demo": {"model": {"num_layers": 13}, "method": {"layers_per_block": [4, 4, 4]}}}}}}},
-            ["layers_per_block [4, 4, 4]", "12, not 13"],
-        ),
-        ({"tables": {"table1": {"rows": {"vit_diffusionblocks": {"method": {"num_blocks": 7}}}}}}, ["num_blocks is 7", "6 layers"]),
+        (row(demo={"model": {"num_layers": 13}, "method": {"layers_per_block": [4, 4, 4]}}),
+         ["layers_per_block [4, 4, 4]", "12, not 13"]),
+        (row(method={"num_blocks": 7}), ["num_blocks is 7", "6 layers"]),
     ],
 )  # fmt: skip
 def test_bad_configuration_stops_before_the_first_job(tmp_path, change, words):

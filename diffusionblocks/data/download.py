@@ -1,4 +1,4 @@
-"""Archives of the paper's data sets: fetched once, resumed where the line broke, and used only when size and hash fit."""
+"""Archives of the paper's data sets: fetched once, resumed where the line broke, used only when size and hash fit."""
 
 import hashlib
 import time
@@ -44,8 +44,8 @@ def fetch(archive, data_dir):
             if attempt == ATTEMPTS - 1 or refused:
                 raise UserError(
                     f"{archive.url}: cannot be downloaded ({error}). What has arrived is kept in {partial} and will be "
-                    f"continued. On a machine without internet, put the file into {path.parent} yourself, or set data_dir "
-                    "in config.yaml to the folder that has it."
+                    f"continued. On a machine without internet, put the file into {path.parent} yourself, or set "
+                    "data_dir in config.yaml to the folder that has it."
                 ) from error
             time.sleep(2**attempt)
     try:

@@ -12,8 +12,8 @@ from diffusionblocks.files import UserError
 class Images:
     """Images and labels of a prepared data set.
 
-    title: what the data really are. shape: image_size, channels, num_classes. Images lie on `device` as uint8, so a batch
-    costs an index and no transfer. Raises UserError when the file is absent or damaged.
+    title: what the data really are. shape: image_size, channels, num_classes. Images lie on `device` as uint8, so a
+    batch costs an index and no transfer. Raises UserError when the file is absent or damaged.
     """
 
     def __init__(self, path, device):
@@ -33,7 +33,7 @@ class Images:
         return self._tensors["test_labels"]
 
     def train_batch(self, indices, augmentations=()):
-        """Batch of the training images `indices` (a tensor on the device): image (N, C, H, W) normalised, label (N,)."""
+        """Batch of training images `indices` (a tensor on the device): image (N, C, H, W) normalised, label (N,)."""
         images = augment(self._tensors["train_images"][indices], augmentations)
         return {"image": self._normalise(images), "label": self._tensors["train_labels"][indices]}
 

@@ -19,8 +19,9 @@ from diffusionblocks.files import UserError
 FASHION_MNIST = {"train": 60_000, "t10k": 10_000}  # images by the name that their files begin with
 CIFAR100 = {"train.bin": 50_000, "test.bin": 10_000}  # images by member of the archive
 
+
 def digits(data_dir, *, split: Literal["test", "validation"] = "test"):
-    """scikit-learn's digits, 1,797 images of 8 x 8 in 10 classes; 360 of them, stratified and fixed, are the test set."""
+    """scikit-learn's digits, 1,797 images of 8 x 8 in 10 classes; 360, stratified and fixed, are the test set."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -76,7 +77,7 @@ def _idx(folders, name, shape):
     if path is None:
         raise UserError(
             f"{name}: not in {' or '.join(map(str, folders))}. Install Debian's package (apt install "
-            "dataset-fashion-mnist), or set data_dir in config.yaml to a folder that has Fashion-MNIST's four .gz files."
+            "dataset-fashion-mnist), or set data_dir in config.yaml to the folder of Fashion-MNIST's four .gz files."
         )
     try:
         content = gzip.decompress(path.read_bytes())

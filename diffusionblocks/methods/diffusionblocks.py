@@ -10,15 +10,14 @@ from diffusionblocks.noise import EDM, corrupt, inference_sigmas
 from diffusionblocks.sampling import Step, reverse
 
 
-
 class Method(nn.Module):
     """Block-wise training of a network of the `model` contract (docs/extending.md).
 
     sharing: `independent` gives each block a network of its own with its own copies of the small modules around the
-    layers, so its training process holds nothing of any other block; `joint` is the official protocol, one network in one
-    process, a random block per step, the small modules shared.
-    loss_weight: `per_sample` is the paper's mean(w loss); `decoupled` is mean(w) mean(loss), what the official code computes
-    through a broadcast; `none` leaves the weight out.
+    layers, so its training process holds nothing of any other block; `joint` is the official protocol, one network in
+    one process, a random block per step, the small modules shared.
+    loss_weight: `per_sample` is the paper's mean(w loss); `decoupled` is mean(w) mean(loss), what the official code
+    computes through a broadcast; `none` leaves the weight out.
     target_norm, p_mean: length of a discrete target's embedding and mean of log sigma; both set how loud the noise is.
     """
 
@@ -50,9 +49,7 @@ class Method(nn.Module):
                 self.blocks = [int(part.removeprefix("block"))]
             self.models = nn.ModuleDict(
                 {
-                    f"block{b}": build_model(
-                        noise=self.noise, target_norm=target_norm, num_layers=len(self.layers[b])
-                    )
+                    f"block{b}": build_model(noise=self.noise, target_norm=target_norm, num_layers=len(self.layers[b]))
                     for b in self.blocks
                 }
             )

@@ -8,7 +8,7 @@ from diffusionblocks.sampling import Step
 class Method(nn.Module):
     """Train the plain network as a whole; it has one block, and its prediction is one network evaluation."""
 
-    blocks = [0]
+    blocks = (0,)
     boundaries = None
     z_shape = None  # no noise goes in
 

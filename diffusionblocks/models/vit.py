@@ -15,7 +15,7 @@ NOISE_FEATURES = 256
 class Layer(nn.Module):
     """Pre-norm transformer layer; with `noise_width` its two branches are shifted, scaled and gated by the noise level.
 
-    The official code applies SiLU after the adaptive linear map (DiT has it before) and keeps the norms' affine weights.
+    The official code applies SiLU after the adaptive linear map, where DiT has it before, and keeps the norms' weights.
     """
 
     def __init__(self, width, num_heads, mlp_width, dropout, noise_width=None):
@@ -60,7 +60,8 @@ class Model(nn.Module):
         super().__init__()
         if shape["image_size"] % patch_size or width % num_heads:
             raise ValueError(
-                f"patch_size {patch_size} must divide the image size {shape['image_size']}, num_heads {num_heads} the width {width}"
+                f"patch_size {patch_size} must divide the image size {shape['image_size']}, "
+                f"and num_heads {num_heads} the width {width}"
             )
         self.noise, self.target_norm, self.dropout = noise, target_norm, dropout
         self.z_shape = (width,)
@@ -112,7 +113,7 @@ class Model(nn.Module):
         return self._label_table()[batch["label"]]
 
     def predict(self, z, sigma, cond, layers):
-        """Class logits (N, num_classes) from the noisy label embedding z (N, D) at levels sigma (N,), by `layers` alone."""
+        """Class logits (N, num_classes) from the noisy label z (N, D) at levels sigma (N,), by `layers` alone."""
         c_skip, c_out, c_in, c_noise = (c[:, None] for c in self.noise.precondition(sigma))
         level = self.level(sinusoid(c_noise[:, 0], NOISE_FEATURES))
         label = (c_in * z)[:, None]

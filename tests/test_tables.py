@@ -1,0 +1,333 @@
+"""From metrics files to the numbers on the page, and the question whether SLURM still works on them."""
+
+import math
+import os
+import subprocess
+
+import pandas as pd
+import pytest
+import yaml
+
+from diffusionblocks import cluster
+from diffusionblocks.codebase import PACKAGE
+from diffusionblocks.files import UserError, write_json
+from diffusionblocks.report import duration, in_bytes, number, trained_title, verdict
+from diffusionblocks.tables import table
+
+PAPER = {
+    "data": "CIFAR-100",
+    "metrics": {"accuracy": {"unit": "%", "better": "higher"}, "ppl": {"better": "lower"}},
+    "rows": {
+        "plain": {"accuracy": 60.25, "ppl": 10.0},
+        "blocks": {"accuracy": 59.0, "ppl": 12.0, "against": "plain"},
+        "printed_only": {"accuracy": 7.85, "against": "plain"},
+    },
+}
+
+
+def metrics(path, seed, title="CIFAR-100", commit="aaa", attempts=("aaa",), **values):
+    """A metrics.json with these numbers."""
+    write_json(
+        path,
+        {
+            "run": {"scale": "demo", "table": "table1", "row": "plain", "seed": seed},
+            "data": {"title": title},
+            "metrics": {name: {"name": "accuracy", "value": value, "samples": 360} for name, value in values.items()},
+            "parts": {"all": {"attempts": [{"commit": commit} for commit in attempts]}},
+            "provenance": {"commit": commit},
+        },
+    )
+    return str(path)
+
+
+@pytest.fixture
+def build(tmp_path):
+    """build(rows) -> the table as a frame that is indexed by row and metric, and the csv's own text."""
+
+    def build(rows, paper=PAPER):
+        (tmp_path / "paper.yaml").write_text(yaml.safe_dump({"table1": paper}, sort_keys=False))
+        entries = {
+            row: {"run": f"table1/{row}", "paper_row": paper_row, "metrics": files}
+            for row, (paper_row, files) in rows.items()
+        }
+        table("table1", entries, tmp_path / "paper.yaml", tmp_path / "table1.csv")
+        return pd.read_csv(tmp_path / "table1.csv").set_index(["row", "metric"])
+
+    return build
+
+
+@pytest.fixture
+def measured(build, tmp_path):
+    """Two trained rows and a third that shares the printed numbers of `blocks`."""
+    plain = [metrics(tmp_path / f"p{s}.json", s, accuracy=v, ppl=20.0) for s, v in enumerate([90.0, 92.0, 94.0])]
+    blocks = [metrics(tmp_path / "b0.json", 0, "digits", "bbb", ("ccc", "bbb"), accuracy=91.0, accuracy_4_steps=80.0)]
+    joint = [
+        metrics(tmp_path / f"j{s}.json", s, ["digits", "other"][s], accuracy=v) for s, v in enumerate([88.0, 89.0])
+    ]
+    rows = {"plain": ("plain", plain), "blocks": ("blocks", blocks), "blocks_joint": ("blocks", joint)}
+    return build(rows)
+
+
+def test_columns_that_other_programs_rely_on(measured):
+    columns = set(measured.reset_index().columns)
+    assert {"row", "metric", "paper", "ours", "std", "seeds", "stand_in", "commit"} <= columns
+    assert list(dict.fromkeys(measured.index.get_level_values("row"))) == [
+        "plain",
+        "blocks",
+        "printed_only",
+        "blocks_joint",
+    ]
+    assert measured.index.is_unique and (measured["table"] == "table1").all()
+
+
+def test_mean_and_spread_over_seeds(measured):
+    plain = measured.loc["plain", "accuracy"]
+    assert (plain["ours"], plain["std"], plain["seeds"], plain["samples"]) == (92.0, 2.0, 3, 360)
+    assert (plain["paper"], plain["unit"], plain["better"], plain["scale"]) == (60.25, "%", "higher", "demo")
+    assert measured.loc[("blocks_joint", "accuracy"), "std"] == pytest.approx(math.sqrt(0.5))
+
+
+def test_one_seed_has_no_spread(measured):
+    blocks = measured.loc["blocks", "accuracy"]
+    assert (blocks["ours"], blocks["seeds"]) == (91.0, 1) and math.isnan(blocks["std"])
+
+
+def test_gaps_are_to_the_row_that_the_paper_compares_with(measured):
+    assert measured.loc[("blocks", "accuracy"), "paper_gap"] == pytest.approx(-1.25)
+    assert measured.loc[("blocks", "accuracy"), "gap"] == pytest.approx(-1.0)
+    assert measured.loc[("blocks_joint", "accuracy"), "gap"] == pytest.approx(-3.5)
+    assert measured.loc[("blocks", "ppl"), "paper_gap"] == pytest.approx(2.0)
+    assert math.isnan(measured.loc[("blocks", "ppl"), "gap"]), "not measured"
+    assert math.isnan(measured.loc[("plain", "accuracy"), "gap"])
+
+
+def test_stand_ins_are_named(measured):
+    assert pd.isna(measured.loc[("plain", "accuracy"), "stand_in"])
+    assert measured.loc[("blocks", "accuracy"), "stand_in"] == "digits for CIFAR-100"
+    assert measured.loc[("blocks_joint", "accuracy"), "stand_in"] == "digits for CIFAR-100, other for CIFAR-100"
+
+
+def test_every_commit_behind_a_number_is_named(measured):
+    assert measured.loc[("plain", "accuracy"), "commit"] == "aaa"
+    assert measured.loc[("blocks", "accuracy"), "commit"] == "bbb ccc"
+
+
+def test_printed_row_without_a_run_is_kept_with_a_note(measured):
+    row = measured.loc["printed_only", "accuracy"]
+    assert row["paper"] == 7.85 and "not part of this workflow" in row["note"]
+    assert row[["ours", "std", "seeds", "stand_in", "commit", "run", "gap"]].isna().all()
+    assert measured.loc[("printed_only", "accuracy"), "paper_gap"] == pytest.approx(7.85 - 60.25)
+    assert measured.drop("printed_only", level="row")["note"].isna().all()
+
+
+def test_row_with_another_rows_printed_numbers(measured):
+    assert measured.loc[("blocks_joint", "accuracy"), "paper"] == 59.0
+    assert measured.loc[("blocks_joint", "accuracy"), "run"] == "table1/blocks_joint"
+
+
+def test_metric_that_the_paper_does_not_print(measured):
+    extra = measured.loc["blocks", "accuracy_4_steps"]
+    assert (extra["ours"], extra["unit"], extra["better"]) == (80.0, "%", "higher") and math.isnan(extra["paper"])
+    assert ("plain", "accuracy_4_steps") not in measured.index
+
+
+def test_nothing_measured_yet(build):
+    frame = build({})
+    assert frame["ours"].isna().all() and set(frame.index.get_level_values("row")) == set(PAPER["rows"])
+
+
+def test_table_that_the_paper_does_not_have(tmp_path, build):
+    with pytest.raises(UserError, match=r"no table 'table99'"):
+        build({})
+        table("table99", {}, tmp_path / "paper.yaml", tmp_path / "table99.csv")
+    assert not (tmp_path / "table99.csv").exists()
+
+
+def test_absent_metrics_leave_no_half_table(tmp_path, build):
+    with pytest.raises(UserError, match=r"absent\.json: no such file"):
+        build({"plain": ("plain", [str(tmp_path / "absent.json")])})
+    assert not (tmp_path / "table1.csv").exists()
+
+
+def test_every_printed_table_can_be_written(tmp_path):
+    """All of paper.yaml's tables of results, none of which needs a run to be shown."""
+    path = PACKAGE.parent / "report/paper.yaml"
+    for name, about in yaml.safe_load(path.read_text()).items():
+        if "metrics" in about:
+            table(name, {}, path, tmp_path / f"{name}.csv")
+            frame = pd.read_csv(tmp_path / f"{name}.csv")
+            assert set(frame["row"]) == set(about["rows"]) and frame["paper"].notna().any()
+
+
+# Verdicts
+
+
+def cells(ours, other, std=(1.0, 1.0), seeds=(4, 4), better="higher"):
+    lines = [
+        {"row": row, "metric": "accuracy", "ours": value, "std": s, "seeds": n, "better": better, "stand_in": stand_in}
+        for row, value, s, n, stand_in in zip(("a", "b"), (ours, other), std, seeds, ("x for y", math.nan), strict=True)
+    ]
+    return pd.DataFrame(lines)
+
+
+CLAIM = {"text": "a is at most 2 worse than b", "metric": "accuracy", "row": "a", "against": "b", "margin": -2}
+# Two standard errors of the difference, with deviation 1 and 4 seeds each: 2 sqrt(1/4 + 1/4) = 1.414.
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "word"),
+    [
+        (90.0, 90.0, "held"),
+        (89.5, 90.0, "held"),
+        (89.3, 90.0, "undecided"),
+        (88.0, 90.0, "undecided"),
+        (86.6, 90.0, "undecided"),
+        (86.5, 90.0, "did not hold"),
+        (math.nan, 90.0, "not measured"),
+        (90.0, math.nan, "not measured"),
+    ],
+)
+def test_verdict_over_seeds(ours, other, word):
+    found = verdict(CLAIM, cells(ours, other))
+    assert found["verdict"] == word and found["text"] == CLAIM["text"]
+    if word != "not measured":
+        assert found["difference"] == pytest.approx(ours - other)
+        assert found["error"] == pytest.approx(math.sqrt(2)) and found["stand_in"] == "x for y"
+
+
+@pytest.mark.parametrize(("ours", "word"), [(88.1, "held"), (88.0, "held"), (87.9, "did not hold")])
+def test_verdict_of_one_seed_knows_no_spread(ours, word):
+    found = verdict(CLAIM, cells(ours, 90.0, std=(math.nan, math.nan), seeds=(1, 1)))
+    assert (found["verdict"], found["error"], found["seeds"]) == (word, None, 1)
+
+
+def test_verdict_counts_the_smaller_number_of_seeds():
+    assert verdict(CLAIM, cells(90.0, 90.0, seeds=(2, 5)))["seeds"] == 2
+
+
+def test_verdict_where_lower_is_better():
+    claim = {**CLAIM, "margin": 1}  # better by at least 1, so lower by at least 1
+    assert verdict(claim, cells(10.0, 13.0, better="lower"))["verdict"] == "held"
+    assert verdict(claim, cells(13.0, 10.0, better="lower"))["verdict"] == "did not hold"
+    assert verdict(claim, cells(10.0, 13.0, better="lower"))["difference"] == pytest.approx(-3.0)
+
+
+def test_claims_are_about_printed_rows():
+    report = PACKAGE.parent / "report"
+    paper = yaml.safe_load((report / "paper.yaml").read_text())
+    for name, claims in yaml.safe_load((report / "claims.yaml").read_text()).items():
+        for claim in claims:
+            assert claim["metric"] in paper[name]["metrics"]
+            assert {claim["row"], claim["against"]} <= set(paper[name]["rows"])
+
+
+# Numbers for the page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((1.005,), "1.00"),
+        ((-1.256,), "−1.26"),
+        ((1.256, 1, True), "+1.3"),
+        ((-1.0, 2, True), "−1.00"),
+        ((7, 0), "7"),
+        ((None,), "–"),
+        ((math.nan,), "–"),
+        ((math.nan, 2, True), "–"),
+    ],
+)
+def test_number(arguments, text):
+    assert number(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (42_120_000, "42.1 MB"), (5e12, "5000 GB")],
+)
+def test_bytes(value, text):
+    assert in_bytes(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (61, "1 min 01 s"),
+        (3599.7, "1 h 00 min"),
+        (9_000, "2 h 30 min"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("name", "title"), [("table1", "Table 1"), ("table_a1", "Table A1")])
+def test_title(name, title):
+    assert trained_title(name) == title
+
+
+# SLURM's queue
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """queue(lines): a program squeue that prints these lines and notes how it was called."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+
+    def queue(*lines, code=0):
+        text = "".join(f"{line}\n" for line in lines)
+        (programs / "answer").write_text(text)
+        (programs / "squeue").write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "$*" > {programs}/asked\ncat {programs}/answer\nexit {code}\n'
+        )
+        (programs / "squeue").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+        return programs / "asked"
+
+    return queue
+
+
+def test_jobs_of_this_folder_that_snakemake_started(queue, tmp_path):
+    asked = queue(
+        f"11|rule_train_wildcards_block0|{tmp_path}",
+        f"12|rule_evaluate_wildcards|{tmp_path}",
+        f"13|(null)|{tmp_path}",
+        f"14|my rule_book|{tmp_path}",
+        f"15|rule_train|{tmp_path}/other",
+        "16|rule_train|/elsewhere",
+        "",
+        "slurm_load_jobs error",
+    )
+    assert cluster.running_jobs(tmp_path) == ["11", "12"]
+    assert cluster.running_jobs(str(tmp_path)) == ["11", "12"]
+    words = asked.read_text().split()
+    assert "-h" in words and {"PD", "R", "CG"} <= set(words[words.index("-t") + 1].split(","))
+
+
+def test_a_second_start_is_refused_while_jobs_run(queue, tmp_path):
+    queue(f"11|rule_train|{tmp_path}", f"12|rule_train|{tmp_path}")
+    with pytest.raises(UserError, match=r"\(11, 12\).*scancel 11 12") as refusal:
+        cluster.refuse_second_start(tmp_path)
+    assert "checkpoint" in str(refusal.value) and "squeue" in str(refusal.value)
+
+
+def test_no_jobs_no_refusal(queue, tmp_path):
+    queue("11|rule_train|/elsewhere")
+    cluster.refuse_second_start(tmp_path)
+    queue(f"11|rule_train|{tmp_path}", code=1)  # installed, but no cluster answers
+    cluster.refuse_second_start(tmp_path)
+
+
+def test_no_slurm_no_refusal(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def nothing_may_run(*_, **__):
+        raise AssertionError("there is nothing to run")
+
+    monkeypatch.setattr(subprocess, "run", nothing_may_run)
+    assert cluster.running_jobs(tmp_path) == []
+    cluster.refuse_second_start(tmp_path)
