@@ -24,6 +24,6 @@ def refuse_second_start(folder):
     if jobs := running_jobs(folder):
         raise UserError(
             f"SLURM still runs jobs of this folder ({', '.join(jobs)}), left by a Snakemake that was killed. Wait "
-            f"until they have ended (squeue --me), or cancel them (scancel {' '.join(jobs)}); training then goes on from "
+            f"until they have ended (squeue --me), or cancel them (scancel {' '.join(jobs)}); training goes on from "
             "its checkpoint."
         )

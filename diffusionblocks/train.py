@@ -117,8 +117,8 @@ class _Window:
             f"The last good checkpoint is {state.checkpoint}" if state.checkpoint.exists() else "There is no checkpoint"
         )
         return (
-            f"{self.name}: step {step}, block {block}{f', sigma {sigma:.4g}' if sigma else ''}: loss {loss:.4g}, objective "
-            f"{objective:.4g}, gradient norm {norm:.4g} are not all finite. {kept}. Lower train.lr (now "
+            f"{self.name}: step {step}, block {block}{f', sigma {sigma:.4g}' if sigma else ''}: loss {loss:.4g}, "
+            f"objective {objective:.4g}, gradient norm {norm:.4g} are not all finite. {kept}. Lower train.lr (now "
             f"{self.trainer.settings.lr:g}) or raise train.warmup_steps, delete {state.folder} and start again."
         )
 

@@ -333,6 +333,7 @@ def without(path):
         ("tables__table1__demo__train__steps", ["table1", "train", "exactly one of steps and epochs"]),
         ("tables__table1__demo__train__lr", ["table1", "train", "lr"]),
         ("tables__table1__demo__train__batch_size", ["table1", "train", "batch_size"]),
+        ("tables__table1__demo__model__num_layers", ["vit_diffusionblocks", "num_layers"]),
         ("tables__table1__demo__data", ["vit_end_to_end", "data", "demo"]),
         ("tables__table1__demo", ["no table", "demo"]),
         ("tables__table1__title", ["table1", "title"]),
@@ -341,17 +342,6 @@ def without(path):
 def test_missing_settings_are_named(path, words):
     message = refusal(without(path))
     assert all(word in message for word in words), message
-
-
-def test_layers_may_be_left_to_the_models_default():
-    """What is not set has a default: 12 layers do not make 5 blocks, and 3 they do."""
-    config = without("tables__table1__demo__model__num_layers")
-    check(config)
-    config["tables"]["table1"]["rows"]["vit_diffusionblocks"]["method"]["num_blocks"] = 5
-    assert "12 layers" in refusal(config)
-    run = planning.run(without("tables__table1__demo__model__num_layers"), "table1", "vit_diffusionblocks", 0)
-    with torch.device("meta"):
-        assert [len(layers) for layers in build(run, SHAPES["digits"], None).layers] == [4, 4, 4]
 
 
 def sampling(**keywords):
