@@ -10,7 +10,8 @@ from pathlib import Path
 from diffusionblocks.codebase import PACKAGE, Choice, class_keywords, function_keywords
 from diffusionblocks.config import component_file, method_settings, resolve, run, tables, trained
 from diffusionblocks.files import UserError
-from diffusionblocks.partition import boundaries, split_layers
+from diffusionblocks.noise import EDM
+from diffusionblocks.partition import boundaries, interval, split_layers
 
 
 def check_frame(config, schema_path):
@@ -57,13 +58,23 @@ def check_run(run):
     _check_component(f"{where}.method", run, "method")
     settings = class_keywords(PACKAGE / "trainer.py", "Settings")
     _check_keys(f"{where}.train", run["train"], settings)
+    for key in ("batch_size", "lr"):
+        if key not in run["train"]:
+            raise UserError(f"config: {where}.train needs {key}")
     if ("steps" in run["train"]) == ("epochs" in run["train"]):
         raise UserError(f"config: {where}.train needs exactly one of steps and epochs")
+    if run["train"]["batch_size"] % run["train"].get("accumulate", 1):
+        raise UserError(f"config: {where}.train.accumulate does not divide batch_size {run['train']['batch_size']}")
+    if "num_layers" not in run["model"]:
+        raise UserError(f"config: {where}.model needs num_layers: blocks are cut from it")
     method = method_settings(run)
     if "num_blocks" in method:
         try:
             split_layers(run["model"]["num_layers"], method["num_blocks"], method["layers_per_block"])
-            boundaries(method["num_blocks"], method["partition"])
+            bounds = boundaries(method["num_blocks"], method["partition"], EDM(p_mean=method["p_mean"]))
+            interval(bounds, 0, method["overlap"])
+            if method["target_norm"] <= 0:
+                raise ValueError(f"target_norm must be above 0, and is {method['target_norm']}")
         except ValueError as error:
             raise UserError(f"config: {where}.method: {error}") from None
 

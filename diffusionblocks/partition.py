@@ -19,6 +19,8 @@ def split_layers(num_layers, num_blocks, layers_per_block=None):
         if num_layers % num_blocks:
             raise ValueError(f"{num_layers} layers do not divide into {num_blocks} equal blocks: set layers_per_block")
         layers_per_block = [num_layers // num_blocks] * num_blocks
+    if not all(isinstance(size, int) for size in layers_per_block):
+        raise ValueError(f"layers_per_block {layers_per_block} must be whole numbers")
     if len(layers_per_block) != num_blocks:
         raise ValueError(f"layers_per_block {layers_per_block} names {len(layers_per_block)} blocks, not {num_blocks}")
     if min(layers_per_block) < 1:
@@ -48,6 +50,8 @@ def boundaries(num_blocks, strategy="equi_probability", noise=None):
 
 def interval(boundaries, block, overlap=0.0):
     """(low, high) on which a block trains: its own interval, widened at each end by `overlap` times its log width."""
+    if overlap < 0:
+        raise ValueError(f"overlap must not be negative, and is {overlap}")
     high, low = boundaries[block], boundaries[block + 1]
     widening = (high / low) ** overlap
     return max(low / widening, boundaries[-1]), min(high * widening, boundaries[0])

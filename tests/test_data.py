@@ -342,14 +342,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if server.cut:
+        cut = server.cut > 0
+        if cut:
             server.cut -= 1
             body = body[: len(body) // 2]
             self.close_connection = True
         server.served.append(len(body))
         if server.chunked:
             self.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n")
-            if not self.close_connection:
+            if not cut:
                 self.wfile.write(b"0\r\n\r\n")
         else:
             self.wfile.write(body)

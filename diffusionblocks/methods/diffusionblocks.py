@@ -1,5 +1,6 @@
 """DiffusionBlocks: every block of layers is a denoiser of its own range of noise levels, trained alone (section 3)."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -36,23 +37,28 @@ class Method(nn.Module):
         p_mean=-1.2,
     ):
         super().__init__()
+        if target_norm <= 0:
+            raise ValueError(f"target_norm must be above 0, and is {target_norm}")
         self.noise = EDM(p_mean=p_mean)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
         self.intervals = [parts.interval(self.boundaries, block, overlap) for block in range(num_blocks)]
         self.layers = parts.split_layers(build_model.keywords["num_layers"], num_blocks, layers_per_block)
+        build_model = partial(build_model, noise=self.noise, target_norm=target_norm)
         self.blocks = list(range(num_blocks))
         if sharing == "joint":
-            self.models = nn.ModuleDict({"all": build_model(noise=self.noise, target_norm=target_norm)})
-        else:
+            self.models = nn.ModuleDict({"all": build_model()})
+        elif sharing == "independent":
+            names = [f"block{block}" for block in self.blocks]
             if part is not None:
-                self.blocks = [int(part.removeprefix("block"))]
+                if part not in names:
+                    raise ValueError(f"part {part!r} is not one of {', '.join(names)}")
+                self.blocks = [names.index(part)]
             self.models = nn.ModuleDict(
-                {
-                    f"block{b}": build_model(noise=self.noise, target_norm=target_norm, num_layers=len(self.layers[b]))
-                    for b in self.blocks
-                }
+                {names[block]: build_model(num_layers=len(self.layers[block])) for block in self.blocks}
             )
+        else:
+            raise ValueError(f"sharing must be independent or joint, not {sharing!r}")
         self.z_shape = next(iter(self.models.values())).z_shape
 
     def _network(self, block):
@@ -90,7 +96,7 @@ class Method(nn.Module):
         from_target: each level sees the true target under noise instead of the chain's own z, which shows how well a
         block denoises where it was trained.
         """
-        sigmas = inference_sigmas(num_steps or len(self.blocks), self.noise)
+        sigmas = inference_sigmas(len(self.blocks) if num_steps is None else num_steps, self.noise)
         owners = [parts.owner(self.boundaries, sigma) for sigma in sigmas]
         conditions = {block: self._network(block)[0].condition(batch) for block in set(owners)}
 
