@@ -93,8 +93,10 @@ def chain(title, runs, baseline=None):
             axes.fill_between(labels, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
         if baseline is not None:
             axes.axhline(baseline, color="0.4", linewidth=1, linestyle=":", label="end to end")
-        axes.set_ylim(top=101)
-        axes.legend(loc="lower right")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend above the lines
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= 100])
+        axes.legend(loc="upper left")
         return _svg(figure)
 
 
