@@ -48,6 +48,7 @@ def table(name, rows, paper_path, path):
                 }
             )
     frame = _with_gaps(pd.DataFrame(lines).reindex(columns=COLUMNS))
+    frame = frame.astype({"seeds": "Int64", "samples": "Int64"})  # whole numbers that may be missing
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)
 
