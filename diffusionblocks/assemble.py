@@ -18,7 +18,7 @@ def assemble(run_path, part_paths, path):
             with safe_open(part_path, "np") as file:
                 about = json.loads(file.metadata()["about"])
                 tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, TypeError, KeyError) as error:
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
             raise UserError(f"{part_path}: not a trained part ({error}). Delete it and train it again.") from None
         if about["run"] != run or about["part"] != Path(part_path).stem:
             raise UserError(

@@ -25,7 +25,10 @@ def check_frame(config, schema_path):
             config.setdefault(key, about["default"])
     if isinstance(config.get("seeds"), list):  # `--config seeds=[0,1]` on the command line arrives as text
         config["seeds"] = [int(seed) if str(seed).isdigit() else seed for seed in config["seeds"]]
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    draft = jsonschema.Draft202012Validator
+    kinds = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # 600.0 is no number of steps
+    validator = jsonschema.validators.extend(draft, type_checker=kinds)(schema)
+    error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if error is None:
         return
     where = ".".join(str(step) for step in error.absolute_path) or "top level"
@@ -97,9 +100,13 @@ def _check_metrics(metrics, method, where):
     known = {
         name: {**keywords, "sampling": None} for name, keywords in function_keywords(PACKAGE / "metrics.py").items()
     }
+    sampling = class_keywords(component_file("method", method["name"]), "Method", "predict")
     for column, metric in metrics.items():
         _check_section(f"{where}.{column}", metric, known)
+        _check_keys(f"{where}.{column}.sampling", metric.get("sampling", {}), sampling)
         num_steps = metric.get("sampling", {}).get("num_steps")
+        if num_steps is not None and not isinstance(num_steps, int):
+            raise UserError(f"config: {where}.{column}.sampling.num_steps: {num_steps!r} should be an int")
         if num_steps is not None and num_steps < method.get("num_blocks", 1):
             raise UserError(
                 f"config: {where}.{column}.sampling.num_steps is {num_steps}: with fewer steps than the "

@@ -64,15 +64,15 @@ class Choice(str):
     values = ()
 
 
-def class_keywords(file, name):
-    """{keyword: default} of a class: its constructor's keyword-only arguments, or a dataclass's fields; None if absent.
+def class_keywords(file, name, function="__init__"):
+    """{keyword: default} of a class: keyword-only arguments of `function`, or a dataclass's fields; None if absent.
 
     A default that is not a literal stands as None.
     """
     for node in tree(file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             for item in node.body:
-                if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                if isinstance(item, ast.FunctionDef) and item.name == function:
                     return _keywords(item)
             return {item.target.id: _literal(item.value) for item in node.body if isinstance(item, ast.AnnAssign)}
     return None

@@ -68,7 +68,7 @@ def load_method(run, model_path, shape):
         with safe_open(model_path, "pt") as file:
             about = json.loads(file.metadata()["about"])
         weights = load_file(model_path)
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise UserError(f"{model_path}: not a trained model ({error}). Delete it and assemble it again.") from None
     if about["run"] != run:
         raise UserError(f"{model_path}: was trained with other settings than {run['table']}/{run['row']}. Delete it.")

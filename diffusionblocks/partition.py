@@ -19,8 +19,8 @@ def split_layers(num_layers, num_blocks, layers_per_block=None):
         if num_layers % num_blocks:
             raise ValueError(f"{num_layers} layers do not divide into {num_blocks} equal blocks: set layers_per_block")
         layers_per_block = [num_layers // num_blocks] * num_blocks
-    if not all(isinstance(size, int) for size in layers_per_block):
-        raise ValueError(f"layers_per_block {layers_per_block} must be whole numbers")
+    if not isinstance(layers_per_block, list) or not all(isinstance(size, int) for size in layers_per_block):
+        raise ValueError(f"layers_per_block {layers_per_block!r} must be a list of whole numbers")
     if len(layers_per_block) != num_blocks:
         raise ValueError(f"layers_per_block {layers_per_block} names {len(layers_per_block)} blocks, not {num_blocks}")
     if min(layers_per_block) < 1:

@@ -49,8 +49,14 @@ class State:
                         f"If it is certainly gone, delete {path}."
                     ) from None
                 path.unlink(missing_ok=True)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(mine, file)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(mine, file)
+            for litter in self.folder.glob(".*.tmp"):  # of a trainer that was killed while it saved
+                litter.unlink(missing_ok=True)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         done = threading.Event()
 
         def beat():
@@ -95,8 +101,8 @@ class State:
     def trim_log(self, step):
         """Drop log records after `step`: they will be made again."""
         records = read_json_lines(self.log) if self.log.exists() else []
-        kept = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
-        write_text(self.log, "".join(kept))
+        kept = [record for record in records if record["step"] <= step and record.get("event") != "end"]
+        write_text(self.log, "".join(json.dumps(record) + "\n" for record in kept))
 
     def append(self, *records):
         with open(self.log, "a", encoding="utf-8") as file:

@@ -45,7 +45,13 @@ def _loop(trainer, state, stop, checkpoint_seconds):
     tensors, progress = state.load(trainer.device)
     first, seconds_before = 0, 0.0
     if progress:
-        trainer.restore(tensors)
+        try:
+            trainer.restore(tensors)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{state.checkpoint}: does not fit the network, whose code has changed since "
+                f"({' '.join(str(error).split())}). Delete {state.folder} to train anew."
+            ) from None
         first, seconds_before = progress["step"], progress["seconds"]
         print(f"{name}: going on after step {first} of {trainer.total}", flush=True)
     del tensors  # the network and the optimizer hold them now
@@ -56,13 +62,14 @@ def _loop(trainer, state, stop, checkpoint_seconds):
     for step in range(first + 1, trainer.total + 1):
         window.add(*trainer.update(step - 1))
         last = step == trainer.total
-        due = time.monotonic() - saved > checkpoint_seconds or stop.is_set() or last
+        stopping = stop.is_set()  # read once: a signal that comes later is answered after the next update
+        due = time.monotonic() - saved > checkpoint_seconds or stopping or last
         if step % trainer.settings.log_every == 0 or due:
             window.flush(step)  # before every checkpoint, so that no weights are saved that a NaN has reached
         if due:
             state.save(trainer.tensors(), step=step, seconds=seconds_before + time.monotonic() - started)
             saved = time.monotonic()
-        if stop.is_set() and not last:
+        if stopping and not last:
             raise Interrupted(
                 f"{name}: stopped by SIGTERM after step {step}; start it again to go on from {state.folder}"
             )

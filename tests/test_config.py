@@ -333,7 +333,7 @@ def without(path):
         ("tables__table1__demo__train__steps", ["table1", "train", "exactly one of steps and epochs"]),
         ("tables__table1__demo__train__lr", ["table1", "train", "lr"]),
         ("tables__table1__demo__train__batch_size", ["table1", "train", "batch_size"]),
-        ("tables__table1__demo__model__num_layers", ["vit_diffusionblocks", "num_layers"]),
+        ("tables__table1__demo__model__num_layers", ["table1", "model", "num_layers"]),
         ("tables__table1__demo__data", ["vit_end_to_end", "data", "demo"]),
         ("tables__table1__demo", ["no table", "demo"]),
         ("tables__table1__title", ["table1", "title"]),
@@ -354,7 +354,7 @@ LATE = [
     ({"tables__table1__metrics__column": sampling(num_steps=4)}, ["vit_end_to_end", "column", "num_steps"]),
     ({f"{ROW}__method__layers_per_block": 4}, ["method", "layers_per_block"]),
     ({f"{ROW}__method__layers_per_block": [2, 2, "2"]}, ["method", "layers_per_block"]),
-    ({"tables__table1__demo__train__accumulate": 7}, ["train", "accumulate", "7", "64"]),
+    ({"tables__table1__demo__train__accumulate": 7}, ["train.accumulate", "64"]),
     ({"tables__table1__demo__train__steps": 600.0}, ["train", "steps", "600.0"]),
 ]
 

@@ -40,7 +40,7 @@ def tiny(row="vit_diffusionblocks", **train):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     run = planning.run({**config, "scale": "demo"}, "table1", row, 0)
     run["model"] |= {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.2}
-    run["train"] |= {"steps": 12, "warmup_steps": 3, "batch_size": 16, "log_every": 1, **train}
+    run["train"] |= {"lr": 0.001, "steps": 12, "warmup_steps": 3, "batch_size": 16, "log_every": 1, **train}
     return run
 
 

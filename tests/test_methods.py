@@ -130,7 +130,7 @@ def test_each_level_runs_the_block_that_owns_it(num_steps, visits, sharing):
     layers = [layer for model in networks for layer in model.layers]
     for i, layer in enumerate(layers):
         layer.register_forward_hook(lambda *_, i=i: evaluated.append(i))
-    steps = method.predict(BATCH, torch.randn(64, *method.z_shape), num_steps)
+    steps = method.predict(BATCH, torch.randn(64, *method.z_shape), num_steps=num_steps)
     own = [[0], [1, 2, 3], [4, 5]]
     assert evaluated == [layer for block in visits for layer in own[block]]  # in order, and no layer of another block
     assert [call[0] for call in calls] == [f"block{b}" if sharing == "independent" else "all" for b in visits]
@@ -146,7 +146,7 @@ def test_each_level_runs_the_block_that_owns_it(num_steps, visits, sharing):
 def test_the_chain_hands_over_the_noise_alone(sharing):
     method = vit_method(sharing=sharing, target_norm=0.7)
     calls, eps = watched(method), torch.randn(64, 24)
-    steps = method.predict(BATCH, eps, 4)
+    steps = method.predict(BATCH, eps, num_steps=4)
     tables = [0.7 * F.normalize(method.models[name].labels.weight, dim=1) for name, *_ in calls]
     torch.testing.assert_close(calls[0][1], 80 * eps)
     for i in range(3):
@@ -159,7 +159,7 @@ def test_the_chain_hands_over_the_noise_alone(sharing):
 def test_from_target_shows_each_block_the_level_it_was_trained_on(sharing):
     method = vit_method(sharing=sharing)
     calls, eps = watched(method), torch.randn(64, 24)
-    steps = method.predict(BATCH, eps, 4, from_target=True)
+    steps = method.predict(BATCH, eps, num_steps=4, from_target=True)
     assert [step.block for step in steps] == [0, 1, 2, 2]
     for step, (name, z, _, _, prediction) in zip(steps, calls, strict=True):
         torch.testing.assert_close(z, method.models[name].target(BATCH) + step.sigma * eps)
@@ -291,5 +291,5 @@ def test_every_block_overfits_one_batch_and_the_chain_predicts_it():
     eps = torch.randn(100 * 8, 32, generator=torch.Generator().manual_seed(0))
     many = {name: torch.cat([value] * 100) for name, value in batch.items()}
     for num_steps in (3, 4):
-        answer = method.predict(many, eps, num_steps)[-1].prediction.argmax(1)
+        answer = method.predict(many, eps, num_steps=num_steps)[-1].prediction.argmax(1)
         assert (answer == many["label"]).float().mean() > 0.97

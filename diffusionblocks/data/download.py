@@ -1,6 +1,8 @@
 """Archives of the paper's data sets: fetched once, resumed where the line broke, used only when size and hash fit."""
 
 import hashlib
+import http.client
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -39,7 +41,7 @@ def fetch(archive, data_dir):
         try:
             _download(archive, partial)
             break
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if attempt == ATTEMPTS - 1 or refused:
                 raise UserError(

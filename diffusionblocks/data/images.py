@@ -21,7 +21,7 @@ class Images:
             with safe_open(path, "pt", device=str(device)) as file:
                 about = json.loads(file.metadata()["about"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, TypeError, KeyError) as error:
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
             raise UserError(f"{path}: not a prepared data set ({error}). Delete it and run prepare again.") from None
         self.title, self.shape = about["title"], about["shape"]
         self.train_size, self.test_size = about["train_size"], about["test_size"]

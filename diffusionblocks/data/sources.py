@@ -83,8 +83,8 @@ def _idx(folders, name, shape):
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: corrupt or truncated ({error}). Fetch it again.") from None
-    header = np.frombuffer(content[: 4 + 4 * len(shape)], ">u4")
-    if tuple(header) != (0x0800 + len(shape), *shape) or len(content) != 4 + 4 * len(shape) + np.prod(shape):
+    header = np.array([0x0800 + len(shape), *shape], ">u4").tobytes()
+    if content[: len(header)] != header or len(content) != len(header) + np.prod(shape):
         raise UserError(f"{path}: not an IDX file of shape {shape}, or truncated. Fetch it again.")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 

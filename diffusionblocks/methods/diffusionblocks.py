@@ -89,7 +89,7 @@ class Method(nn.Module):
         }[self.loss_weight]()
         return objective, losses.detach(), sigma
 
-    def predict(self, batch, eps, num_steps=None, from_target=False):
+    def predict(self, batch, eps, *, num_steps=None, from_target=False):
         """Steps of the chain that starts at sigma_max eps and ends at sigma_min; the last prediction is the answer.
 
         eps: (N, *z_shape) standard normal. num_steps: network evaluations, by default one per block (appendix H).
