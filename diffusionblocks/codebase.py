@@ -40,7 +40,8 @@ def _imports(file):
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return sorted(name for name in names if name.split(".")[0] == PACKAGE.name)
+    # Not the package itself: it holds the version alone, and a new version is no reason to train again.
+    return sorted(name for name in names if name.startswith(f"{PACKAGE.name}."))
 
 
 def closure(*modules):

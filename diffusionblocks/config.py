@@ -54,8 +54,12 @@ def trained(config, table, row):
     if not isinstance(value, str):
         return table, row
     other, _, other_row = value.partition("/")
-    if not isinstance(config["tables"].get(other, {}).get("rows", {}).get(other_row), dict):
-        raise UserError(f"config: tables.{table}.rows.{row}: {value!r} is not <table>/<row> of a trained row")
+    entry = config["tables"].get(other, {})
+    if not isinstance(entry.get("rows", {}).get(other_row), dict) or config["scale"] not in entry:
+        raise UserError(
+            f"config: tables.{table}.rows.{row}: {value!r} is not <table>/<row> of a row that is trained at scale "
+            f"{config['scale']}"
+        )
     return other, other_row
 
 

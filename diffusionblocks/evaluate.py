@@ -4,10 +4,8 @@ import json
 import time
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
-from diffusionblocks import metrics
+from diffusionblocks import metrics, tensors
 from diffusionblocks.data.images import Images
 from diffusionblocks.files import UserError, read_json, read_json_lines, write_json
 from diffusionblocks.methods import build
@@ -64,13 +62,8 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path):
 
 def load_method(run, model_path, shape):
     """The trained method of a run, in memory. Raises UserError for weights of another run or a damaged file."""
-    try:
-        with safe_open(model_path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-        weights = load_file(model_path)
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{model_path}: not a trained model ({error}). Delete it and assemble it again.") from None
-    if about["run"] != run:
+    weights, about = tensors.read(model_path, "Delete it and assemble it again.")
+    if about.get("run") != run:
         raise UserError(f"{model_path}: was trained with other settings than {run['table']}/{run['row']}. Delete it.")
     method = build(run, shape, None)
     absent = method.state_dict().keys() ^ weights.keys()

@@ -11,10 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
-from diffusionblocks.files import UserError, atomic, read_json_lines, write_text
+from diffusionblocks import tensors
+from diffusionblocks.files import UserError, read_json_lines, write_text
 
 HEARTBEAT = 10  # seconds between two signs of life
 STALE = 60  # a lock without one for so long belongs to a trainer that is gone
@@ -43,12 +41,13 @@ class State:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
                 break
             except FileExistsError:
+                judged = _inode(path)
                 if not _abandoned(path):
                     raise UserError(
                         f"{self.folder}: another trainer works here ({path.read_text()}). Wait for it or stop it. "
                         f"If it is certainly gone, delete {path}."
                     ) from None
-                path.unlink(missing_ok=True)
+                _remove(path, judged)
         try:
             with os.fdopen(descriptor, "w") as file:
                 json.dump(mine, file)
@@ -73,30 +72,22 @@ class State:
             thread.join()
             path.unlink(missing_ok=True)
 
-    def save(self, tensors, **progress):
+    def save(self, values, **progress):
         """Write tensors and progress (plain values) as the checkpoint, in one piece or not at all."""
-        about = {"identity": self.identity, **progress}
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with atomic(self.checkpoint) as temporary:
-            save_file(tensors, temporary, metadata={"about": json.dumps(about)})
+        tensors.write(self.checkpoint, values, {"identity": self.identity, **progress})
 
     def load(self, device):
         """(tensors, progress) of the checkpoint, or (None, None). Raises UserError for a damaged or foreign one."""
         if not self.checkpoint.exists():
             return None, None
-        try:
-            with safe_open(self.checkpoint, "pt", device=str(device)) as file:
-                about = json.loads(file.metadata()["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, TypeError, KeyError, ValueError) as error:
-            raise UserError(f"{self.checkpoint}: damaged ({error}). Delete {self.folder} to start anew.") from None
-        differences = _differences(about.pop("identity"), self.identity)
+        values, about = tensors.read(self.checkpoint, f"Delete {self.folder} to start anew.", device)
+        differences = _differences(about.pop("identity", {}), self.identity)
         if differences:
             raise UserError(
                 f"{self.checkpoint}: belongs to another configuration ({'; '.join(differences)}). Delete {self.folder} "
                 "to train anew, or restore the settings to go on with it."
             )
-        return tensors, about
+        return values, about
 
     def trim_log(self, step):
         """Drop log records after `step`: they will be made again."""
@@ -107,6 +98,23 @@ class State:
     def append(self, *records):
         with open(self.log, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def _inode(path):
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _remove(path, judged):
+    """Remove the lock that was judged abandoned, and not the new one of a trainer that judged faster."""
+    private = path.with_name(f"lock.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(private)
+        if _inode(private) != judged:
+            os.link(private, path)
+        private.unlink()
 
 
 def _abandoned(path):

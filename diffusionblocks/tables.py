@@ -44,7 +44,7 @@ def table(name, rows, paper_path, path):
                     "against": printed.get("against"),
                     "run": rows[row]["run"] if row in rows else None,
                     "note": "" if row in rows else MISSING,
-                    **(_measured(seeds, metric, paper["data"]) if metric in measured else {}),
+                    **(_measured(seeds, metric, printed.get("data") or paper["data"]) if metric in measured else {}),
                 }
             )
     frame = _with_gaps(pd.DataFrame(lines).reindex(columns=COLUMNS))

@@ -1,17 +1,16 @@
 """One training job from its settings to its weights and its log: progress, checkpoints, and going on after a kill."""
 
 import contextlib
-import json
 import math
 import signal
 import threading
 import time
 
 import torch
-from safetensors.torch import save_file
 
+from diffusionblocks import tensors
 from diffusionblocks.data.images import Images
-from diffusionblocks.files import Interrupted, UserError, atomic, read_json, write_text
+from diffusionblocks.files import Interrupted, UserError, read_json, write_text
 from diffusionblocks.provenance import record
 from diffusionblocks.state import State
 from diffusionblocks.trainer import Trainer, pick_device
@@ -30,9 +29,7 @@ def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seco
     with state.lock(), _stop_request() as stop:
         trainer = Trainer(run, part, Images(data_path, device), device)
         seconds = _loop(trainer, state, stop, checkpoint_seconds)
-        with atomic(weights_path) as temporary:
-            about = {"run": run, "part": part, "step": trainer.total}
-            save_file(trainer.weights(), temporary, metadata={"about": json.dumps(about)})
+        tensors.write(weights_path, trainer.weights(), {"run": run, "part": part, "step": trainer.total})
         state.append({"event": "end", "step": trainer.total, "seconds": seconds, **trainer.memory()})
         write_text(weights_path.with_suffix(".jsonl"), state.log.read_text(encoding="utf-8"))
         for file in (state.checkpoint, state.log):
@@ -42,11 +39,11 @@ def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seco
 def _loop(trainer, state, stop, checkpoint_seconds):
     """Make the updates that are left. Returns the seconds spent in training, earlier attempts included."""
     name = "{table}/{row} seed {seed}".format(**trainer.run) + f" {trainer.part}"
-    tensors, progress = state.load(trainer.device)
+    checkpoint, progress = state.load(trainer.device)
     first, seconds_before = 0, 0.0
     if progress:
         try:
-            trainer.restore(tensors)
+            trainer.restore(checkpoint)
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(
                 f"{state.checkpoint}: does not fit the network, whose code has changed since "
@@ -54,7 +51,7 @@ def _loop(trainer, state, stop, checkpoint_seconds):
             ) from None
         first, seconds_before = progress["step"], progress["seconds"]
         print(f"{name}: going on after step {first} of {trainer.total}", flush=True)
-    del tensors  # the network and the optimizer hold them now
+    del checkpoint  # the network and the optimizer hold them now
     state.trim_log(first)
     state.append({"event": "start", "step": first, "total": trainer.total, **record(trainer.device)})
     window = _Window(name, trainer, state, first)

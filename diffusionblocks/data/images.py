@@ -1,12 +1,9 @@
 """A prepared image data set on the device: whole, as bytes, batched and augmented there."""
 
-import json
-
 import torch
-from safetensors import SafetensorError, safe_open
 
+from diffusionblocks import tensors
 from diffusionblocks.data.augment import augment
-from diffusionblocks.files import UserError
 
 
 class Images:
@@ -17,15 +14,9 @@ class Images:
     """
 
     def __init__(self, path, device):
-        try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                about = json.loads(file.metadata()["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: not a prepared data set ({error}). Delete it and run prepare again.") from None
+        self._tensors, about = tensors.read(path, "Delete it and run prepare again.", device)
         self.title, self.shape = about["title"], about["shape"]
         self.train_size, self.test_size = about["train_size"], about["test_size"]
-        self._tensors = tensors
         self._mean, self._std = (torch.tensor(about[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
 
     @property

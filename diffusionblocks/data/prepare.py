@@ -1,12 +1,9 @@
 """A data set, read once and written in the form that training and evaluation map into memory."""
 
-import json
-
 import numpy as np
-from safetensors.numpy import save_file
 
+from diffusionblocks import tensors
 from diffusionblocks.data import sources
-from diffusionblocks.files import atomic
 
 
 def prepare(section, data_dir, path):
@@ -28,5 +25,4 @@ def prepare(section, data_dir, path):
         "train_size": len(train),
         "test_size": len(arrays["test_images"]),
     }
-    with atomic(path) as temporary:
-        save_file(arrays, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+    tensors.write(path, arrays, about, framework="np")
