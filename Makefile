@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/installed
 REPORT := results/demo/report.html
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint
 
 demo: $(READY)
 	$(BIN)/snakemake all --config scale=demo
@@ -27,6 +27,3 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,eval,mauve,dev]'
 	@touch $@
-
-clean:
-	rm -rf .venv results .snakemake

@@ -70,16 +70,25 @@ def check_run(run):
         raise UserError(f"config: {where}.train.accumulate does not divide batch_size {run['train']['batch_size']}")
     if "num_layers" not in run["model"]:
         raise UserError(f"config: {where}.model needs num_layers: blocks are cut from it")
-    method = method_settings(run)
+    if run["train"].get("min_lr", 0) > run["train"]["lr"]:
+        raise UserError(f"config: {where}.train.min_lr {run['train']['min_lr']} is above lr {run['train']['lr']}")
+    if run["train"].get("warmup_steps", 0) > run["train"].get("steps", float("inf")):
+        raise UserError(f"config: {where}.train.warmup_steps exceeds steps {run['train']['steps']}")
+    try:
+        _check_split(run["model"]["num_layers"], method_settings(run))
+    except ValueError as error:
+        raise UserError(f"config: {where}.method: {error}") from None
+
+
+def _check_split(num_layers, method):
+    """Try the split with what the method has of DiffusionBlocks' keywords; another method may have some of them."""
     if "num_blocks" in method:
-        try:
-            split_layers(run["model"]["num_layers"], method["num_blocks"], method["layers_per_block"])
-            bounds = boundaries(method["num_blocks"], method["partition"], EDM(p_mean=method["p_mean"]))
-            interval(bounds, 0, method["overlap"])
-            if method["target_norm"] <= 0:
-                raise ValueError(f"target_norm must be above 0, and is {method['target_norm']}")
-        except ValueError as error:
-            raise UserError(f"config: {where}.method: {error}") from None
+        split_layers(num_layers, method["num_blocks"], method.get("layers_per_block"))
+    if "partition" in method:
+        bounds = boundaries(method["num_blocks"], method["partition"], EDM(p_mean=method.get("p_mean", EDM.p_mean)))
+        interval(bounds, 0, method.get("overlap", 0))
+    if not method.get("target_norm", 1) > 0:
+        raise ValueError(f"target_norm must be above 0, and is {method['target_norm']}")
 
 
 def _check_component(where, run, kind):

@@ -2,21 +2,28 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 from diffusionblocks.files import UserError
+
+STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,REQUEUED,COMPLETING"  # all in which a job may yet write
 
 
 def running_jobs(folder):
     """Ids of SLURM jobs that some Snakemake started in `folder` and that are queued or running; none without SLURM."""
     if not shutil.which("squeue"):
         return []
-    command = ["squeue", "-h", "-t", "PD,R,CG", "-o", "%i|%k|%Z"]
+    command = ["squeue", "-h", "-t", STATES, "-o", "%i|%k|%Z"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
-        return []  # installed, but no cluster answers: nothing of ours can be running on it
+        return []  # installed, but no cluster answers: then nothing can be submitted to it either
     jobs = [line.split("|") for line in lines if line.count("|") == 2]
-    return [job for job, comment, workdir in jobs if workdir == str(folder) and comment.startswith("rule_")]
+    return [
+        job
+        for job, comment, workdir in jobs
+        if Path(workdir).resolve() == Path(folder).resolve() and comment.startswith("rule_")
+    ]
 
 
 def refuse_second_start(folder):

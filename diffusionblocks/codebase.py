@@ -22,7 +22,8 @@ def module_file(name):
         spec = importlib.util.find_spec(name)
     except ImportError:
         return None
-    return Path(spec.origin) if spec and spec.origin else None
+    file = Path(spec.origin) if spec and spec.origin else None
+    return file if file and file.is_file() else None  # built-in modules have an origin without a file
 
 
 @functools.cache

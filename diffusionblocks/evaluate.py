@@ -25,21 +25,23 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path):
     run, device = read_json(run_path), pick_device()
     data = Images(data_path, device)
     method = load_method(run, model_path, data.shape).to(device).eval()
-    passes, numbers, curves, seconds = {}, {}, {}, {}
+    started = time.monotonic()
+    passes, numbers, curves = {}, {}, {}
     for column, section in metric_sections.items():
         sampling = section.get("sampling", {})
         key = json.dumps(sampling, sort_keys=True)
         if key not in passes:
-            started = time.monotonic()
             passes[key] = _predict(method, data, run["seed"], sampling)
-            seconds[key] = time.monotonic() - started
         steps, logits, labels = passes[key]
         keywords = {name: value for name, value in section.items() if name not in ("name", "sampling")}
         value = getattr(metrics, section["name"])(logits, labels, **keywords)
         if isinstance(value, list):
             curves[column] = {"sigma": [s for s, _ in steps], "block": [b for _, b in steps], "value": value}
         else:
-            numbers[column] = {"value": value, "samples": len(labels), "seconds": seconds[key], **section}
+            numbers[column] = {"value": value, "samples": len(labels), **section}
+            blocks = [block for _, block in steps if block is not None]
+            if blocks:
+                numbers[column]["idle_blocks"] = sorted(set(method.blocks) - set(blocks))
     result = {
         "run": run,
         "data": {"title": data.title, "train_size": data.train_size, "test_size": data.test_size, "shape": data.shape},
@@ -47,7 +49,7 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path):
         "curves": curves,
         "parameters": sum(value.numel() for value in method.parameters()),
         "parts": {log.stem: _summary(read_json_lines(log)) for log in logs},
-        "provenance": record(device),
+        "evaluation": {"seconds": time.monotonic() - started, **record(device)},
     }
     if method.boundaries:
         partition = {"boundaries": method.boundaries, "intervals": method.intervals}

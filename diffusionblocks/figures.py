@@ -51,16 +51,17 @@ def _panel(title, xlabel, ylabel):
 def losses(title, runs):
     """Training loss against updates per block, a line per block, mean and range over seeds. runs: one row's metrics."""
     points = []
-    for run in runs:
+    for seed, run in enumerate(runs):
         for part in run["parts"].values():
             # A process that trains all blocks in turn counts its steps over all of them.
             turns = len(part["losses"])
             for block, curve in part["losses"].items():
-                points += [(int(block), step / turns, value) for step, value in curve]
-    frame = pd.DataFrame(points, columns=["block", "step", "loss"])
+                points += [(seed, int(block), step / turns, value) for step, value in curve]
+    frame = pd.DataFrame(points, columns=["seed", "block", "step", "loss"])
     # Blocks that take random turns are logged at other steps in each seed: put them on common ones.
     width = max(frame["step"].max() / 40, 1)
     frame["step"] = (frame["step"] / width).round() * width
+    frame = frame.groupby(["block", "step", "seed"], as_index=False)["loss"].mean()
     blocks = sorted(frame["block"].unique())
     with plt.rc_context(STYLE):
         figure, axes = _panel(title, "updates per block", "cross-entropy")

@@ -34,6 +34,9 @@ def atomic(path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # some writers make files that only their owner may read
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # a rename must never outlive the bytes it names
         os.replace(temporary, path)

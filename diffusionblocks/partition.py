@@ -50,8 +50,8 @@ def boundaries(num_blocks, strategy="equi_probability", noise=None):
 
 def interval(boundaries, block, overlap=0.0):
     """(low, high) on which a block trains: its own interval, widened at each end by `overlap` times its log width."""
-    if overlap < 0:
-        raise ValueError(f"overlap must not be negative, and is {overlap}")
+    if not 0 <= overlap < float("inf"):
+        raise ValueError(f"overlap must not be negative or infinite, and is {overlap}")
     high, low = boundaries[block], boundaries[block + 1]
     widening = (high / low) ** overlap
     return max(low / widening, boundaries[-1]), min(high * widening, boundaries[0])

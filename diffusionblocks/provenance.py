@@ -13,14 +13,14 @@ PACKAGES = ("diffusionblocks", "torch", "numpy", "snakemake", "scikit-learn")
 
 @functools.cache
 def commit():
-    """Short commit of the source this package runs from, `-dirty` with uncommitted changes; `unknown` without git."""
+    """Short commit of this package's source, `-dirty` if the package differs from it; `unknown` without git."""
 
     def git(*arguments):
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -52,7 +52,8 @@ def section(frame, runs, claims):
     trained = {row: runs[lines[0]["run"]] for row, lines in rows.items() if isinstance(lines[0]["run"], str)}
     return {
         "name": name,
-        "title": trained_title(name),
+        "title": table_title(name),
+        "subject": frame["title"].iloc[0],
         "rows": rows,
         "claims": [verdict(claim, frame) for claim in claims.get(name, [])],
         "figures": _figures(trained),
@@ -60,35 +61,41 @@ def section(frame, runs, claims):
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}
             for row, seeds in trained.items()
             for run in seeds
-            for part, values in run["parts"].items()
+            for part, values in [*run["parts"].items(), ("evaluation", _evaluation(run))]
         ],
         "parameters": {row: seeds[0]["parameters"] for row, seeds in trained.items()},
         "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in trained.items()},
     }
 
 
-def trained_title(name):
+def _evaluation(run):
+    """An evaluation in the form of a training job."""
+    return {"seconds": run["evaluation"]["seconds"], "attempts": [run["evaluation"]]}
+
+
+def table_title(name):
     """`table_a1` -> `Table A1`, `table7` -> `Table 7`."""
     return "Table " + name.removeprefix("table").removeprefix("_").upper()
 
 
 def verdict(claim, frame):
     """A claim with what our numbers say of it: held, did not hold, or undecided within two standard errors."""
-    cells = frame[frame["metric"] == claim["metric"]].set_index("row")
+    cells = frame[(frame["metric"] == claim["metric"]) & frame["ours"].notna()].set_index("row")
+    if not {claim["row"], claim["against"]} <= set(cells.index):
+        return {**claim, "verdict": "not measured", "difference": None, "error": None}
     ours, other = (cells.loc[row] for row in (claim["row"], claim["against"]))
     sign = -1 if ours["better"] == "lower" else 1
     difference = sign * (ours["ours"] - other["ours"])
-    if math.isnan(difference):
-        return {**claim, "verdict": "not measured", "difference": None, "error": None}
     variance = sum(row["std"] ** 2 / row["seeds"] for row in (ours, other))
-    error = 0 if math.isnan(variance) else 2 * math.sqrt(variance)  # one seed: no spread is known
+    # With one seed no spread is known, and nothing can be decided.
+    error = math.inf if math.isnan(variance) else 2 * math.sqrt(variance)
     distance = difference - claim["margin"]
     word = "held" if distance >= error else "did not hold" if distance < -error else "undecided"
     return {
         **claim,
         "verdict": word,
         "difference": sign * difference,
-        "error": error or None,
+        "error": error if math.isfinite(error) else None,
         "seeds": int(min(ours["seeds"], other["seeds"])),
         "stand_in": ours["stand_in"] if isinstance(ours["stand_in"], str) else None,
     }
@@ -97,8 +104,8 @@ def verdict(claim, frame):
 def _figures(trained):
     """[(heading, explanation, [(alternative text, image)])] of the figures that the rows' measurements allow."""
     baseline = next(
-        (sum(run["metrics"]["accuracy"]["value"] for run in seeds) / len(seeds)
-         for seeds in trained.values() if seeds[0]["run"]["method"]["name"] == "end_to_end"),
+        (sum(run["metrics"]["accuracy"]["value"] for run in seeds) / len(seeds) for seeds in trained.values()
+         if seeds[0]["run"]["method"]["name"] == "end_to_end" and "accuracy" in seeds[0]["metrics"]),
         None,
     )  # fmt: skip
     chains = {

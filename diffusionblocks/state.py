@@ -6,16 +6,18 @@ Snakemake deletes the outputs of a job that is killed, so all this lies outside 
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
+import uuid
 from pathlib import Path
 
 from diffusionblocks import tensors
 from diffusionblocks.files import UserError, read_json_lines, write_text
 
-HEARTBEAT = 10  # seconds between two signs of life
-STALE = 60  # a lock without one for so long belongs to a trainer that is gone
+HEARTBEAT = 20  # seconds between two signs of life
+STALE = 180  # a lock without one for so long belongs to a trainer that is gone
 
 
 class State:
@@ -31,26 +33,27 @@ class State:
     def lock(self):
         """Hold the folder. Raises UserError while another trainer is at work in it.
 
-        A lock of this host is judged by its process, one of another host (a requeued job) by its heartbeat, which is
-        waited for.
+        A lock of this host is judged by its process. One of another host (a requeued job's earlier node) is waited for:
+        its owner writes a new beat into it every few seconds. Its content is compared and not its time, since clocks
+        differ between hosts and file servers answer from a cache.
         """
         path = self.folder / "lock.json"
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
+        mine = {**_process(os.getpid()), "slurm_job_id": os.environ.get("SLURM_JOB_ID"), "token": uuid.uuid4().hex}
         while True:
             try:
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
                 break
             except FileExistsError:
-                judged = _inode(path)
-                if not _abandoned(path):
+                judged = _text(path)
+                if not _abandoned(path, judged):
                     raise UserError(
-                        f"{self.folder}: another trainer works here ({path.read_text()}). Wait for it or stop it. "
+                        f"{self.folder}: another trainer works here ({judged.strip()}). Wait for it or stop it. "
                         f"If it is certainly gone, delete {path}."
                     ) from None
                 _remove(path, judged)
         try:
             with os.fdopen(descriptor, "w") as file:
-                json.dump(mine, file)
+                json.dump({**mine, "beat": 0}, file)
             for litter in self.folder.glob(".*.tmp"):  # of a trainer that was killed while it saved
                 litter.unlink(missing_ok=True)
         except OSError:
@@ -59,9 +62,15 @@ class State:
         done = threading.Event()
 
         def beat():
+            number = 0
             while not done.wait(HEARTBEAT):
-                with contextlib.suppress(OSError):
-                    os.utime(path)
+                number += 1
+                with contextlib.suppress(OSError, UserError):  # a full disk is for the checkpoint to report
+                    if mine["token"] not in _text(path):
+                        print(f"{path}: taken over by another trainer; this one saves and stops", flush=True)
+                        os.kill(os.getpid(), signal.SIGTERM)
+                        return
+                    write_text(path, json.dumps({**mine, "beat": number}))
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -70,10 +79,14 @@ class State:
         finally:
             done.set()
             thread.join()
-            path.unlink(missing_ok=True)
+            if mine["token"] in _text(path):
+                path.unlink(missing_ok=True)
 
     def save(self, values, **progress):
         """Write tensors and progress (plain values) as the checkpoint, in one piece or not at all."""
+        if self.log.exists():
+            with open(self.log, "rb") as log:
+                os.fsync(log.fileno())  # a checkpoint must never be newer than the log that leads up to it
         tensors.write(self.checkpoint, values, {"identity": self.identity, **progress})
 
     def load(self, device):
@@ -100,11 +113,36 @@ class State:
             file.writelines(json.dumps(record) + "\n" for record in records)
 
 
-def _inode(path):
+def _process(number):
+    """What tells a process from every other: host, number, and when it started (a number is used again one day)."""
     try:
-        return path.stat().st_ino
+        started = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        started = None
+    return {"host": socket.gethostname(), "pid": number, "started": started}
+
+
+def _text(path):
+    try:
+        return path.read_text()
     except FileNotFoundError:
-        return None
+        return ""
+
+
+def _abandoned(path, judged):
+    """Whether the trainer whose lock reads `judged` is gone."""
+    try:
+        owner = json.loads(judged)
+    except ValueError:  # gone meanwhile, just being written, or cut short by a full disk
+        owner = {"host": None}
+    if owner["host"] == socket.gethostname():  # a process that hangs, or is suspended, still owns its lock
+        return owner["pid"] == os.getpid() or _process(owner["pid"])["started"] != owner["started"]
+    begun = time.monotonic()
+    while time.monotonic() - begun < STALE:
+        if _text(path) != judged:
+            return not path.exists()
+        time.sleep(HEARTBEAT / 10)
+    return True
 
 
 def _remove(path, judged):
@@ -112,36 +150,10 @@ def _remove(path, judged):
     private = path.with_name(f"lock.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(private)
-        if _inode(private) != judged:
-            os.link(private, path)
+        if _text(private) != judged:
+            with contextlib.suppress(FileExistsError):
+                os.link(private, path)
         private.unlink()
-
-
-def _abandoned(path):
-    """Whether the trainer that wrote a lock is gone."""
-    try:
-        owner = json.loads(path.read_text())
-    except FileNotFoundError:
-        return True
-    except ValueError:  # just being written, or cut short by a full disk
-        owner = {"host": None}
-    if owner["host"] == socket.gethostname():
-        try:
-            os.kill(owner["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return time.time() - path.stat().st_mtime > STALE  # the number may belong to another process by now
-    try:
-        seen = path.stat().st_mtime
-        while time.time() - seen < STALE:
-            time.sleep(HEARTBEAT / 5)
-            if path.stat().st_mtime != seen:
-                return False
-    except FileNotFoundError:
-        pass
-    return True
 
 
 def _differences(theirs, ours, prefix=""):

@@ -11,7 +11,7 @@ import yaml
 from diffusionblocks.files import UserError, atomic, read_json
 
 COLUMNS = [
-    *("table", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
+    *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
     *("against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
 ]
 MISSING = "not part of this workflow yet"
@@ -28,7 +28,10 @@ def table(name, rows, paper_path, path):
         raise UserError(f"{paper_path}: has no table {name!r}. Add its title, metrics and printed rows.")
     lines = []
     for row in dict.fromkeys([*paper["rows"], *rows]):
-        printed = paper["rows"].get(rows.get(row, {}).get("paper_row", row), {})
+        paper_row = rows.get(row, {}).get("paper_row", row)
+        if paper_row != row and paper_row not in paper["rows"]:
+            raise UserError(f"config: tables.{name}.rows.{row}.paper_row: {paper_path} prints no row {paper_row!r}")
+        printed = paper["rows"].get(paper_row, {})
         seeds = [read_json(file) for file in rows[row]["metrics"]] if row in rows else []
         measured = list(dict.fromkeys(metric for seed in seeds for metric in seed["metrics"]))
         for metric in dict.fromkeys([*paper["metrics"], *measured]):
@@ -36,6 +39,7 @@ def table(name, rows, paper_path, path):
             lines.append(
                 {
                     "table": name,
+                    "title": paper["title"],
                     "row": row,
                     "metric": metric,
                     "unit": about.get("unit", ""),
@@ -43,7 +47,7 @@ def table(name, rows, paper_path, path):
                     "paper": printed.get(metric),
                     "against": printed.get("against"),
                     "run": rows[row]["run"] if row in rows else None,
-                    "note": "" if row in rows else MISSING,
+                    "note": None if row in rows else MISSING,
                     **(_measured(seeds, metric, printed.get("data") or paper["data"]) if metric in measured else {}),
                 }
             )
@@ -61,7 +65,7 @@ def _like(metric, known):
 def _measured(seeds, metric, data):
     values = pd.Series([seed["metrics"][metric]["value"] for seed in seeds])
     titles = {seed["data"]["title"] for seed in seeds} - {data}
-    commits = {seed["provenance"]["commit"] for seed in seeds}
+    commits = {seed["evaluation"]["commit"] for seed in seeds}
     for seed in seeds:
         commits |= {attempt["commit"] for part in seed["parts"].values() for attempt in part["attempts"]}
     return {
@@ -72,13 +76,22 @@ def _measured(seeds, metric, data):
         "stand_in": ", ".join(f"{title} for {data}" for title in sorted(titles)),
         "commit": " ".join(sorted(commits)),
         "scale": seeds[0]["run"]["scale"],
+        "note": _note(seeds[0]["metrics"][metric].get("idle_blocks")),
     }
+
+
+def _note(idle_blocks):
+    """What a reader must know of a number: a grid of levels may miss the interval of a block altogether."""
+    return f"never acts: block {', '.join(map(str, idle_blocks))}" if idle_blocks else None
 
 
 def _with_gaps(frame):
     for index, line in frame[frame["against"].notna()].iterrows():
-        other = frame[(frame["row"] == line["against"]) & (frame["metric"] == line["metric"])]
-        if len(other):
-            frame.loc[index, "paper_gap"] = line["paper"] - other["paper"].iloc[0]
-            frame.loc[index, "gap"] = line["ours"] - other["ours"].iloc[0]
+        # The other row may lack a variant (`accuracy_4_steps`): then it is its plain metric that counts.
+        like = frame["metric"].map(lambda metric, name=line["metric"]: name.startswith(metric))
+        others = frame[(frame["row"] == line["against"]) & like]
+        for column, gap in (("paper", "paper_gap"), ("ours", "gap")):
+            known = others[others[column].notna()]
+            if len(known):
+                frame.loc[index, gap] = line[column] - known.loc[known["metric"].str.len().idxmax(), column]
     return frame

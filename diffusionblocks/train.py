@@ -3,7 +3,6 @@
 import contextlib
 import math
 import signal
-import threading
 import time
 
 import torch
@@ -16,6 +15,7 @@ from diffusionblocks.state import State
 from diffusionblocks.trainer import Trainer, pick_device
 
 PROGRESS_SECONDS = 10
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seconds=300):
@@ -25,22 +25,23 @@ def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seco
     second trainer, a loss that is not finite; Interrupted on SIGTERM, after saving.
     """
     run, device = read_json(run_path), pick_device()
-    state = State(state_folder, {"run": run, "part": part})
-    with state.lock(), _stop_request() as stop:
-        trainer = Trainer(run, part, Images(data_path, device), device)
-        seconds = _loop(trainer, state, stop, checkpoint_seconds)
+    data = Images(data_path, device)
+    state = State(state_folder, {"run": run, "part": part, "data": data.about})
+    with _stop_request() as stop, state.lock():
+        trainer = Trainer(run, part, data, device)
+        end = _loop(trainer, state, stop, checkpoint_seconds)
         tensors.write(weights_path, trainer.weights(), {"run": run, "part": part, "step": trainer.total})
-        state.append({"event": "end", "step": trainer.total, "seconds": seconds, **trainer.memory()})
+        state.append({"event": "end", "step": trainer.total, **end})
         write_text(weights_path.with_suffix(".jsonl"), state.log.read_text(encoding="utf-8"))
         for file in (state.checkpoint, state.log):
             file.unlink(missing_ok=True)
 
 
 def _loop(trainer, state, stop, checkpoint_seconds):
-    """Make the updates that are left. Returns the seconds spent in training, earlier attempts included."""
+    """Make the updates that are left. Returns seconds spent in training, earlier attempts included, and memory held."""
     name = "{table}/{row} seed {seed}".format(**trainer.run) + f" {trainer.part}"
     checkpoint, progress = state.load(trainer.device)
-    first, seconds_before = 0, 0.0
+    first, spent = 0, {"seconds": 0.0}
     if progress:
         try:
             trainer.restore(checkpoint)
@@ -49,28 +50,30 @@ def _loop(trainer, state, stop, checkpoint_seconds):
                 f"{state.checkpoint}: does not fit the network, whose code has changed since "
                 f"({' '.join(str(error).split())}). Delete {state.folder} to train anew."
             ) from None
-        first, seconds_before = progress["step"], progress["seconds"]
+        first, spent = progress["step"], progress["spent"]
         print(f"{name}: going on after step {first} of {trainer.total}", flush=True)
     del checkpoint  # the network and the optimizer hold them now
     state.trim_log(first)
     state.append({"event": "start", "step": first, "total": trainer.total, **record(trainer.device)})
     window = _Window(name, trainer, state, first)
-    started = saved = time.monotonic()
+    seconds_before, started = spent["seconds"], time.monotonic()
+    saved = started
     for step in range(first + 1, trainer.total + 1):
         window.add(*trainer.update(step - 1))
         last = step == trainer.total
-        stopping = stop.is_set()  # read once: a signal that comes later is answered after the next update
+        stopping = bool(stop)  # read once: a signal that comes later is answered after the next update
         due = time.monotonic() - saved > checkpoint_seconds or stopping or last
         if step % trainer.settings.log_every == 0 or due:
             window.flush(step)  # before every checkpoint, so that no weights are saved that a NaN has reached
         if due:
-            state.save(trainer.tensors(), step=step, seconds=seconds_before + time.monotonic() - started)
             saved = time.monotonic()
+            spent = {"seconds": seconds_before + saved - started, **trainer.memory()}
+            state.save(trainer.tensors(), step=step, spent=spent)
         if stopping and not last:
             raise Interrupted(
-                f"{name}: stopped by SIGTERM after step {step}; start it again to go on from {state.folder}"
+                f"{name}: stopped on request after step {step}; start it again to go on from {state.folder}"
             )
-    return seconds_before + time.monotonic() - started
+    return spent
 
 
 class _Window:
@@ -129,10 +132,15 @@ class _Window:
 
 @contextlib.contextmanager
 def _stop_request():
-    """A flag that SIGTERM sets; SLURM and Snakemake send it before they kill."""
-    flag = threading.Event()
-    previous = signal.signal(signal.SIGTERM, lambda *_: flag.set())
+    """A list that SIGTERM (SLURM and Snakemake send it before they kill) or Ctrl-C makes non-empty.
+
+    SIGUSR1, with which some clusters warn of the time limit, is ignored: its default would kill.
+    """
+    requests = []  # a list, since a signal may arrive inside the handler of another
+    previous = {number: signal.signal(number, lambda number, _: requests.append(number)) for number in STOP_SIGNALS}
+    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        yield flag
+        yield requests
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

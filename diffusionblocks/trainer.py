@@ -1,7 +1,7 @@
 """What a training job holds and how one update moves it: settings, batches, network, optimizer, averaged weights.
 
 All randomness of an update comes from the seed, the part and the update's number, so a run that was killed and started
-again ends with the same bits as one that was not.
+again ends as one that was not: with the same bits on a CPU, and on a GPU where its kernels are deterministic.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Settings:
     weight_decay: float = 0.01
     betas: list = field(default_factory=lambda: [0.9, 0.999])
     clip: float = 1.0
-    accumulate: int = 1  # micro-batches per update
+    accumulate: int = 1  # micro-batches per update; `decoupled` weights are averaged within each
     ema: float = None  # decay of the averaged weights that are saved in place of the last ones
     precision: str = "fp32"
     compile: bool = False
@@ -135,8 +135,7 @@ class Trainer:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
                 objective, losses, sigma = self.method.loss(batch, block)
             (objective / self.settings.accumulate).backward()
-            worst = losses.nan_to_num(nan=math.inf).argmax()
-            level = losses.new_zeros(()) if sigma is None else sigma[worst]
+            level = losses.new_zeros(()) if sigma is None else at_worst(sigma, losses)
             gathered.append(torch.stack([losses.mean(), objective.detach(), level.to(losses.dtype)]))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)
         self.optimizer.step()
@@ -147,7 +146,7 @@ class Trainer:
             torch._foreach_lerp_(averages, values, 1 - self.settings.ema)
         gathered = torch.stack(gathered)
         loss, objective, _ = gathered.mean(0).unbind()
-        level = gathered[gathered[:, 0].nan_to_num(nan=math.inf).argmax(), 2]  # of the worst micro-batch
+        level = at_worst(gathered[:, 2], gathered[:, 0])
         return block, torch.stack([loss, objective, norm.to(loss.dtype), level])
 
     def tensors(self):
@@ -170,6 +169,8 @@ class Trainer:
             index, key = name.split(".")
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)  # the checkpoint's copy is no part of training
 
     def weights(self):
         """What the part hands on: its state, with the averaged weights where there are any."""
@@ -188,6 +189,11 @@ class Trainer:
             "optimizer_bytes": _bytes(state),
             "peak_bytes": peak,
         }
+
+
+def at_worst(values, losses):
+    """The entry of `values` (N,) where `losses` (N,) is largest or not a number, without a word to the host."""
+    return values.gather(0, losses.nan_to_num(nan=math.inf).argmax(0, keepdim=True))[0]
 
 
 def _bytes(tensors):

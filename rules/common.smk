@@ -23,8 +23,9 @@ or_stop(
 )
 or_stop(check, config)
 
-# Jobs find the Python that runs Snakemake, whether or not its environment is activated.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# Jobs find the Python that runs Snakemake, whether or not its environment is activated; conda brings its own.
+if not workflow.deployment_settings.deployment_method:
+    shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 RESULTS = f"results/{config['scale']}"
 RUN = "runs/{table}/{row}/seed{seed}"
@@ -69,7 +70,7 @@ def parts_of(suffix):
 
 def metrics_section(wildcards):
     resolved = planning.resolve(config, wildcards.table, wildcards.row)
-    return json.dumps(resolved["metrics"])
+    return json.dumps(resolved.get("metrics", {}))
 
 
 def metrics_of(tables):

@@ -13,7 +13,7 @@ rule prepare:
         "../envs/diffusionblocks.yaml"
     resources:
         # Not among the params: files at another place are no reason to prepare, and then to train, again.
-        data_dir=config["data_dir"],
+        data_dir=os.path.expanduser(config["data_dir"]),
     params:
         section=section_of,
     shell:

@@ -10,11 +10,12 @@ import yaml
 
 from diffusionblocks import cluster
 from diffusionblocks.codebase import PACKAGE
-from diffusionblocks.files import UserError, write_json
-from diffusionblocks.report import duration, in_bytes, number, trained_title, verdict
+from diffusionblocks.files import UserError, read_json, write_json
+from diffusionblocks.report import duration, in_bytes, number, table_title, verdict
 from diffusionblocks.tables import table
 
 PAPER = {
+    "title": "ViT",
     "data": "CIFAR-100",
     "metrics": {"accuracy": {"unit": "%", "better": "higher"}, "ppl": {"better": "lower"}},
     "rows": {
@@ -34,7 +35,7 @@ def metrics(path, seed, title="CIFAR-100", commit="aaa", attempts=("aaa",), **va
             "data": {"title": title},
             "metrics": {name: {"name": "accuracy", "value": value, "samples": 360} for name, value in values.items()},
             "parts": {"all": {"attempts": [{"commit": commit} for commit in attempts]}},
-            "provenance": {"commit": commit},
+            "evaluation": {"commit": commit},
         },
     )
     return str(path)
@@ -129,6 +130,20 @@ def test_metric_that_the_paper_does_not_print(measured):
     extra = measured.loc["blocks", "accuracy_4_steps"]
     assert (extra["ours"], extra["unit"], extra["better"]) == (80.0, "%", "higher") and math.isnan(extra["paper"])
     assert ("plain", "accuracy_4_steps") not in measured.index
+    assert extra["gap"] == pytest.approx(80.0 - 92.0), "against the plain metric of a row that has no such variant"
+
+
+def test_blocks_that_never_act_are_noted(build, tmp_path):
+    file = metrics(tmp_path / "m.json", 0, accuracy=90.0)
+    content = read_json(file)
+    content["metrics"]["accuracy"]["idle_blocks"] = [1, 4]
+    write_json(file, content)
+    assert build({"plain": ("plain", [file])}).loc[("plain", "accuracy"), "note"] == "never acts: block 1, 4"
+
+
+def test_typo_in_paper_row(build, tmp_path):
+    with pytest.raises(UserError, match=r"rows\.plain\.paper_row: .* no row 'blcks'"):
+        build({"plain": ("blcks", [metrics(tmp_path / "m.json", 0, accuracy=90.0)])})
 
 
 def test_nothing_measured_yet(build):
@@ -195,10 +210,15 @@ def test_verdict_over_seeds(ours, other, word):
         assert found["error"] == pytest.approx(math.sqrt(2)) and found["stand_in"] == "x for y"
 
 
-@pytest.mark.parametrize(("ours", "word"), [(88.1, "held"), (88.0, "held"), (87.9, "did not hold")])
-def test_verdict_of_one_seed_knows_no_spread(ours, word):
+@pytest.mark.parametrize("ours", [99.0, 80.0])
+def test_one_seed_decides_nothing(ours):
     found = verdict(CLAIM, cells(ours, 90.0, std=(math.nan, math.nan), seeds=(1, 1)))
-    assert (found["verdict"], found["error"], found["seeds"]) == (word, None, 1)
+    assert (found["verdict"], found["error"], found["seeds"]) == ("undecided", None, 1)
+
+
+def test_claim_about_a_row_that_is_not_there():
+    frame = cells(90.0, 90.0)
+    assert verdict(CLAIM, frame[frame["row"] != CLAIM["row"]])["verdict"] == "not measured"
 
 
 def test_verdict_counts_the_smaller_number_of_seeds():
@@ -267,7 +287,7 @@ def test_duration(seconds, text):
 
 @pytest.mark.parametrize(("name", "title"), [("table1", "Table 1"), ("table_a1", "Table A1")])
 def test_title(name, title):
-    assert trained_title(name) == title
+    assert table_title(name) == title
 
 
 # SLURM's queue
@@ -306,7 +326,9 @@ def test_jobs_of_this_folder_that_snakemake_started(queue, tmp_path):
     assert cluster.running_jobs(tmp_path) == ["11", "12"]
     assert cluster.running_jobs(str(tmp_path)) == ["11", "12"]
     words = asked.read_text().split()
-    assert "-h" in words and {"PD", "R", "CG"} <= set(words[words.index("-t") + 1].split(","))
+    assert "-h" in words and {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED"} <= set(
+        words[words.index("-t") + 1].split(",")
+    )
 
 
 def test_a_second_start_is_refused_while_jobs_run(queue, tmp_path):

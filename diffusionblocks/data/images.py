@@ -14,10 +14,12 @@ class Images:
     """
 
     def __init__(self, path, device):
-        self._tensors, about = tensors.read(path, "Delete it and run prepare again.", device)
-        self.title, self.shape = about["title"], about["shape"]
-        self.train_size, self.test_size = about["train_size"], about["test_size"]
-        self._mean, self._std = (torch.tensor(about[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
+        self._tensors, self.about = tensors.read(path, "Delete it and run prepare again.", device)
+        self.title, self.shape = self.about["title"], self.about["shape"]
+        self.train_size, self.test_size = self.about["train_size"], self.about["test_size"]
+        self._mean, self._std = (
+            torch.tensor(self.about[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std")
+        )
 
     @property
     def test_labels(self):
