@@ -326,9 +326,8 @@ def test_jobs_of_this_folder_that_snakemake_started(queue, tmp_path):
     assert cluster.running_jobs(tmp_path) == ["11", "12"]
     assert cluster.running_jobs(str(tmp_path)) == ["11", "12"]
     words = asked.read_text().split()
-    assert "-h" in words and {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED"} <= set(
-        words[words.index("-t") + 1].split(",")
-    )
+    states = set(words[words.index("-t") + 1].split(","))
+    assert "-h" in words and {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED"} <= states
 
 
 def test_a_second_start_is_refused_while_jobs_run(queue, tmp_path):

@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusionblocks.files import UserError
-from diffusionblocks.trainer import Batches, Settings, Trainer, seed_of
+from diffusionblocks.trainer import Batches, Settings, Trainer, at_worst, seed_of
 
 CPU = torch.device("cpu")
 MODEL = {"name": "vit", "num_layers": 3, "width": 12, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.0}
@@ -261,3 +262,12 @@ def test_memory_counts_weights_gradients_and_state():
     assert found["parameter_bytes"] == found["gradient_bytes"] == size
     assert found["optimizer_bytes"] == 2 * size + 4 * len(trainer.parameters)
     assert found["peak_bytes"] > 2**20
+
+
+def test_the_worst_sample_is_found_without_a_word_to_the_host():
+    values = torch.tensor([0.1, 0.2, 0.3])
+    assert at_worst(values, torch.tensor([1.0, 5.0, 2.0])) == values[1]
+    assert at_worst(values, torch.tensor([1.0, 5.0, math.nan])) == values[2]
+    with FakeTensorMode() as mode:  # raises where a tensor's value is asked for
+        fake = mode.from_tensor(values)
+        assert at_worst(fake, fake).shape == ()
