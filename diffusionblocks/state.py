@@ -54,8 +54,6 @@ class State:
         try:
             with os.fdopen(descriptor, "w") as file:
                 json.dump({**mine, "beat": 0}, file)
-            for litter in self.folder.glob(".*.tmp"):  # of a trainer that was killed while it saved
-                litter.unlink(missing_ok=True)
         except OSError:
             path.unlink(missing_ok=True)
             raise
