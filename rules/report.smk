@@ -27,6 +27,7 @@ rule table:
 
 
 rule page:
+    """The report of all tables, as `all` makes it."""
     input:
         tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
         metrics=metrics_of(TABLES),
