@@ -52,9 +52,9 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path):
         "evaluation": {"seconds": time.monotonic() - started, **record(device)},
     }
     if method.boundaries:
-        partition = {"boundaries": method.boundaries, "intervals": method.intervals}
         result["partition"] = {
-            **partition,
+            "boundaries": method.boundaries,
+            "intervals": method.intervals,
             "mass": mass(method.boundaries, method.noise),
             "noise": {"p_mean": method.noise.p_mean, "p_std": method.noise.p_std},
             "layers": [[layers.start, layers.stop] for layers in method.layers],

@@ -36,10 +36,10 @@ def atomic(path):
         litter.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the user's own; some writers make files that only their owner may read
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # some writers make files that only their owner may read
+        temporary.chmod(mode)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # a rename must never outlive the bytes it names
         os.replace(temporary, path)

@@ -695,3 +695,11 @@ def test_json_lines_cut_short_by_a_kill(tmp_path):
     path = Path(tmp_path / "log.jsonl")
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_files_have_the_users_own_mode(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic(tmp_path / "ours") as temporary:
+        temporary.write_text("x")
+        temporary.chmod(0o600)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
