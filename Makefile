@@ -7,7 +7,7 @@ REPORT := results/demo/report.html
 .PHONY: demo test lint
 
 demo: $(READY)
-	$(BIN)/snakemake all --config scale=demo
+	$(BIN)/snakemake all --config scale=demo --quiet rules
 	@echo
 	@echo "Report: $(CURDIR)/$(REPORT)"
 

@@ -7,11 +7,20 @@ source states them, and splits are tried. Needs nothing beyond the standard libr
 import difflib
 from pathlib import Path
 
-from diffusionblocks.codebase import PACKAGE, Choice, class_keywords, function_keywords
+from diffusionblocks.codebase import PACKAGE, Choice, absent_members, class_keywords, function_keywords
 from diffusionblocks.config import component_file, method_settings, resolve, run, tables, trained
 from diffusionblocks.files import UserError
 from diffusionblocks.noise import EDM
 from diffusionblocks.partition import boundaries, interval, split_layers
+
+# What training and evaluation will ask of a component, hours later.
+MEMBERS = {
+    "model": (
+        *("condition", "target", "predict", "loss", "to_z"),
+        *("end_to_end_loss", "end_to_end_prediction"),
+    ),
+    "method": ("loss", "predict"),
+}
 
 
 def check_frame(config, schema_path):
@@ -47,6 +56,12 @@ def check(config):
     for table in tables(config):
         for row in config["tables"][table]["rows"]:
             if trained(config, table, row) == (table, row):
+                against = config["tables"][table]["rows"][row].get("against")
+                if against is not None and against not in config["tables"][table]["rows"]:
+                    raise UserError(
+                        f"config: tables.{table}.rows.{row}.against: no row {against!r}"
+                        f"{_suggest(against, config['tables'][table]['rows'])}"
+                    )
                 resolved = run(config, table, row, config["seeds"][0])
                 check_run(resolved)
                 metrics = resolve(config, table, row).get("metrics", {})
@@ -97,11 +112,14 @@ def _check_component(where, run, kind):
         there = sorted(path.stem for path in (PACKAGE / f"{kind}s").glob("*.py") if path.stem != "__init__")
         raise UserError(
             f"config: {where}.name: no {kind} {name!r}{_suggest(name, there)} "
-            f"(there are {', '.join(there)}; a name with a dot is any importable module)"
+            f"(there are {', '.join(there)}; a name with a dot is a module that can be imported from here)"
         )
     keywords = class_keywords(component_file(kind, name), kind.capitalize())
     if keywords is None:
         raise UserError(f"config: {where}.name: {component_file(kind, name)} has no class {kind.capitalize()}")
+    if absent := absent_members(component_file(kind, name), kind.capitalize(), MEMBERS[kind]):
+        there = f"class {kind.capitalize()} of {component_file(kind, name)}"
+        raise UserError(f"config: {where}.name: {there} lacks {', '.join(absent)} (see docs/extending.md)")
     _check_keys(where, run[kind], keywords)
 
 
@@ -148,7 +166,7 @@ def _check_keys(where, section, keywords):
                 raise UserError(f"config: {where}.{key}: {value!r} is not one of {', '.join(default.values)}")
         elif not _same_kind(value, default):
             hint = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(default, float) else ""
-            raise UserError(f"config: {where}.{key}: {value!r} should be a {type(default).__name__}{hint}")
+            raise UserError(f"config: {where}.{key}: {value!r} should be of type {type(default).__name__}{hint}")
 
 
 def _same_kind(value, default):

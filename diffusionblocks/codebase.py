@@ -20,7 +20,7 @@ def module_file(name):
         return next((file for file in candidates if file.is_file()), None)
     try:
         spec = importlib.util.find_spec(name)
-    except ImportError:
+    except (ImportError, AttributeError):  # absent, or a name inside a module
         return None
     file = Path(spec.origin) if spec and spec.origin else None
     return file if file and file.is_file() else None  # built-in modules have an origin without a file
@@ -32,31 +32,35 @@ def tree(file):
 
 
 @functools.cache
-def _imports(file):
-    """Names that a file imports from this package, wherever in it the import stands."""
+def _imports(module, file):
+    """Names that a module imports from this package or its own, wherever in it the import stands."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     names = set()
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    # Not the package itself: it holds the version alone, and a new version is no reason to train again.
-    return sorted(name for name in names if name.startswith(f"{PACKAGE.name}."))
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            names.update([source, *(f"{source}.{alias.name}" for alias in node.names)])
+    # Not this package itself: it holds the version alone, and a new version is no reason to train again.
+    followed = (f"{PACKAGE.name}.", f"{module.partition('.')[0]}.")
+    return sorted(name for name in names if name.startswith(followed))
 
 
 def closure(*modules):
-    """Sorted source files of `modules` and of everything in this package that they import, directly or not.
+    """Sorted source files of `modules` and of all that they import, directly or not, from this package or their own.
 
     Snakemake sees the command `python -m diffusionblocks train`, not the code behind it. A rule that lists these files
     as input is run again when one of them changes, and only then.
     """
     found, queue = set(), list(modules)
     while queue:
-        file = module_file(queue.pop())
+        module = queue.pop()
+        file = module_file(module)
         if file and file not in found:
             found.add(file)
-            queue += _imports(file)
+            queue += _imports(module, file)
     return sorted(str(file) for file in found)
 
 
@@ -78,6 +82,17 @@ def class_keywords(file, name, function="__init__"):
                     return _keywords(item)
             return {item.target.id: _literal(item.value) for item in node.body if isinstance(item, ast.AnnAssign)}
     return None
+
+
+def absent_members(file, name, wanted):
+    """Functions of `wanted` that a class lacks; none where it may inherit them from a class of another file."""
+    for node in tree(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            if any(ast.unparse(base) not in ("nn.Module", "torch.nn.Module", "Module") for base in node.bases):
+                return []
+            there = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+            return [member for member in wanted if member not in there]
+    return list(wanted)
 
 
 def function_keywords(file):

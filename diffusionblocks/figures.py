@@ -15,6 +15,9 @@ import seaborn as sns
 HEIGHT = 3.0
 WIDTH = 3.4  # of one panel, in inches: two of them fill a phone held upright when stacked by the page
 
+# Metrics that are drawn as chains: their name in the legend, and their line.
+CHAINS = {"chain": ("along the chain", "-"), "chain_from_target": ("from the true label", "--")}
+
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -78,22 +81,21 @@ def losses(title, runs):
 def chain(title, runs, baseline=None):
     """Accuracy after each step of the chain, mean and range over seeds; dashed from the true target under noise.
 
-    baseline: accuracy of the end-to-end network, drawn as a line.
+    baseline: accuracy of the row that this one is compared with, drawn as a line.
     """
-    first = runs[0]["curves"]["chain"]
+    curves = [name for name in CHAINS if name in runs[0]["curves"]]
+    first = runs[0]["curves"][curves[0]]
     labels = [f"σ = {sigma:.3g}\nblock {block}" for sigma, block in zip(first["sigma"], first["block"], strict=True)]
     with plt.rc_context(STYLE):
         figure, axes = _panel(title, "denoising step", "test accuracy (%)")
-        for curve, name, style in (
-            ("chain", "along the chain", "-"),
-            ("chain_from_target", "from the true label", "--"),
-        ):
+        for curve in curves:
+            name, style = CHAINS[curve]
             values = np.array([run["curves"][curve]["value"] for run in runs])
             colour = sns.color_palette("colorblind")[0 if style == "-" else 1]
             axes.plot(labels, values.mean(0), style, marker="o", color=colour, label=name)
             axes.fill_between(labels, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
         if baseline is not None:
-            axes.axhline(baseline, color="0.4", linewidth=1, linestyle=":", label="end to end")
+            axes.axhline(baseline, color="0.4", linewidth=1, linestyle=":", label="compared with")
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend above the lines
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= 100])
@@ -101,7 +103,7 @@ def chain(title, runs, baseline=None):
         return _svg(figure)
 
 
-def partition(title, partition):
+def partition(partition):
     """Density of log sigma, coloured by the block that owns it; bars below: the intervals on which blocks train."""
     bounds, noise = partition["boundaries"], partition["noise"]
     sigma = np.geomspace(bounds[-1], bounds[0], 800)
@@ -109,7 +111,7 @@ def partition(title, partition):
     density = np.array([normal.pdf(value) for value in np.log(sigma)])
     colours = _colours(len(bounds) - 1)
     with plt.rc_context(STYLE):
-        figure, axes = _panel(title, "noise level σ", "training density of log σ")
+        figure, axes = _panel("", "noise level σ", "training density of log σ")
         axes.grid(visible=False)
         axes.plot(sigma, density, color="0.2", linewidth=1)
         step = density.max() * 0.07

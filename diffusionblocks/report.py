@@ -56,7 +56,7 @@ def section(frame, runs, claims):
         "subject": frame["title"].iloc[0],
         "rows": rows,
         "claims": [verdict(claim, frame) for claim in claims.get(name, [])],
-        "figures": _figures(trained),
+        "figures": _figures(trained, _baselines(frame)),
         "jobs": [
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}
             for row, seeds in trained.items()
@@ -101,21 +101,17 @@ def verdict(claim, frame):
     }
 
 
-def _figures(trained):
+def _figures(trained, baselines):
     """[(heading, explanation, [(alternative text, image)])] of the figures that the rows' measurements allow."""
-    baseline = next(
-        (sum(run["metrics"]["accuracy"]["value"] for run in seeds) / len(seeds) for seeds in trained.values()
-         if seeds[0]["run"]["method"]["name"] == "end_to_end" and "accuracy" in seeds[0]["metrics"]),
-        None,
-    )  # fmt: skip
     chains = {
-        row: seeds for row, seeds in trained.items() if {"chain", "chain_from_target"} <= seeds[0]["curves"].keys()
+        row: seeds for row, seeds in trained.items() if any(name in seeds[0]["curves"] for name in figures.CHAINS)
     }
-    parts, shown = {}, []
+    parts = {}
     for row, seeds in trained.items():
-        if "partition" in seeds[0] and seeds[0]["partition"] not in shown:
-            shown.append(seeds[0]["partition"])
-            parts[row] = seeds[0]["partition"]
+        if "partition" in seeds[0]:
+            same = [name for name, value in parts.items() if value == seeds[0]["partition"]]
+            name = f"{same[0]}, {row}" if same else row  # rows with one partition share a figure
+            parts[name] = parts.pop(same[0]) if same else seeds[0]["partition"]
     groups = [
         (
             "Training loss per block",
@@ -128,7 +124,7 @@ def _figures(trained):
             "Each step is one block's prediction from the z that the blocks before it left. Dashed: the same block "
             "shown the true label under its own noise, which at low noise can be read off without the image.",
             [
-                (f"Accuracy along the chain, {row}", figures.chain(row, seeds, baseline))
+                (f"Accuracy along the chain, {row}", figures.chain(row, seeds, baselines.get(row)))
                 for row, seeds in chains.items()
             ],
         ),
@@ -136,7 +132,7 @@ def _figures(trained):
             "Noise partition",
             "Which block owns which noise levels (area: share of all training draws), and the intervals on which the "
             "blocks train, overlap included (bars).",
-            [(f"Noise partition of {row}", figures.partition(row, value)) for row, value in parts.items()],
+            [(f"Noise partition of {row}", figures.partition(value)) for row, value in parts.items()],
         ),
     ]
     return [
@@ -144,6 +140,12 @@ def _figures(trained):
         for heading, text, images in groups
         if images
     ]
+
+
+def _baselines(frame):
+    """{row: accuracy of the row that it is compared with}."""
+    cells = frame[frame["metric"] == "accuracy"].set_index("row")
+    return {row: cells["ours"].get(against) for row, against in cells["against"].dropna().items()}
 
 
 def _embed(svg):

@@ -20,7 +20,8 @@ MISSING = "not part of this workflow yet"
 def table(name, rows, paper_path, path):
     """Write the table's csv, a line per row and metric; printed rows that nothing here trains are kept, with a note.
 
-    rows: {row: {"run": <table>/<row> of the trained run, "paper_row": name in paper.yaml, "metrics": [files]}}.
+    rows: {row: {"run": <table>/<row> of the trained run, "paper_row": name in paper.yaml, "against": row or None,
+    "metrics": [files, one per seed]}}.
     paper, ours: in the metric's unit; std: over seeds (empty for one seed); gap: ours minus ours of `against`.
     """
     paper = yaml.safe_load(Path(paper_path).read_text(encoding="utf-8")).get(name)
@@ -45,7 +46,7 @@ def table(name, rows, paper_path, path):
                     "unit": about.get("unit", ""),
                     "better": about.get("better", ""),
                     "paper": printed.get(metric),
-                    "against": printed.get("against"),
+                    "against": rows.get(row, {}).get("against") or printed.get("against"),
                     "run": rows[row]["run"] if row in rows else None,
                     "note": None if row in rows else MISSING,
                     **(_measured(seeds, metric, printed.get("data") or paper["data"]) if metric in measured else {}),

@@ -93,6 +93,7 @@ def rows_of(wildcards):
         rows[row] = {
             "run": f"{table}/{trained}",
             "paper_row": paper_row,
+            "against": None if isinstance(settings, str) else settings.get("against"),
             "metrics": [f"{RESULTS}/runs/{folder}/metrics.json" for folder in folders],
         }
     return json.dumps(rows)

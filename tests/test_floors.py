@@ -151,3 +151,19 @@ def test_keywords_are_read_without_importing(tmp_path):
 @pytest.mark.parametrize("name", ["diffusionblocks.models.absent", "absent_module", "absent_package.module"])
 def test_a_module_that_is_not_there_has_no_file(name):
     assert codebase.module_file(name) is None
+
+
+def test_an_outside_module_is_followed_into_its_own_package(tmp_path, monkeypatch):
+    for name, text in {
+        "__init__": "",
+        "net": "from . import parts\nfrom outside.sizes import WIDTH\nimport json\n",
+        "parts": "from .deep import x\n",
+        "deep": "",
+        "sizes": "",
+        "unused": "",
+    }.items():
+        (tmp_path / "outside").mkdir(exist_ok=True)
+        (tmp_path / "outside" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = {Path(file).stem for file in codebase.closure("outside.net")}
+    assert {"net", "parts", "deep", "sizes"} <= found and "unused" not in found and "json" not in found

@@ -353,3 +353,14 @@ def test_no_slurm_no_refusal(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", nothing_may_run)
     assert cluster.running_jobs(tmp_path) == []
     cluster.refuse_second_start(tmp_path)
+
+
+def test_a_row_may_name_the_row_it_is_compared_with(tmp_path):
+    rows = {}
+    for row, against, value in (("mine", None, 90.0), ("mine_in_blocks", "mine", 88.0)):
+        file = metrics(tmp_path / f"{row}.json", 0, accuracy=value)
+        rows[row] = {"run": f"t/{row}", "paper_row": row, "against": against, "metrics": [file]}
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump({"table1": PAPER}))
+    table("table1", rows, tmp_path / "paper.yaml", tmp_path / "table1.csv")
+    frame = pd.read_csv(tmp_path / "table1.csv").set_index(["row", "metric"])
+    assert frame.loc[("mine_in_blocks", "accuracy"), "gap"] == -2.0

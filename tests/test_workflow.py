@@ -1,6 +1,7 @@
 """The workflow as users start it: one run from config row to page, then what a change makes it do again."""
 
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import yaml
 from conftest import ROOT, TINY, Checkout, missing_program
 
 RUNS = "results/demo/runs/table1"
+PAGES = {"page": 1, "page_of_table": 1}  # the report, and the page of the one table
 
 
 @pytest.fixture
@@ -76,17 +78,17 @@ def test_changing_a_row_retrains_that_row_only(changed):
 
 def test_adding_a_metric_retrains_nothing(changed):
     changed.configure(tiny(metrics={"accuracy_6_steps": {"name": "accuracy", "sampling": {"num_steps": 6}}}))
-    assert changed.planned("all") == {"all": 1, "evaluate": 1, "page": 1, "table": 1}
+    assert changed.planned("all") == {"all": 1, "evaluate": 1, **PAGES, "table": 1}
 
 
 @pytest.mark.parametrize(
     ("file", "rules"),
     [
-        ("report.py", {"page": 1}),
-        ("tables.py", {"page": 1, "table": 1}),
-        ("evaluate.py", {"evaluate": 3, "page": 1, "table": 1}),
-        ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, "page": 1, "table": 1}),
-        ("models/vit.py", {"train": 5, "assemble": 3, "evaluate": 3, "page": 1, "table": 1}),
+        ("report.py", {**PAGES}),
+        ("tables.py", {**PAGES, "table": 1}),
+        ("evaluate.py", {"evaluate": 3, **PAGES, "table": 1}),
+        ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, **PAGES, "table": 1}),
+        ("models/vit.py", {"train": 5, "assemble": 3, "evaluate": 3, **PAGES, "table": 1}),
         ("check.py", {}),
     ],
 )
@@ -204,3 +206,22 @@ def test_page_fits_the_screen(finished, tmp_path, width):
     )  # fmt: skip
     wide, broken = re.search(r"<title>wide (\d+) broken (\d+)</title>", done.stdout).groups()
     assert int(wide) <= width and int(broken) == 0
+
+
+def test_an_architecture_of_the_users_own(tmp_path):
+    """The module and the rows of docs/extending.md, as they stand there, from a folder beside the package."""
+    checkout = Checkout(tmp_path / "checkout")
+    page = (ROOT / "docs/extending.md").read_text()
+    code, rows = (re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)[1] for language in ("python", "yaml"))
+    (checkout.folder / "my_nets").mkdir()
+    (checkout.folder / "my_nets/mlp.py").write_text(code)
+    settings = {"seeds": [0], "tables": {"table1": {"demo": {"train": {"steps": 100}}, "rows": yaml.safe_load(rows)}}}
+    checkout.configure(settings)
+    metrics = [f"{RUNS}/mlp_{method}/seed0/metrics.json" for method in ("end_to_end", "diffusionblocks")]
+    checkout.snakemake(*metrics)
+    for file in metrics:
+        assert json.loads((checkout.folder / file).read_text())["metrics"]["accuracy"]["value"] > 50  # chance is 10
+    module = checkout.folder / "my_nets/mlp.py"
+    module.write_text(code.replace("def to_z", "def to_zz"))
+    refused = checkout.snakemake("all", "-n", check=False)
+    assert refused.returncode != 0 and "lacks to_z" in refused.stdout + refused.stderr
