@@ -103,7 +103,7 @@ def chain(title, runs, baseline=None):
         return _svg(figure)
 
 
-def partition(partition):
+def partition(title, partition):
     """Density of log sigma, coloured by the block that owns it; bars below: the intervals on which blocks train."""
     bounds, noise = partition["boundaries"], partition["noise"]
     sigma = np.geomspace(bounds[-1], bounds[0], 800)
@@ -111,7 +111,7 @@ def partition(partition):
     density = np.array([normal.pdf(value) for value in np.log(sigma)])
     colours = _colours(len(bounds) - 1)
     with plt.rc_context(STYLE):
-        figure, axes = _panel("", "noise level σ", "training density of log σ")
+        figure, axes = _panel(title, "noise level σ", "training density of log σ")
         axes.grid(visible=False)
         axes.plot(sigma, density, color="0.2", linewidth=1)
         step = density.max() * 0.07

@@ -132,7 +132,10 @@ def _figures(trained, baselines):
             "Noise partition",
             "Which block owns which noise levels (area: share of all training draws), and the intervals on which the "
             "blocks train, overlap included (bars).",
-            [(f"Noise partition of {row}", figures.partition(value)) for row, value in parts.items()],
+            [
+                (f"Noise partition of {row}", figures.partition(row.replace(", ", "\n"), value))
+                for row, value in parts.items()
+            ],
         ),
     ]
     return [
