@@ -8,6 +8,7 @@ REPORT := results/demo/report.html
 
 demo: $(READY)
 	$(BIN)/snakemake all --config scale=demo --quiet rules
+	@$(BIN)/python -m diffusionblocks show results/demo/tables/*.csv
 	@echo
 	@echo "Report: $(CURDIR)/$(REPORT)"
 

@@ -7,17 +7,26 @@ from pathlib import Path
 
 from diffusionblocks.files import NO_SPACE, UserError, read_json, write_json
 
+DATA_DIR = "results/downloads"
+
 
 def plan(args):
     """Write a resolved run to run.json."""
     write_json(args.output, json.loads(args.run))
 
 
+def encode(args):
+    """Encode one shard of a data set's training images as latents."""
+    from diffusionblocks.data.encode import encode
+
+    encode(json.loads(args.section), args.shard, args.data_dir, args.output)
+
+
 def prepare(args):
     """Read a data set once and write it in the form that training maps into memory."""
     from diffusionblocks.data.prepare import prepare
 
-    prepare(json.loads(args.section), args.data_dir, args.output)
+    prepare(json.loads(args.section), args.data_dir, args.output, args.shards)
 
 
 def train(args):
@@ -36,11 +45,33 @@ def assemble(args):
     assemble(args.run, args.parts, args.output)
 
 
+def sample(args):
+    """Generate a shard of a trained model's images."""
+    from diffusionblocks.sample import sample
+
+    sample(args.run, args.model, args.data, json.loads(args.sampling), args.shard, args.output, args.data_dir)
+
+
+def extractor(args):
+    """Obtain the weights of the network whose features FID compares."""
+    from diffusionblocks.features import extractor
+
+    extractor(json.loads(args.section), args.data, args.data_dir, args.output)
+
+
+def reference(args):
+    """Compute the statistics of the real images' features."""
+    from diffusionblocks.features import reference
+
+    reference(args.weights, args.data, args.data_dir, args.output)
+
+
 def evaluate(args):
     """Measure a trained model."""
     from diffusionblocks.evaluate import evaluate
 
-    evaluate(args.run, args.model, args.data, json.loads(args.metrics), args.logs, args.output)
+    metrics = json.loads(args.metrics)
+    evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.features)
 
 
 def table(args):
@@ -48,6 +79,13 @@ def table(args):
     from diffusionblocks.tables import table
 
     table(args.name, json.loads(args.rows), args.paper, args.output)
+
+
+def show(args):
+    """Print tables."""
+    from diffusionblocks.tables import show
+
+    show(args.tables)
 
 
 def report(args):
@@ -70,19 +108,38 @@ def parser():
         return sub
 
     verb(plan, ("run", "the resolved run as JSON"))
+    sub = verb(encode, ("section", "a run's data section as JSON"))
+    sub.add_argument("shard", type=int, help="number of the shard, from 0")
+    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of the images, and of downloads")
     sub = verb(prepare, ("section", "a run's data section as JSON"))
-    sub.add_argument("--data-dir", default="results/downloads", help="folder of archives that are already there")
+    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives that are already there")
+    sub.add_argument("--shards", nargs="*", default=[], help="encoded shards, in order, of a data set that has them")
     sub = verb(train, ("run", "run.json"), ("part", "which part: all, block0, block1, ..."))
     sub.add_argument("--data", required=True, help="prepared data set")
     sub.add_argument("--state", required=True, help="folder of this part's checkpoint, kept until the part is trained")
     sub.add_argument("--checkpoint-seconds", type=float, default=300, help="time between two checkpoints")
     sub = verb(assemble, ("run", "run.json"))
     sub.add_argument("parts", nargs="+", help="weights of all parts")
+    sub = verb(sample, ("run", "run.json"), ("model", "assembled model"), ("sampling", "sampling section as JSON"))
+    sub.add_argument("shard", type=int, help="which shard of the images: 0, 1, ...")
+    sub.add_argument("--data", required=True, help="prepared data set")
+    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
+    sub = verb(extractor, ("section", "an extractor section as JSON"))
+    sub.add_argument("--data", required=True, help="prepared data set")
+    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
+    sub = verb(reference, ("weights", "the extractor's weights"))
+    sub.add_argument("--data", required=True, help="prepared data set")
+    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
     sub = verb(evaluate, ("run", "run.json"), ("model", "assembled model"), ("metrics", "metrics section as JSON"))
     sub.add_argument("--data", required=True, help="prepared data set")
     sub.add_argument("--logs", nargs="+", type=Path, required=True, help="training logs of all parts")
+    sub.add_argument("--samples", nargs="*", type=Path, default=(), help="all shards of all generated images")
+    sub.add_argument("--features", nargs="*", type=Path, help="the extractor's weights, and the reference statistics")
     sub = verb(table, ("name", "table of the paper"), ("rows", "its rows and their metrics files as JSON"))
     sub.add_argument("--paper", required=True, help="the paper's numbers")
+    sub = verbs.add_parser("show", help=show.__doc__, description=show.__doc__)
+    sub.set_defaults(function=show)
+    sub.add_argument("tables", nargs="+", help="csv files of the tables")
     sub = verb(report)
     sub.add_argument("--tables", nargs="+", type=Path, required=True, help="csv files of the tables")
     sub.add_argument("--metrics", nargs="+", type=Path, required=True, help="metrics.json of all runs in them")

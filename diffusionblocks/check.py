@@ -7,20 +7,34 @@ source states them, and splits are tried. Needs nothing beyond the standard libr
 import difflib
 from pathlib import Path
 
-from diffusionblocks.codebase import PACKAGE, Choice, absent_members, class_keywords, function_keywords
-from diffusionblocks.config import component_file, method_settings, resolve, run, tables, trained
+from diffusionblocks.codebase import (
+    PACKAGE,
+    Choice,
+    absent_members,
+    class_constant,
+    class_keywords,
+    function_keywords,
+)
+from diffusionblocks.config import (
+    SAMPLES,
+    aliases,
+    component_file,
+    extractor,
+    from_samples,
+    method_settings,
+    metric_inputs,
+    metrics,
+    run,
+    seeds,
+    tables,
+    trained,
+)
 from diffusionblocks.files import UserError
 from diffusionblocks.noise import EDM
 from diffusionblocks.partition import boundaries, interval, split_layers
 
-# What training and evaluation will ask of a component, hours later.
-MEMBERS = {
-    "model": (
-        *("condition", "target", "predict", "loss", "to_z"),
-        *("end_to_end_loss", "end_to_end_prediction"),
-    ),
-    "method": ("loss", "predict"),
-}
+# What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
+METHOD_MEMBERS = ("loss", "predict")
 
 
 def check_frame(config, schema_path):
@@ -53,6 +67,9 @@ def check(config):
     """Check every row of the configured scale."""
     if not tables(config):
         raise UserError(f"config: no table has settings for scale {config['scale']!r}")
+    for alias in aliases(config):
+        if alias in config["tables"]:
+            raise UserError(f"config: alias {alias!r} is the name of a table")
     for table in tables(config):
         for row in config["tables"][table]["rows"]:
             if trained(config, table, row) == (table, row):
@@ -62,18 +79,17 @@ def check(config):
                         f"config: tables.{table}.rows.{row}.against: no row {against!r}"
                         f"{_suggest(against, config['tables'][table]['rows'])}"
                     )
-                resolved = run(config, table, row, config["seeds"][0])
+                resolved = run(config, table, row, seeds(config, table, row)[0])
                 check_run(resolved)
-                metrics = resolve(config, table, row).get("metrics", {})
-                _check_metrics(metrics, method_settings(resolved), f"tables.{table}.rows.{row}.metrics")
+                _check_metrics(metrics(config, table, row), resolved, extractor(config, table, row))
 
 
 def check_run(run):
     """Check one resolved run, as it stands in run.json."""
     where = f"tables.{run['table']}.rows.{run['row']}"
     _check_section(f"{where}.data", run["data"], function_keywords(PACKAGE / "data" / "sources.py"))
-    _check_component(f"{where}.model", run, "model")
     _check_component(f"{where}.method", run, "method")
+    _check_component(f"{where}.model", run, "model")
     settings = class_keywords(PACKAGE / "trainer.py", "Settings")
     _check_keys(f"{where}.train", run["train"], settings)
     for key in ("batch_size", "lr"):
@@ -117,21 +133,42 @@ def _check_component(where, run, kind):
     keywords = class_keywords(component_file(kind, name), kind.capitalize())
     if keywords is None:
         raise UserError(f"config: {where}.name: {component_file(kind, name)} has no class {kind.capitalize()}")
-    if absent := absent_members(component_file(kind, name), kind.capitalize(), MEMBERS[kind]):
+    needed, why = METHOD_MEMBERS, "see docs/extending.md"
+    if kind == "model":
+        method = run["method"]["name"]
+        needed = class_constant(component_file("method", method), "Method", "needs")
+        why = f"method {method} needs them, see docs/extending.md"
+    if absent := absent_members(component_file(kind, name), kind.capitalize(), needed):
         there = f"class {kind.capitalize()} of {component_file(kind, name)}"
-        raise UserError(f"config: {where}.name: {there} lacks {', '.join(absent)} (see docs/extending.md)")
+        raise UserError(f"config: {where}.name: {there} lacks {', '.join(absent)} ({why})")
     _check_keys(where, run[kind], keywords)
 
 
-def _check_metrics(metrics, method, where):
+def _check_metrics(sections, run, extractor):
+    where = f"tables.{run['table']}.rows.{run['row']}.metrics"
     known = {
         name: {**keywords, "sampling": None} for name, keywords in function_keywords(PACKAGE / "metrics.py").items()
     }
-    sampling = class_keywords(component_file("method", method["name"]), "Method", "predict")
-    for column, metric in metrics.items():
+    method = method_settings(run)
+    file = component_file("method", method["name"])
+    for column, metric in sections.items():
         _check_section(f"{where}.{column}", metric, known)
-        _check_keys(f"{where}.{column}.sampling", metric.get("sampling", {}), sampling)
-        num_steps = metric.get("sampling", {}).get("num_steps")
+        sampling = metric["sampling"]
+        if not from_samples(metric["name"]):
+            _check_keys(f"{where}.{column}.sampling", sampling, class_keywords(file, "Method", "predict"))
+        elif absent_members(file, "Method", ("sample",)):
+            raise UserError(f"config: {where}.{column}: method {method['name']} cannot generate: it has no `sample`")
+        else:
+            _check_keys(f"{where}.{column}.sampling", sampling, SAMPLES | class_keywords(file, "Method", "sample"))
+            _check_generation(f"{where}.{column}.sampling", SAMPLES | sampling, run)
+        if "features" in metric_inputs(metric["name"]):
+            if extractor is None:
+                raise UserError(
+                    f"config: {where}.{column}: {metric['name']} needs an `extractor`, of the row or its table"
+                )
+            extractor_where = where.removesuffix("metrics") + "extractor"
+            _check_section(extractor_where, extractor, function_keywords(PACKAGE / "extractors.py"))
+        num_steps = sampling.get("num_steps")
         if num_steps is not None and not isinstance(num_steps, int):
             raise UserError(f"config: {where}.{column}.sampling.num_steps: {num_steps!r} should be an int")
         if num_steps is not None and num_steps < method.get("num_blocks", 1):
@@ -139,6 +176,18 @@ def _check_metrics(metrics, method, where):
                 f"config: {where}.{column}.sampling.num_steps is {num_steps}: with fewer steps than the "
                 f"{method['num_blocks']} blocks some block would never act"
             )
+
+
+def _check_generation(where, sampling, run):
+    for key in SAMPLES:
+        if sampling[key] < 1:
+            raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")
+    if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
+        raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than images")
+    if sampling.get("guidance", 1) != 1:
+        file = component_file("model", run["model"]["name"])
+        if absent_members(file, "Model", ("unconditional",)):
+            raise UserError(f"config: {where}.guidance: class Model of {file} lacks `unconditional`; set it to 1")
 
 
 def _check_section(where, section, known):

@@ -84,6 +84,16 @@ def class_keywords(file, name, function="__init__"):
     return None
 
 
+def class_constant(file, name, constant, default=()):
+    """The value of a class attribute that is assigned a literal."""
+    for node in tree(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for item in node.body:
+                if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == constant:
+                    return _literal(item.value)
+    return default
+
+
 def absent_members(file, name, wanted):
     """Functions of `wanted` that a class lacks; none where it may inherit them from a class of another file."""
     for node in tree(file).body:
@@ -99,6 +109,12 @@ def function_keywords(file):
     """{function: {keyword: default}} of a file's public functions, keyword-only arguments alone."""
     functions = [node for node in tree(file).body if isinstance(node, ast.FunctionDef)]
     return {node.name: _keywords(node) for node in functions if not node.name.startswith("_")}
+
+
+def positional(file, name):
+    """Names of the positional arguments of one of a file's functions; none if it is not there."""
+    functions = [node for node in tree(file).body if isinstance(node, ast.FunctionDef) and node.name == name]
+    return [argument.arg for function in functions for argument in function.args.args]
 
 
 def _keywords(function):

@@ -3,10 +3,13 @@
 import hashlib
 import json
 
-from diffusionblocks.codebase import class_keywords, closure, module_file
+from diffusionblocks.codebase import PACKAGE, class_keywords, closure, module_file, positional
 from diffusionblocks.files import UserError
 
 SECTIONS = ("data", "model", "method", "train")
+EVALUATION = ("metrics", "sampling", "extractor", "seeds")
+# How many images a row generates: images in a set, sets (of other noise), jobs that share the work.
+SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
 
 
 def merge(base, over):
@@ -18,20 +21,29 @@ def merge(base, over):
     return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
 
 
-def resolve(config, table, row):
-    """All sections of a row at the configured scale: table, then scale, then row, then the row's own scale."""
+def resolve(config, table, row, seen=()):
+    """All sections of a row at the configured scale: table, then scale, then row, then the row's own scale.
+
+    A table that is `like` a row of another starts from all of that row's. Raises UserError for a `like` that leads
+    nowhere, or in a circle.
+    """
     entry = config["tables"][table]
-    layers, seen = [entry["rows"][row]], [row]
+    layers, resolved, seen = [entry["rows"][row]], {}, (*seen, (table, row))
     while "like" in layers[0]:
         like = layers[0]["like"]
-        if not isinstance(entry["rows"].get(like), dict) or like in seen:
+        if not isinstance(entry["rows"].get(like), dict) or (table, like) in seen:
             raise UserError(f"config: tables.{table}.rows.{row}.like: {like!r} is not another trained row of {table}")
         layers.insert(0, entry["rows"][like])
-        seen.append(like)
-    resolved = {}
+        seen = (*seen, (table, like))
+    if "like" in entry:
+        other, other_row = _named(config, entry["like"], f"tables.{table}.like")
+        if (other, other_row) in seen or other == table:
+            raise UserError(f"config: tables.{table}.like: {entry['like']!r} leads back to {table}")
+        resolved = resolve(config, other, other_row, seen)
     for layer in [entry, *layers]:
         for settings in (layer, layer.get(config["scale"], {})):
-            resolved = merge(resolved, {key: settings[key] for key in (*SECTIONS, "metrics") if key in settings})
+            known = {key: settings[key] for key in (*SECTIONS, *EVALUATION) if key in settings}
+            resolved = merge(resolved, known)
     return resolved
 
 
@@ -51,27 +63,95 @@ def run(config, table, row, seed):
 def trained(config, table, row):
     """(table, row) of the run behind a row: itself, or the run that a row of text (`table1/vit_end_to_end`) names."""
     value = config["tables"][table]["rows"][row]
-    if not isinstance(value, str):
-        return table, row
-    other, _, other_row = value.partition("/")
+    return _named(config, value, f"tables.{table}.rows.{row}") if isinstance(value, str) else (table, row)
+
+
+def _named(config, name, where):
+    """(table, row) of a text `<table>/<row>`."""
+    other, _, row = name.partition("/")
     entry = config["tables"].get(other, {})
-    if not isinstance(entry.get("rows", {}).get(other_row), dict) or config["scale"] not in entry:
+    if not isinstance(entry.get("rows", {}).get(row), dict) or not _has_settings(config, other):
         raise UserError(
-            f"config: tables.{table}.rows.{row}: {value!r} is not <table>/<row> of a row that is trained at scale "
-            f"{config['scale']}"
+            f"config: {where}: {name!r} is not <table>/<row> of a row that is trained at scale {config['scale']}"
         )
-    return other, other_row
+    return other, row
+
+
+def _has_settings(config, table):
+    """Whether a table, or one that it is `like`, has settings for the configured scale."""
+    seen = []
+    while table in config["tables"] and table not in seen:
+        entry = config["tables"][table]
+        if config["scale"] in entry:
+            return True
+        seen.append(table)
+        table = entry.get("like", "").partition("/")[0]
+    return False
 
 
 def tables(config):
     """Names of the tables that have settings for the configured scale."""
-    return [name for name, entry in config["tables"].items() if config["scale"] in entry]
+    return [name for name in config["tables"] if _has_settings(config, name)]
+
+
+def aliases(config):
+    """{another name: its tables} of the tables at the configured scale."""
+    found = {}
+    for table in tables(config):
+        if alias := config["tables"][table].get("alias"):
+            found.setdefault(alias, []).append(table)
+    return found
+
+
+def seeds(config, table, row):
+    """Seeds of a trained row: its own if it names some."""
+    return resolve(config, table, row).get("seeds", config["seeds"])
 
 
 def run_folders(config, table):
     """Folders `<table>/<row>/seed<n>` of all runs behind a table, each once."""
     rows = dict.fromkeys(trained(config, table, row) for row in config["tables"][table]["rows"])
-    return [f"{table}/{row}/seed{seed}" for table, row in rows for seed in config["seeds"]]
+    return [f"{table}/{row}/seed{seed}" for table, row in rows for seed in seeds(config, table, row)]
+
+
+def metrics(config, table, row):
+    """A row's metrics, {column: section}, each with the row's `sampling` under its own."""
+    resolved = resolve(config, table, row)
+    base = resolved.get("sampling", {})
+    return {
+        column: {**section, "sampling": merge(base, section.get("sampling", {}))}
+        for column, section in resolved.get("metrics", {}).items()
+    }
+
+
+def metric_inputs(metric):
+    """What a metric is computed from: the names of its positional arguments."""
+    return positional(PACKAGE / "metrics.py", metric)
+
+
+def from_samples(metric):
+    """Whether a metric is computed from generated samples, and not from predictions on the test set."""
+    return "logits" not in metric_inputs(metric)
+
+
+def sample_sets(config, table, row):
+    """{name: sampling section} of what a row's metrics need to have generated. The name does not depend on shards."""
+    sections = [section for section in metrics(config, table, row).values() if from_samples(section["name"])]
+    found = {}
+    for section in sections:
+        sampling = {**SAMPLES, **section["sampling"]}
+        found[sample_name(sampling)] = sampling
+    return found
+
+
+def sample_name(sampling):
+    """Folder of generated samples: a hash of all that decides them."""
+    return fingerprint({key: value for key, value in {**SAMPLES, **sampling}.items() if key != "shards"})[:8]
+
+
+def extractor(config, table, row):
+    """A row's `extractor` section, or None."""
+    return resolve(config, table, row).get("extractor")
 
 
 def component_file(kind, name):
@@ -97,10 +177,10 @@ def parts(run):
     return ["all"]
 
 
-def data_name(data):
-    """File name of a prepared data set: its name, and a hash of its keywords if it has any."""
-    keywords = {key: value for key, value in data.items() if key != "name"}
-    return data["name"] + (f"-{fingerprint(keywords)[:8]}" if keywords else "")
+def section_name(section):
+    """File name of a prepared data set, or of an extractor: its name, and a hash of its keywords if it has any."""
+    keywords = {key: value for key, value in section.items() if key != "name"}
+    return section["name"] + (f"-{fingerprint(keywords)[:8]}" if keywords else "")
 
 
 def fingerprint(value):

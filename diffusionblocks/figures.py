@@ -1,6 +1,8 @@
 """Figures of the page, drawn from metrics.json alone. Each function returns an SVG as text; no torch."""
 
+import base64
 import io
+import zlib
 from statistics import NormalDist
 
 import matplotlib
@@ -51,8 +53,11 @@ def _panel(title, xlabel, ylabel):
     return figure, axes
 
 
-def losses(title, runs):
-    """Training loss against updates per block, a line per block, mean and range over seeds. runs: one row's metrics."""
+def losses(title, runs, limits):
+    """Training loss against updates per block, a line per block, mean and range over seeds.
+
+    runs: one row's metrics; limits: (lowest, highest) loss of all rows, which share an axis.
+    """
     points = []
     for seed, run in enumerate(runs):
         for part in run["parts"].values():
@@ -67,15 +72,108 @@ def losses(title, runs):
     frame = frame.groupby(["block", "step", "seed"], as_index=False)["loss"].mean()
     blocks = sorted(frame["block"].unique())
     with plt.rc_context(STYLE):
-        figure, axes = _panel(title, "updates per block", "cross-entropy")
+        figure, axes = _panel(title, "updates per block", "loss")
         for block, colour in zip(blocks, _colours(len(blocks)), strict=True):
             grouped = frame[frame["block"] == block].groupby("step")["loss"]
             mean, low, high = grouped.mean(), grouped.min(), grouped.max()
             axes.plot(mean.index, mean, color=colour, label=f"block {block}" if len(blocks) > 1 else "whole network")
             axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.set_ylim(bottom=0)
+        if limits[1] > 100 * limits[0]:  # blocks of low noise would lie on the axis
+            axes.set(yscale="log", ylim=(limits[0] / 1.2, limits[1] * 1.2))
+        else:
+            axes.set_ylim(0, limits[1] * 1.05)
         axes.legend()
         return _svg(figure)
+
+
+def loss_limits(rows):
+    """(lowest, highest) training loss in the metrics of all rows."""
+    parts = [part for runs in rows for run in runs for part in run["parts"].values()]
+    values = [value for part in parts for curve in part["losses"].values() for _, value in curve]
+    return min(values), max(values)
+
+
+def samples(rows, columns=10):
+    """Generated images, a line per row of the table: {row: the metrics of its first seed}.
+
+    All rows start from the same noise and the same classes, so a column shows one image as each system finishes it.
+    """
+    strips = {
+        row: np.concatenate(list(_images(run["samples"]["images"])[:columns]), axis=1) for row, run in rows.items()
+    }
+    with plt.rc_context(STYLE):
+        height = 2 * WIDTH / columns
+        figure, axes = plt.subplots(len(rows), 1, figsize=(2 * WIDTH, height * len(rows)), squeeze=False)
+        for panel, (row, strip) in zip(axes[:, 0], strips.items(), strict=True):
+            _picture(panel, strip)
+            panel.set_ylabel(row, rotation=0, ha="right", va="center")
+        figure.subplots_adjust(hspace=0.06)
+        return _svg(figure)
+
+
+def trajectory(rows):
+    """One image on its way from noise, a line per row: what the acting block takes the clean image to be.
+
+    rows: {row: the metrics of its first seed}. Above each picture its noise level; its frame and the number below tell
+    the block that acted.
+    """
+    columns = max(len(run["samples"]["steps"]) for run in rows.values())
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(rows), columns, figsize=(2 * WIDTH, 1.55 * 2 * WIDTH / columns * len(rows)), squeeze=False
+        )
+        for panels, (row, run) in zip(axes, rows.items(), strict=True):
+            colours = _colours(len(run["partition"]["layers"]))
+            panels[0].set_ylabel(row, rotation=0, ha="right", va="center", labelpad=8)
+            for panel in panels:
+                panel.set(xticks=[], yticks=[])
+            steps = zip(panels, _images(run["samples"]["trajectory"]), run["samples"]["steps"], strict=False)
+            for panel, image, (sigma, block) in steps:
+                _picture(panel, image)
+                panel.set_title(f"{sigma:.2g}", fontsize=7, loc="center", pad=2)
+                panel.set_xlabel(block, fontsize=7, labelpad=2, color=colours[block], fontweight="bold")
+                for side in panel.spines.values():
+                    side.set(visible=True, color=colours[block], linewidth=2)
+        figure.subplots_adjust(hspace=0.5, wspace=0.12)
+        return _svg(figure)
+
+
+def block_count(title, ours, paper):
+    """FID against the number of blocks, relative to that of one block, mean and range over seeds; dashed: the paper's.
+
+    ours: {number of blocks: [FID of each seed]}; paper: {number of blocks: FID}. Relative, since the values of another
+    data set and extractor cannot be compared. One block must be among both.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = _panel(title, "number of blocks B", "FID / FID of one block")
+        base = np.mean(ours[1])
+        counts = sorted(ours)
+        values = [np.array(ours[count]) / base for count in counts]
+        colour = sns.color_palette("colorblind")[0]
+        axes.plot(counts, [value.mean() for value in values], marker="o", color=colour, label="ours")
+        low, high = ([getattr(value, end)() for value in values] for end in ("min", "max"))
+        axes.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
+        counts = sorted(paper)
+        relative = [paper[count] / paper[1] for count in counts]
+        axes.plot(counts, relative, "--", marker="s", color="0.4", label="paper")
+        axes.axhline(1, color="0.6", linewidth=1, linestyle=":")
+        axes.set_xticks(counts)
+        axes.legend()
+        return _svg(figure)
+
+
+def _images(packed):
+    """uint8 images (N, H, W, C) out of metrics.json."""
+    images = np.frombuffer(zlib.decompress(base64.b64decode(packed["zlib"])), np.uint8).reshape(packed["shape"])
+    return images.transpose(0, 2, 3, 1)
+
+
+def _picture(axes, image):
+    """One picture without axes; grey if it has one channel."""
+    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+    axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():
+        side.set_visible(False)
 
 
 def chain(title, runs, baseline=None):

@@ -26,14 +26,16 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, erf-GELU, linear, dropout."""
+    """Linear, GELU (exact, or `approximate="tanh"`), linear, dropout."""
 
-    def __init__(self, width, hidden, dropout=0.0):
+    def __init__(self, width, hidden, dropout=0.0, approximate="none"):
         super().__init__()
-        self.up, self.down, self.dropout = nn.Linear(width, hidden), nn.Linear(hidden, width), dropout
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout, self.approximate = dropout, approximate
 
     def forward(self, x):
-        return F.dropout(self.down(F.gelu(self.up(x))), self.dropout, self.training)
+        x = self.down(F.gelu(self.up(x), approximate=self.approximate))
+        return F.dropout(x, self.dropout, self.training)
 
 
 def sinusoid(level, dim=256, max_period=10_000):
@@ -42,6 +44,18 @@ def sinusoid(level, dim=256, max_period=10_000):
     frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=level.device, dtype=torch.float32))
     angles = level.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def sincos_2d(width, side):
+    """Fixed positions (side^2, width) of a square grid, rows first: half the features tell the column, half the row.
+
+    Each half has sines first, then cosines, of frequencies 10000^(-i / (width / 4)) (as in MAE and DiT).
+    """
+    frequencies = 10_000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
+    half = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    columns, rows = half.repeat(side, 1), half.repeat_interleave(side, dim=0)
+    return torch.cat([columns, rows], dim=1).float()
 
 
 def modulate(x, shift, scale):

@@ -84,3 +84,13 @@ def inference_sigmas(num_steps, noise=None):
     if num_steps == 1:
         return [noise.sigma_max]
     return [noise.quantile(1 - i / (num_steps - 1)) for i in range(num_steps)]
+
+
+def karras_sigmas(num_steps, noise=None, rho=7):
+    """`num_steps` levels from sigma_max to sigma_min, equally spaced in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
+    noise = noise or EDM()
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, not {num_steps}")
+    high, low = noise.sigma_max ** (1 / rho), noise.sigma_min ** (1 / rho)
+    inner = [(high + i / (num_steps - 1) * (low - high)) ** rho for i in range(1, num_steps - 1)]
+    return [noise.sigma_max, *inner, noise.sigma_min][:num_steps]

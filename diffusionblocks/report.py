@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import yaml
 
 from diffusionblocks import figures
 from diffusionblocks.files import read_json, write_text
+
+WIDE = ("Generated images", "One image on its way from noise")  # figures that take the page's whole width
 
 
 def report(table_paths, metric_paths, template_path, claims_path, path):
@@ -37,7 +40,9 @@ def report(table_paths, metric_paths, template_path, claims_path, path):
         scale=everything[0]["run"]["scale"],
         sections=sections,
         claims=[claim for part in sections for claim in part["claims"]],
-        stand_ins=sorted({name for frame in frames for name in frame["stand_in"].dropna()}),
+        stand_ins=sorted(
+            {name for frame in frames for cell in frame["stand_in"].dropna() for name in cell.split("; ")}
+        ),
         commits=sorted({commit for frame in frames for cell in frame["commit"].dropna() for commit in cell.split()}),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
         environments=_environments(everything),
@@ -54,23 +59,34 @@ def section(frame, runs, claims):
         "name": name,
         "title": table_title(name),
         "subject": frame["title"].iloc[0],
-        "rows": rows,
+        "rows": {row: [line for line in lines if isinstance(line["better"], str)] for row, lines in rows.items()},
+        "more": _more(frame),
         "claims": [verdict(claim, frame) for claim in claims.get(name, [])],
-        "figures": _figures(trained, _baselines(frame)),
+        "figures": _figures(trained, frame),
         "jobs": [
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}
             for row, seeds in trained.items()
             for run in seeds
-            for part, values in [*run["parts"].items(), ("evaluation", _evaluation(run))]
+            for part, values in _jobs(run)
         ],
         "parameters": {row: seeds[0]["parameters"] for row, seeds in trained.items()},
         "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in trained.items()},
     }
 
 
-def _evaluation(run):
-    """An evaluation in the form of a training job."""
-    return {"seconds": run["evaluation"]["seconds"], "attempts": [run["evaluation"]]}
+def _more(frame):
+    """What was measured and the paper does not print: (metrics, {row: {metric: its line}})."""
+    lines = frame[frame["better"].isna() & frame["ours"].notna()]
+    rows = {row: found.set_index("metric").to_dict("index") for row, found in lines.groupby("row", sort=False)}
+    return list(lines["metric"].unique()), rows
+
+
+def _jobs(run):
+    """(part, values) of all jobs of a run but the first steps: each block's training, sampling, evaluation."""
+    yield from run["parts"].items()
+    for number, shard in enumerate(run["sampling"]):
+        yield f"sampling {number}", {"seconds": shard["seconds"], "attempts": [shard]}
+    yield "evaluation", {"seconds": run["evaluation"]["seconds"], "attempts": [run["evaluation"]]}
 
 
 def table_title(name):
@@ -101,8 +117,13 @@ def verdict(claim, frame):
     }
 
 
-def _figures(trained, baselines):
+def _figures(trained, frame):
     """[(heading, explanation, [(alternative text, image)])] of the figures that the rows' measurements allow."""
+    baselines, limits = _baselines(frame), figures.loss_limits(trained.values())
+    pictured = {}  # rows on other data have pictures of their own
+    for row, seeds in trained.items():
+        if seeds[0]["samples"]:
+            pictured.setdefault(seeds[0]["data"]["title"], {})[row] = seeds[0]
     chains = {
         row: seeds for row, seeds in trained.items() if any(name in seeds[0]["curves"] for name in figures.CHAINS)
     }
@@ -114,10 +135,26 @@ def _figures(trained, baselines):
             parts[name] = parts.pop(same[0]) if same else seeds[0]["partition"]
     groups = [
         (
+            "Generated images",
+            "The same noise and the same ten classes for every row, seed 0; not selected.",
+            [(f"Images generated from {title}", figures.samples(rows)) for title, rows in pictured.items()],
+        ),
+        (
+            "One image on its way from noise",
+            "What the acting block takes the clean image to be, at some of the steps; above the noise level, below and "
+            "in the frame's colour the block.",
+            [(f"An image's way, {title}", figures.trajectory(rows)) for title, rows in pictured.items()],
+        ),
+        (
+            "Quality against the number of blocks",
+            "Test FID relative to that of one block, mean and range over seeds; lower is better.",
+            _block_counts(trained, frame),
+        ),
+        (
             "Training loss per block",
             "Unweighted loss of each block on its own noise levels, mean and range over seeds. A block at low noise "
             "sees a target that is nearly clean, so its loss is low from the start.",
-            [(f"Training loss of {row}", figures.losses(row, seeds)) for row, seeds in trained.items()],
+            [(f"Training loss of {row}", figures.losses(row, seeds, limits)) for row, seeds in trained.items()],
         ),
         (
             "Accuracy along the chain of blocks",
@@ -139,10 +176,27 @@ def _figures(trained, baselines):
         ),
     ]
     return [
-        {"heading": heading, "text": text, "images": [(alt, _embed(svg)) for alt, svg in images]}
+        {
+            "heading": heading,
+            "text": text,
+            "wide": heading in WIDE,
+            "images": [(alt, _embed(svg)) for alt, svg in images],
+        }
         for heading, text, images in groups
         if images
     ]
+
+
+def _block_counts(trained, frame):
+    """The figure of a table whose rows differ in the number of blocks (b1, b2, ...), if this is one."""
+    rows = {row: int(row[1:]) for row in trained if re.fullmatch(r"b\d+", row)}
+    if 1 not in rows.values() or len(rows) < 2:
+        return []
+    ours = {count: [run["metrics"]["fid_test"]["value"] for run in trained[row]] for row, count in rows.items()}
+    printed = frame[frame["metric"] == "fid_test"].set_index("row")["paper"].dropna()
+    paper = {count: printed[row] for row, count in rows.items() if row in printed}
+    name = table_title(frame["table"].iloc[0])
+    return [(f"FID against the number of blocks, {name}", figures.block_count(name, ours, paper))]
 
 
 def _baselines(frame):

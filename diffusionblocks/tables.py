@@ -12,7 +12,7 @@ from diffusionblocks.files import UserError, atomic, read_json
 
 COLUMNS = [
     *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
-    *("against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
+    *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
 ]
 MISSING = "not part of this workflow yet"
 
@@ -49,7 +49,11 @@ def table(name, rows, paper_path, path):
                     "against": rows.get(row, {}).get("against") or printed.get("against"),
                     "run": rows[row]["run"] if row in rows else None,
                     "note": None if row in rows else MISSING,
-                    **(_measured(seeds, metric, printed.get("data") or paper["data"]) if metric in measured else {}),
+                    **(
+                        _measured(seeds, metric, printed.get("data") or paper["data"], about)
+                        if metric in measured
+                        else {}
+                    ),
                 }
             )
     frame = _with_gaps(pd.DataFrame(lines).reindex(columns=COLUMNS))
@@ -63,9 +67,20 @@ def _like(metric, known):
     return next((about for name, about in known.items() if metric.startswith(name)), {})
 
 
-def _measured(seeds, metric, data):
+def show(paths):
+    """The tables as text for a terminal: what the paper prints, and what was measured in its place."""
+    for path in paths:
+        frame = pd.read_csv(path)
+        frame = frame[frame["better"].notna()].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
+        print(f"\n{Path(path).stem}\n{frame.to_string(float_format='{:.2f}'.format, na_rep='-')}")
+
+
+def _measured(seeds, metric, data, about):
     values = pd.Series([seed["metrics"][metric]["value"] for seed in seeds])
-    titles = {seed["data"]["title"] for seed in seeds} - {data}
+    extractor, expected = seeds[0]["metrics"][metric].get("extractor"), about.get("extractor")
+    stand_ins = [f"{title} for {data}" for title in sorted({seed["data"]["title"] for seed in seeds} - {data})]
+    if extractor and expected and extractor != expected:
+        stand_ins.append(f"{extractor} for {expected}")
     commits = {seed["evaluation"]["commit"] for seed in seeds}
     for seed in seeds:
         commits |= {attempt["commit"] for part in seed["parts"].values() for attempt in part["attempts"]}
@@ -74,7 +89,8 @@ def _measured(seeds, metric, data):
         "std": values.std(),
         "seeds": len(values),
         "samples": seeds[0]["metrics"][metric]["samples"],
-        "stand_in": ", ".join(f"{title} for {data}" for title in sorted(titles)),
+        "extractor": extractor,
+        "stand_in": "; ".join(stand_ins),
         "commit": " ".join(sorted(commits)),
         "scale": seeds[0]["run"]["scale"],
         "note": _note(seeds[0]["metrics"][metric].get("idle_blocks")),

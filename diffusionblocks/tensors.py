@@ -1,5 +1,6 @@
 """Tensor files (safetensors, never a pickle) with a header that says what they are."""
 
+import contextlib
 import json
 
 from safetensors import SafetensorError, safe_open
@@ -9,10 +10,22 @@ from diffusionblocks.files import UserError, atomic
 
 def read(path, cure, device="cpu", framework="pt"):
     """(tensors, about) of a file that `write` made. Raises UserError, ending with `cure`, for any other file."""
+    with _opened(path, cure, framework, str(device)) as file:
+        about = json.loads(file.metadata()["about"])
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
+
+
+def about(path, cure):
+    """What a file says of itself, without reading its tensors. Raises UserError as `read` does."""
+    with _opened(path, cure, "np", "cpu") as file:
+        return json.loads(file.metadata()["about"])
+
+
+@contextlib.contextmanager
+def _opened(path, cure, framework, device):
     try:
-        with safe_open(path, framework, device=str(device)) as file:
-            about = json.loads(file.metadata()["about"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
+        with safe_open(path, framework, device=device) as file:
+            yield file
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path}: absent, damaged or not a file of this workflow ({error}). {cure}") from None
 

@@ -9,10 +9,11 @@ import torch
 
 from diffusionblocks import tensors
 from diffusionblocks.data.images import Images
+from diffusionblocks.device import pick_device
 from diffusionblocks.files import Interrupted, UserError, read_json, write_text
 from diffusionblocks.provenance import record
 from diffusionblocks.state import State
-from diffusionblocks.trainer import Trainer, pick_device
+from diffusionblocks.trainer import Trainer
 
 PROGRESS_SECONDS = 10
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -4,9 +4,7 @@ All randomness of an update comes from the seed, the part and the update's numbe
 again ends as one that was not: with the same bits on a CPU, and on a GPU where its kernels are deterministic.
 """
 
-import hashlib
 import math
-import os
 import random
 import resource
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from diffusionblocks.data.augment import AUGMENTATIONS
+from diffusionblocks.device import seed_of
 from diffusionblocks.files import UserError
 from diffusionblocks.methods import build
 
@@ -33,7 +32,7 @@ class Settings:
     betas: list = field(default_factory=lambda: [0.9, 0.999])
     clip: float = 1.0
     accumulate: int = 1  # micro-batches per update; `decoupled` weights are averaged within each
-    ema: float = None  # decay of the averaged weights that are saved in place of the last ones
+    ema: float = None  # decay, per update, of the averaged weights that are saved in place of the last ones
     precision: str = "fp32"
     compile: bool = False
     augment: list = field(default_factory=list)
@@ -61,11 +60,6 @@ class Settings:
             return self.lr * (step + 1) / warmup
         progress = (step - warmup) / max(total - warmup, 1)
         return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def seed_of(*names):
-    """A seed for torch and random out of numbers and words; different words give unrelated seeds."""
-    return int.from_bytes(hashlib.blake2b(repr(names).encode(), digest_size=8).digest()) >> 1
 
 
 class Batches:
@@ -143,11 +137,18 @@ class Trainer:
             # Only what this update moved: a block that waits for its turn must not have its horizon stretched.
             moved = [name for name, value in self.parameters.items() if value.grad is not None]
             averages, values = [self.ema[name] for name in moved], [self.parameters[name].detach() for name in moved]
-            torch._foreach_lerp_(averages, values, 1 - self.settings.ema)
+            torch._foreach_lerp_(averages, values, 1 - self.decay(step // len(self.blocks)))
         gathered = torch.stack(gathered)
         loss, objective, _ = gathered.mean(0).unbind()
         level = at_worst(gathered[:, 2], gathered[:, 0])
         return block, torch.stack([loss, objective, norm.to(loss.dtype), level])
+
+    def decay(self, updates):
+        """Decay of the averages after so many updates of a block. As in EDM, their half-life is at most 5% of these:
+
+        a short run would else average the weights it started from.
+        """
+        return min(self.settings.ema, 0.5 ** (1 / max(0.05 * updates, 1e-3)))
 
     def tensors(self):
         """All that a checkpoint needs, by name."""
@@ -198,13 +199,3 @@ def at_worst(values, losses):
 
 def _bytes(tensors):
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def pick_device():
-    """The GPU if there is one, and settings that make runs repeat bit by bit where the kernels allow it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_deterministic_debug_mode("warn")  # sets the same flags as use_deterministic_algorithms in half the time
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.set_float32_matmul_precision("high")  # TF32, as the official code
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # more threads on busy cores are far slower
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,6 +7,7 @@ from pathlib import Path
 from diffusionblocks import cluster
 from diffusionblocks import config as planning
 from diffusionblocks.check import check, check_frame
+from diffusionblocks.codebase import PACKAGE, function_keywords
 from diffusionblocks.files import UserError
 
 
@@ -41,20 +42,32 @@ def run_json(wildcards):
 
 
 def data_of(wildcards):
-    name = planning.data_name(run_of(wildcards)["data"])
+    name = planning.section_name(run_of(wildcards)["data"])
     return f"{RESULTS}/data/{name}.safetensors"
+
+
+def trained_rows():
+    """(table, row) of every row of the scale that is trained and not borrowed from another table."""
+    rows = [(table, row) for table in TABLES for row in config["tables"][table]["rows"]]
+    return [row for row in rows if planning.trained(config, *row) == row]
 
 
 def section_of(wildcards):
     """The data section that a prepared file was made from, as JSON."""
-    sections = [
-        planning.run(config, table, row, 0)["data"]
-        for table in TABLES
-        for row in config["tables"][table]["rows"]
-        if planning.trained(config, table, row) == (table, row)
-    ]
-    found = {planning.data_name(section): section for section in sections}
+    sections = [planning.run(config, *row, 0)["data"] for row in trained_rows()]
+    found = {planning.section_name(section): section for section in sections}
     return json.dumps(found[wildcards.data], sort_keys=True)
+
+
+def shards_of(wildcards):
+    """The encoded shards that a prepared file joins; a source without the keyword `shards` has none."""
+    section = json.loads(section_of(wildcards))
+    keywords = function_keywords(PACKAGE / "data" / "sources.py")[section["name"]]
+    count = section.get("shards", keywords.get("shards", 0))
+    return [
+        f"{RESULTS}/data/{wildcards.data}/shard{shard}.safetensors"
+        for shard in range(count)
+    ]
 
 
 def parts_of(suffix):
@@ -69,8 +82,40 @@ def parts_of(suffix):
 
 
 def metrics_section(wildcards):
-    resolved = planning.resolve(config, wildcards.table, wildcards.row)
-    return json.dumps(resolved.get("metrics", {}))
+    return json.dumps(planning.metrics(config, wildcards.table, wildcards.row))
+
+
+def samples_of(wildcards):
+    """All shards of all images that a run's metrics need to have generated."""
+    sets = planning.sample_sets(config, wildcards.table, wildcards.row)
+    folder = f"{RESULTS}/{RUN}".format(**wildcards)
+    return [
+        f"{folder}/samples/{name}/{shard}.safetensors"
+        for name, sampling in sets.items()
+        for shard in range(sampling["shards"])
+    ]
+
+
+def sampling_of(wildcards):
+    sets = planning.sample_sets(config, wildcards.table, wildcards.row)
+    return json.dumps(sets[wildcards.sampling], sort_keys=True)
+
+
+def references_of(wildcards):
+    """An extractor's weights and the real images' features, if a run's metrics need them."""
+    section = planning.extractor(config, wildcards.table, wildcards.row)
+    if section is None:
+        return []
+    data = planning.section_name(run_of(wildcards)["data"])
+    folder = f"{RESULTS}/features/{data}/{planning.section_name(section)}"
+    return [f"{folder}/weights.safetensors", f"{folder}/reference.safetensors"]
+
+
+def extractor_of(wildcards):
+    """The extractor section behind its file name, as JSON."""
+    sections = [planning.extractor(config, *row) for row in trained_rows()]
+    found = {planning.section_name(section): section for section in sections if section}
+    return json.dumps(found[wildcards.extractor], sort_keys=True)
 
 
 def metrics_of(tables):
@@ -88,7 +133,8 @@ def rows_of(wildcards):
     rows = {}
     for row, settings in config["tables"][wildcards.table]["rows"].items():
         table, trained = planning.trained(config, wildcards.table, row)
-        folders = [f"{table}/{trained}/seed{seed}" for seed in config["seeds"]]
+        seeds = planning.seeds(config, table, trained)
+        folders = [f"{table}/{trained}/seed{seed}" for seed in seeds]
         paper_row = row if isinstance(settings, str) else settings.get("paper_row", row)
         rows[row] = {
             "run": f"{table}/{trained}",
@@ -116,6 +162,10 @@ wildcard_constraints:
     row=r"\w+",
     seed=r"\d+",
     part=r"all|block\d+",
+    data=r"[\w-]+",
+    sampling=r"[0-9a-f]{8}",
+    shard=r"\d+",
+    extractor=r"[\w-]+",
 
 
 # Jobs of an earlier, lost Snakemake go on under SLURM; a second trainer beside one would write the same files.

@@ -2,8 +2,33 @@ localrules:
     prepare,
 
 
+wildcard_constraints:
+    data=r"\w+(-[0-9a-f]{8})?",
+    shard=r"\d+",
+
+
+# ImageNet's images become latents once, for all rows; only a data set with the keyword `shards` asks for this rule.
+rule encode:
+    input:
+        code=code("data.encode"),
+    output:
+        f"{RESULTS}/data/{{data}}/shard{{shard}}.safetensors",
+    log:
+        f"{RESULTS}/logs/encode/{{data}}/shard{{shard}}.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    resources:
+        data_dir=os.path.expanduser(config["data_dir"]),
+    params:
+        section=section_of,
+    shell:
+        "python -m diffusionblocks encode {params.section:q} {wildcards.shard} --data-dir {resources.data_dir:q}"
+        " -o {output} > {log} 2>&1"
+
+
 rule prepare:
     input:
+        shards=shards_of,
         code=code("data.prepare"),
     output:
         f"{RESULTS}/data/{{data}}.safetensors",
@@ -17,4 +42,5 @@ rule prepare:
     params:
         section=section_of,
     shell:
-        "python -m diffusionblocks prepare {params.section:q} --data-dir {resources.data_dir:q} -o {output} > {log} 2>&1"
+        "python -m diffusionblocks prepare {params.section:q} --data-dir {resources.data_dir:q}"
+        " --shards {input.shards} -o {output} > {log} 2>&1"

@@ -71,3 +71,18 @@ for name in TABLES:
             f"{RESULTS}/tables/{name}.html",
 
     workflow.get_rule(name).docstring = f"{config['tables'][name]['title']}."
+
+
+for name, members in planning.aliases(config).items():
+
+    rule:
+        name:
+            name
+        input:
+            expand(
+                f"{RESULTS}/tables/{{table}}.{{kind}}",
+                table=members,
+                kind=("csv", "html"),
+            ),
+
+    workflow.get_rule(name).docstring = f"Another name for {' and '.join(members)}."

@@ -6,18 +6,27 @@ import http.server
 import io
 import json
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Checkout
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from diffusionblocks.__main__ import main
+from diffusionblocks.config import section_name
 from diffusionblocks.data import download, sources
 from diffusionblocks.data.download import Archive, fetch
+from diffusionblocks.data.encode import encode
+from diffusionblocks.data.folder import crop, listing
 from diffusionblocks.data.images import Images
+from diffusionblocks.data.latents import VAE, folder_images
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.files import UserError
 
@@ -162,46 +171,91 @@ def test_absent_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
     assert str(tmp_path) in str(refusal.value)
 
 
-# CIFAR-100
+# Fashion-MNIST at 16 x 16
 
 
-def cifar_records(count):
-    """Images whose planes are 10, 20 and 30 plus the image's number, row by row darker; fine labels 0, 1, 2, ..."""
-    records = np.zeros((count, 3074), np.uint8)
-    records[:, 0] = 77  # the coarse label, which nobody wants
-    records[:, 1] = np.arange(count)
-    planes = records[:, 2:].reshape(count, 3, 32, 32)
-    planes += np.array([10, 20, 30], np.uint8)[:, None, None] + np.arange(count, dtype=np.uint8)[:, None, None, None]
+def test_fashion_mnist_16_comes_with_the_package(tmp_path):
+    found = sources.fashion_mnist_16("nowhere")
+    for name, count in (("train", 500), ("test", 100)):
+        assert found[f"{name}_images"].shape == (10 * count, 1, 16, 16)
+        assert np.bincount(found[f"{name}_labels"]).tolist() == [count] * 10
+        assert found[f"{name}_images"].max() == 255 and len(as_set(found[f"{name}_images"])) > 9.9 * count
+    prepare({"name": "fashion_mnist_16"}, "nowhere", tmp_path / "prepared.safetensors")
+    about = header(tmp_path / "prepared.safetensors")
+    assert about["title"] == "Fashion-MNIST 16x16 (6,000 images)"
+    assert about["shape"] == {"image_size": 16, "channels": 1, "num_classes": 10}
+
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_16_is_made_of_the_first_images_of_each_class():
+    whole, found = sources.fashion_mnist(DEBIAN), sources.fashion_mnist_16("nowhere")
+    for name, count in (("train", 500), ("test", 100)):
+        images, labels = whole[f"{name}_images"], whole[f"{name}_labels"]
+        chosen = np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in range(10)]))
+        squares = images[chosen].reshape(-1, 1, 16, 2, 16, 2).astype(int)
+        np.testing.assert_array_equal(found[f"{name}_images"], (squares.sum((3, 5)) + 2) // 4)
+        np.testing.assert_array_equal(found[f"{name}_labels"], labels[chosen])
+
+
+# CIFAR
+
+CIFAR = {  # folder in the archive, labels of a record, images by member
+    "cifar10": ("cifar-10-batches-bin", 1, {"data_batch_1.bin": 4, "data_batch_2.bin": 2, "test_batch.bin": 4}),
+    "cifar100": ("cifar-100-binary", 2, {"train.bin": 6, "test.bin": 4}),
+}
+
+
+def cifar_records(numbers, num_labels):
+    """Images whose planes are 10, 20 and 30 plus the image's number, row by row darker; the number is the label."""
+    numbers = np.array(numbers, np.uint8)
+    records = np.full((len(numbers), num_labels + 3072), 77, np.uint8)  # 77: the coarse label, which nobody wants
+    records[:, num_labels - 1] = numbers
+    planes = np.zeros((len(numbers), 3, 32, 32), np.uint8)
+    planes += np.array([10, 20, 30], np.uint8)[:, None, None] + numbers[:, None, None, None]
     planes += 3 * np.arange(32, dtype=np.uint8)[:, None]
+    records[:, num_labels:] = planes.reshape(-1, 3072)
     return records
 
 
-def cifar_archive(folder, monkeypatch, change=lambda member, content: (member, content)):
-    """CIFAR-100's archive with 6 and 4 images, known to the workflow by its size and hash."""
-    path = folder / "cifar-100-binary.tar.gz"
+def know(monkeypatch, name, path):
+    """Make a file the one that the workflow knows under this name, by its size and hash."""
+    content = path.read_bytes()
+    known = Archive(f"http://127.0.0.1:9/{path.name}", len(content), hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(download.ARCHIVES, name, known)
+
+
+def cifar_archive(name, folder, monkeypatch, change=lambda member, content: (member, content)):
+    """CIFAR's archive with 6 and 4 images, known to the workflow."""
+    inside, num_labels, counts = CIFAR[name]
+    path, number = folder / Path(download.ARCHIVES[name].url).name, 0
     with tarfile.open(path, "w:gz") as archive:
-        for name, count in (("train.bin", 6), ("test.bin", 4)):
-            content = cifar_records(count).tobytes()
-            member = tarfile.TarInfo(f"cifar-100-binary/{name}")
+        for file, count in counts.items():
+            number = 0 if "test" in file else number
+            content = cifar_records(range(number, number + count), num_labels).tobytes()
+            number += count
+            member = tarfile.TarInfo(f"{inside}/{file}")
             member.size = len(content)
             member, content = change(member, content)
             archive.addfile(member, io.BytesIO(content) if content else None)
-    content = path.read_bytes()
-    known = Archive("http://127.0.0.1:9/cifar-100-binary.tar.gz", len(content), hashlib.sha256(content).hexdigest())
-    monkeypatch.setitem(download.ARCHIVES, "cifar100", known)
-    monkeypatch.setattr(sources, "CIFAR100", {"train.bin": 6, "test.bin": 4})
+    know(monkeypatch, name, path)
+    monkeypatch.setattr(sources, name.upper(), counts)
     return path
 
 
-def test_cifar100_has_fine_labels_and_colour_planes_in_order(tmp_path, monkeypatch):
-    cifar_archive(tmp_path, monkeypatch)
-    found = sources.cifar100(tmp_path)
-    assert found["title"] == "CIFAR-100"
+@pytest.mark.parametrize(("name", "title"), [("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100")])
+def test_cifar_has_fine_labels_and_colour_planes_in_order(tmp_path, monkeypatch, name, title):
+    assert sum(getattr(sources, name.upper()).values()) == 60_000
+    cifar_archive(name, tmp_path, monkeypatch)
+    found = getattr(sources, name)(tmp_path)
+    assert found["title"] == title
     assert found["train_images"].shape == (6, 3, 32, 32) and found["test_images"].shape == (4, 3, 32, 32)
     assert found["train_labels"].tolist() == [0, 1, 2, 3, 4, 5] and found["test_labels"].tolist() == [0, 1, 2, 3]
     assert found["train_images"][4, :, 0, 7].tolist() == [14, 24, 34]
     assert found["train_images"][4, 1, :3, 0].tolist() == [24, 27, 30], "rows are rows"
-    prepare({"name": "cifar100"}, tmp_path, tmp_path / "prepared.safetensors")
+    prepare({"name": name}, tmp_path, tmp_path / "prepared.safetensors")
     about = header(tmp_path / "prepared.safetensors")
     assert about["mean"] == pytest.approx([(10 * c + 2.5 + 46.5) / 255 for c in (1, 2, 3)], abs=1e-4)
     assert len(about["std"]) == 3
@@ -229,7 +283,7 @@ def renamed(member, content):
 
 @pytest.mark.parametrize("change", [link, hard_link, cut, renamed])
 def test_cifar100_takes_only_regular_files_of_the_right_size(tmp_path, monkeypatch, change):
-    path = cifar_archive(tmp_path, monkeypatch, change)
+    path = cifar_archive("cifar100", tmp_path, monkeypatch, change)
     with pytest.raises(UserError, match=r"no regular file cifar-100-binary/train\.bin of 18,444 bytes") as refusal:
         sources.cifar100(tmp_path)
     assert str(path) in str(refusal.value)
@@ -268,6 +322,32 @@ def test_training_batches_are_the_chosen_images_normalised_by_channel(colours):
     expected = arrays["train_images"][[3, 0]] / 255 - np.array([0.5, 0.1, 0.4])[:, None, None]
     expected /= np.array([0.3, 0.1, 0.2])[:, None, None]
     np.testing.assert_allclose(batch["image"].numpy(), expected, atol=1e-5)
+    assert batch["signed"].dtype == torch.float32
+    np.testing.assert_allclose(batch["signed"].numpy(), arrays["train_images"][[3, 0]] / 127.5 - 1, atol=1e-6)
+
+
+def test_images_come_back_from_their_signed_form_bit_by_bit(colours):
+    images, arrays = colours
+    signed = torch.cat([batch["signed"] for batch in images.test_batches(3)])
+    assert torch.equal(images.decode(signed.double()), torch.from_numpy(arrays["test_images"]))
+    assert images.decode(torch.tensor([[[[-1.5, 1.01]]]])).flatten().tolist() == [0, 255]
+
+
+def test_pixels_are_all_images_in_order(colours):
+    images, arrays = colours
+    for split, sizes in (("train", [3, 2]), ("test", [3, 3, 1])):
+        batches = list(images.pixels(split, 3))
+        assert [len(batch) for batch in batches] == sizes
+        assert torch.equal(torch.cat(batches), torch.from_numpy(arrays[f"{split}_images"]))
+
+
+def test_pixel_sets_load_nothing_that_only_latents_need(digits):
+    program = (
+        "import sys, torch; from diffusionblocks.data.images import Images; images = Images(sys.argv[1], 'cpu');"
+        "images.train_batch(torch.arange(2)); print({'PIL', 'diffusers', 'torchvision'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, digits], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_training_batches_are_augmented_and_test_batches_are_not(colours):
@@ -297,6 +377,254 @@ def test_normalised_training_images_have_mean_0_and_deviation_1(digits):
     assert abs(batch.mean().item()) < 1e-3 and abs(batch.std().item() - 1) < 1e-3
 
 
+# ImageNet as latents
+
+SIZES = {  # width, height and mode of the JPEGs, by class folder; small ones are enlarged
+    "train/n01": [(45, 33, "RGB"), (20, 64, "L"), (33, 32, "CMYK")],
+    "train/n02": [(70, 90, "RGB"), (11, 9, "RGB")],
+    "val/n01": [(40, 20, "RGB")],
+    "val/n02": [(16, 16, "RGB"), (17, 31, "L")],
+}
+
+
+@pytest.fixture(scope="module")
+def vae_folder(tmp_path_factory):
+    """A tiny autoencoder with random weights, as sd-vae-ft-ema lies there: 4 channels, one latent for 2 x 2 pixels."""
+    from diffusionblocks.data.latents import _autoencoder
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    network = _autoencoder()(
+        latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4, scaling_factor=0.5, **blocks
+    )
+    path = tmp_path_factory.mktemp("vae") / "sd-vae-ft-ema"
+    network.save_pretrained(path, safe_serialization=True)
+    return path
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch, vae_folder):
+    """A data_dir with a tiny ImageNet of real JPEGs and the tiny autoencoder."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for folder, images in SIZES.items():
+        (tmp_path / "imagenet" / folder).mkdir(parents=True)
+        for number, (width, height, mode) in enumerate(images):
+            pixels = random.integers(0, 256, (height, width, len(mode)), dtype=np.uint8).squeeze()
+            path = tmp_path / "imagenet" / folder / f"{folder[-3:]}_{number}.JPEG"
+            Image.fromarray(pixels, mode).save(path, "JPEG", quality=95)
+    (tmp_path / "imagenet/train/n01/notes.txt").write_text("no image")
+    (tmp_path / "sd-vae-ft-ema").symlink_to(vae_folder)
+    for name, file in (("vae_config", "config.json"), ("vae_weights", "diffusion_pytorch_model.safetensors")):
+        know(monkeypatch, name, vae_folder / file)
+    return tmp_path
+
+
+def section(shards=2, image_size=16):
+    return {"name": "imagenet", "shards": shards, "image_size": image_size}
+
+
+def prepared(data_dir, shards=2):
+    """The prepared file of the tiny ImageNet, by way of so many shards."""
+    files = [data_dir / f"shards{shards}" / f"shard{shard}.safetensors" for shard in range(shards)]
+    for shard, file in enumerate(files):
+        encode(section(shards), shard, data_dir, file)
+    prepare(section(shards), data_dir, data_dir / f"imagenet{shards}.safetensors", files)
+    return data_dir / f"imagenet{shards}.safetensors"
+
+
+def test_folder_is_listed_by_class_and_name(imagenet):
+    found = listing(imagenet / "imagenet/train")
+    assert found.files == ["n01/n01_0.JPEG", "n01/n01_1.JPEG", "n01/n01_2.JPEG", "n02/n02_0.JPEG", "n02/n02_1.JPEG"]
+    assert found.labels.tolist() == [0, 0, 0, 1, 1] and found.classes == ["n01", "n02"]
+
+
+def test_centre_crop_halves_by_boxes_first(tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 64, (64, 100, 3), dtype=np.uint8) * 4
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    halved = pixels.reshape(32, 2, 50, 2, 3).astype(int).sum((1, 3)) / 4  # whole numbers
+    expected = halved[:, 9:41].transpose(2, 0, 1)
+    np.testing.assert_array_equal(crop(tmp_path / "image.png", 32), expected)
+    np.testing.assert_array_equal(crop(tmp_path / "image.png", 64), pixels[:, 18:82].transpose(2, 0, 1))
+
+
+def test_images_of_any_mode_and_size_become_colour_squares(imagenet):
+    batches = list(folder_images(imagenet / "imagenet/train", 16, batch_size=2))
+    assert [tuple(batch.shape) for batch in batches] == [(2, 3, 16, 16), (2, 3, 16, 16), (1, 3, 16, 16)]
+    images = torch.cat(batches)
+    assert images.dtype == torch.uint8 and len(as_set(images.numpy())) == 5
+    assert torch.equal(images[1, 0], images[1, 1]), "grey stays grey"
+    assert images[0].float().std() > 20
+
+
+def test_latents_are_scaled_posterior_samples_whatever_the_shards(imagenet):
+    whole, split = load_file(prepared(imagenet, 1)), load_file(prepared(imagenet, 3))
+    assert whole["train_images"].dtype == np.float16 and whole["train_images"].shape == (5, 4, 8, 8)
+    assert whole["train_labels"].tolist() == [0, 0, 0, 1, 1] and whole["test_labels"].tolist() == [0, 1, 1]
+    assert sorted(whole) == ["test_labels", "train_images", "train_labels"]
+    np.testing.assert_allclose(whole["train_images"], split["train_images"], atol=2e-3)
+    assert header(imagenet / "imagenet1.safetensors") == header(imagenet / "imagenet3.safetensors")
+
+    vae = VAE(imagenet, torch.device("cpu"))
+    image = torch.from_numpy(crop(imagenet / "imagenet/train/n02/n02_0.JPEG", 16).copy())[None]
+    posterior = vae._network.encode(image / 127.5 - 1).latent_dist
+    noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3))  # it is number 3 of the list
+    expected = 0.5 * (posterior.mean + posterior.std * noise)
+    np.testing.assert_allclose(whole["train_images"][3], expected[0].numpy(), atol=2e-3)
+    one, other = vae.encode(torch.cat([image, image]), [3, 4])
+    torch.testing.assert_close(one, expected[0])
+    assert (one - other).abs().mean() > 0.01, "noise of its own for each image"
+
+
+def test_latents_say_what_they_are(imagenet):
+    about = header(prepared(imagenet))
+    weights = hashlib.sha256((imagenet / "sd-vae-ft-ema/diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+    assert about == {
+        "title": "ImageNet 16x16",
+        "shape": {"image_size": 8, "channels": 4, "num_classes": 2},
+        "mean": [0] * 4,
+        "std": [1] * 4,
+        "train_size": 5,
+        "test_size": 3,
+        "latents": {
+            "vae": {"name": "stabilityai/sd-vae-ft-ema", "sha256": weights},
+            "scale": 0.5,
+            "image_size": 16,
+            "folder": "imagenet",
+        },
+    }
+
+
+def test_batches_of_latents(imagenet):
+    path = prepared(imagenet)
+    images = Images(path, torch.device("cpu"))
+    batch = images.train_batch(torch.tensor([4, 1]))
+    assert batch["image"] is batch["signed"] and batch["image"].dtype == torch.float32
+    np.testing.assert_array_equal(batch["image"].numpy(), load_file(path)["train_images"][[4, 1]].astype(np.float32))
+    assert batch["label"].tolist() == [1, 0]
+    with pytest.raises(UserError, match=r"train\.augment.*flip"):
+        images.train_batch(torch.tensor([0]), ["flip"])
+    with pytest.raises(UserError, match="no latents of its test images"):
+        next(images.test_batches(2))
+    for wanted in (lambda: images.pixels("train"), lambda: images.decode(batch["signed"])):
+        with pytest.raises(UserError, match="--data-dir"):
+            wanted()
+
+
+def test_latents_are_decoded_and_their_pixels_come_from_the_folder(imagenet):
+    images = Images(prepared(imagenet), torch.device("cpu"), imagenet)
+    z = images.train_batch(torch.arange(5))["signed"]
+    decoded = images.decode(z.double())
+    assert decoded.shape == (5, 3, 16, 16) and decoded.dtype == torch.uint8 and decoded.device.type == "cpu"
+    expected = (images._vae._network.decode(z / 0.5).sample + 1) * 127.5
+    assert (decoded - expected.clamp(0, 255)).abs().max() < 0.51
+    for split, name, sizes in (("train", "train", [2, 2, 1]), ("test", "val", [2, 1])):
+        batches = list(images.pixels(split, 2))
+        assert [len(batch) for batch in batches] == sizes
+        files = listing(imagenet / "imagenet" / name).files
+        expected = np.stack([crop(imagenet / "imagenet" / name / file, 16) for file in files])
+        np.testing.assert_array_equal(torch.cat(batches).numpy(), expected)
+
+
+def test_encode_and_prepare_by_hand(imagenet, monkeypatch):
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["diffusionblocks", *map(str, words), "--data-dir", str(imagenet)])
+        main()
+
+    text = json.dumps(section())
+    files = [imagenet / f"{shard}.safetensors" for shard in range(2)]
+    for shard, file in enumerate(files):
+        command("encode", text, shard, "-o", file)
+    command("prepare", text, "-o", imagenet / "by_hand.safetensors", "--shards", *files)
+    assert (imagenet / "by_hand.safetensors").read_bytes() == prepared(imagenet).read_bytes()
+    command("prepare", '{"name": "digits"}', "-o", imagenet / "digits.safetensors", "--shards")  # as the rule does
+    assert header(imagenet / "digits.safetensors")["title"] == "scikit-learn digits"
+
+
+def test_the_workflow_encodes_in_as_many_jobs_as_shards(tmp_path):
+    checkout = Checkout(tmp_path / "checkout")
+    data = {"name": "imagenet", "shards": 3}
+    checkout.configure({"tables": {"table1": {"demo": {"data": data, "train": {"augment": []}}}}})
+    path = f"results/demo/data/{section_name(data)}"
+    assert checkout.planned(f"{path}.safetensors") == {"encode": 3, "prepare": 1}
+    assert checkout.planned(f"{path}/shard2.safetensors") == {"encode": 1}
+
+
+def move(old, new):
+    return lambda root: (root / old).rename(root / new)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (move("train", "elsewhere"), ["imagenet/train: no such folder", "data_dir"]),
+        (move("val", "elsewhere"), ["imagenet/val: no such folder", "<class>"]),
+        (move("val/n02", "n02"), ["imagenet/val/n02: no such class folder"]),
+        (move("train/n01", "n01"), ["imagenet/train/n01: no such class folder"]),
+        (lambda root: (root / "val/n03").mkdir(), ["imagenet/val/n03: has no image"]),
+        (lambda root: [move(f"val/n0{n}", f"n0{n}")(root) for n in (1, 2)], ["imagenet/val: has no class folders"]),
+    ],
+    ids=["no train", "no val", "class not in val", "class not in train", "empty class", "no classes"],
+)
+def test_an_incomplete_imagenet_says_what_is_missing(imagenet, damage, words):
+    damage(imagenet / "imagenet")
+    with pytest.raises(UserError) as refusal:
+        sources.imagenet(imagenet)
+    assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", None], ids=["empty", "html", "cut"])
+def test_an_unreadable_image_is_named(imagenet, content):
+    path = imagenet / "imagenet/train/n01/n01_1.JPEG"
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    with pytest.raises(UserError) as refusal:
+        encode(section(), 0, imagenet, imagenet / "shard0.safetensors")
+    assert str(refusal.value).startswith(f"{path}: cannot be read as an image")
+    assert not (imagenet / "shard0.safetensors").exists()
+
+
+def test_another_autoencoder_is_refused(imagenet, monkeypatch):
+    other = download.ARCHIVES["vae_weights"]._replace(sha256="0" * 64)
+    monkeypatch.setitem(download.ARCHIVES, "vae_weights", other)
+    with pytest.raises(UserError, match=r"sd-vae-ft-ema/diffusion_pytorch_model\.safetensors: corrupt"):
+        encode(section(), 0, imagenet, imagenet / "shard0.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shard", "words"),
+    [
+        (section(), 2, "shards 0 to 1"),
+        (section(image_size=17), 0, "image_size 17 is not a multiple of 2"),
+        ({"name": "digits"}, 0, "'digits' is not encoded as latents"),
+    ],
+)
+def test_a_shard_that_cannot_be_is_refused(imagenet, wanted, shard, words):
+    with pytest.raises(UserError, match=words):
+        encode(wanted, shard, imagenet, imagenet / "shard.safetensors")
+
+
+def test_shards_that_do_not_make_the_whole_are_refused(imagenet):
+    prepared(imagenet, 3)
+    first, second, third = (imagenet / f"shards3/shard{shard}.safetensors" for shard in range(3))
+    absent = imagenet / "absent.safetensors"
+    for files, words in [
+        ([first, absent, third], f"{absent}: absent.*Delete it and run encode again"),
+        ([first, second], "3 of 5 images are in the shards given.*shards 0 to 2"),
+        ([], "0 of 5 images are in the shards given"),
+        ([first, third], f"{third}: starts with image 3, and 1 is next"),
+        ([second, first, third], f"{second}: starts with image 1, and 0 is next"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            prepare(section(3), imagenet, imagenet / "prepared.safetensors", files)
+    (imagenet / "imagenet/train/n02/n02_0.JPEG").unlink()
+    with pytest.raises(UserError, match=r"another state of .*imagenet/train"):
+        prepare(section(3), imagenet, imagenet / "prepared.safetensors", [first, second, third])
+    assert not (imagenet / "prepared.safetensors").exists()
+
+
 # Downloads
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -315,6 +643,8 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.ranges, self.cut, self.chunked, self.status = content, ranges, cut, chunked, status
         self.served, self.asked = [], []
+        self.gate = threading.Event()  # answers wait until it is set
+        self.gate.set()
 
     def archive(self, content=CONTENT):
         return Archive(
@@ -336,6 +666,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):  # the library's name
         server, asked = self.server, self.headers["Range"]
         server.asked.append(asked)
+        server.gate.wait(30)
         if server.status:
             return self.send_error(server.status)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
@@ -378,6 +709,42 @@ def test_download_once_and_never_again(tmp_path):
         assert fetch(server.archive(), tmp_path / "new") == path
         assert server.served == [300_000] and server.asked == [None]
     assert [file.name for file in path.parent.iterdir()] == ["set.tar.gz"]
+
+
+def two_downloads(server, archive, folder):
+    """(exit code, output, errors) of two processes that want the same file, the second while the first downloads it."""
+    program = (
+        "import sys; from diffusionblocks.data.download import Archive, fetch; print('ready', flush=True);"
+        "print(fetch(Archive(sys.argv[1], int(sys.argv[2]), sys.argv[3]), sys.argv[4]))"
+    )
+    command = [sys.executable, "-c", program, *map(str, archive), str(folder)]
+    server.gate.clear()
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    threading.Event().wait(0.5)  # now both have asked, if both do
+    server.gate.set()
+    outputs = [process.communicate(timeout=60) for process in both]
+    return [(process.returncode, *output) for process, output in zip(both, outputs, strict=True)]
+
+
+def test_two_processes_download_one_file_once(tmp_path):
+    with Server() as server:
+        both = two_downloads(server, server.archive(), tmp_path)
+        assert both == [(0, f"{tmp_path / 'set.tar.gz'}\n", "")] * 2
+        assert server.asked == [None]
+    assert [file.name for file in tmp_path.iterdir()] == ["set.tar.gz"]
+    assert (tmp_path / "set.tar.gz").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("server", "word"), [({"status": 404}, "cannot be downloaded"), ({"content": CONTENT[:-1] + b"!"}, "corrupt")]
+)
+def test_who_waited_for_a_failed_download_tries_too(tmp_path, server, word):
+    with Server(**server) as server:
+        both = two_downloads(server, server.archive(CONTENT), tmp_path)
+        assert [code for code, _, _ in both] == [1, 1] and all(word in errors for _, _, errors in both)
+        assert server.asked == [None, None]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_download_goes_on_where_it_stopped(tmp_path):
@@ -473,4 +840,4 @@ def test_a_wrong_download_is_removed(tmp_path, content):
 
 def test_archives_are_known_by_https_size_and_sha256():
     for archive in download.ARCHIVES.values():
-        assert archive.url.startswith("https://") and archive.size > 10**6 and len(archive.sha256) == 64
+        assert archive.url.startswith("https://") and archive.size > 500 and len(archive.sha256) == 64

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from diffusionblocks.device import seed_of
 from diffusionblocks.files import UserError
-from diffusionblocks.trainer import Batches, Settings, Trainer, at_worst, seed_of
+from diffusionblocks.trainer import Batches, Settings, Trainer, at_worst
 
 CPU = torch.device("cpu")
 MODEL = {"name": "vit", "num_layers": 3, "width": 12, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.0}

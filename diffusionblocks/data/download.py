@@ -1,7 +1,10 @@
-"""Archives of the paper's data sets: fetched once, resumed where the line broke, used only when size and hash fit."""
+"""Data sets and weights from elsewhere: fetched once, resumed where the line broke, used only if size and hash fit."""
 
+import contextlib
+import fcntl
 import hashlib
 import http.client
+import os
 import ssl
 import time
 import urllib.error
@@ -13,12 +16,34 @@ from diffusionblocks.files import UserError
 
 Archive = namedtuple("Archive", "url size sha256")
 
-# Sizes and hashes as published in TensorFlow Datasets' checksum files.
+VAE = "https://huggingface.co/stabilityai/sd-vae-ft-ema/resolve/f04b2c4b98319346dad8c65879f680b1997b204a"
+
+# Sizes and hashes of the data sets as published in TensorFlow Datasets' checksum files, of weights by their hosts.
 ARCHIVES = {
+    "cifar10": Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        170_052_171,
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ),
     "cifar100": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         168_513_733,
         "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+    ),
+    "inception_v3": Archive(
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        95_628_359,
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    ),
+    "vae_config": Archive(
+        f"{VAE}/config.json",
+        547,
+        "92d3dfb746fca211a2c9e019e285f8597412211728dce3c5bcf4eda0f2d62e7e",
+    ),
+    "vae_weights": Archive(
+        f"{VAE}/diffusion_pytorch_model.safetensors",
+        334_643_276,
+        "32db726da04f06c1b6b14c0043ce115cc87a501482945c5add89a40d838fcb46",
     ),
 }
 
@@ -27,16 +52,48 @@ CHUNK = 1 << 20
 
 
 def fetch(archive, data_dir):
-    """Path of an archive in `data_dir`, downloaded if it is not there.
+    """Path of an archive in `data_dir`, downloaded if it is not there. Processes that want the same one take turns.
 
     Raises UserError for a file of another size or hash, and when the archive can be neither found nor downloaded.
     """
     path = Path(data_dir) / Path(archive.url).name
-    if path.exists():
-        _verify(path, archive)
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(path.name + ".part")) as partial:
+            if not path.exists():  # nobody brought it while this process waited for its turn
+                _complete(archive, partial)
+                partial.rename(path)
+                return path
+    _verify(path, archive)
+    return path
+
+
+@contextlib.contextmanager
+def _locked(partial):
+    """Hold a partial file, made if need be, for this process alone. It stays if there is anything in it."""
+    while True:
+        with open(partial, "ab") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, partial):
+                continue  # who held it before has finished or removed it: what is locked now has no name any more
+            try:
+                yield partial
+            finally:
+                if _is_at(file, partial) and not partial.stat().st_size:
+                    partial.unlink()
+            return
+
+
+def _is_at(file, path):
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _complete(archive, partial):
+    """Download all that a partial file lacks, and remove it if it is wrong then."""
     for attempt in range(ATTEMPTS):
         try:
             _download(archive, partial)
@@ -44,10 +101,11 @@ def fetch(archive, data_dir):
         except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if attempt == ATTEMPTS - 1 or refused:
-                kept = f"What has arrived is kept in {partial} and will be continued. " if partial.exists() else ""
+                arrived = partial.stat().st_size > 0
+                kept = f"What has arrived is kept in {partial} and will be continued. " if arrived else ""
                 raise UserError(
                     f"{archive.url}: cannot be downloaded ({error}). {kept}On a machine without internet, put the file "
-                    f"into {path.parent} yourself, or set data_dir in config.yaml to the folder that has it."
+                    f"into {partial.parent} yourself, or set data_dir in config.yaml to the folder that has it."
                 ) from error
             time.sleep(2**attempt)
     try:
@@ -55,12 +113,10 @@ def fetch(archive, data_dir):
     except UserError:
         partial.unlink()  # a complete download with wrong bytes cannot be continued
         raise
-    partial.rename(path)
-    return path
 
 
 def _download(archive, partial):
-    start = partial.stat().st_size if partial.exists() else 0
+    start = partial.stat().st_size
     if start >= archive.size:
         return
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={start}-"} if start else {})

@@ -4,17 +4,31 @@ import numpy as np
 
 from diffusionblocks import tensors
 from diffusionblocks.data import sources
+from diffusionblocks.data.folder import fingerprint
+from diffusionblocks.files import UserError
 
 
-def prepare(section, data_dir, path):
-    """Write the data set of a run's `data` section to `path` (safetensors; what it is stands in the header)."""
+def prepare(section, data_dir, path, shards=()):
+    """Write the data set of a run's `data` section to `path` (safetensors; what it is stands in the header).
+
+    shards: the files of its encoded shards, in order, for a source that has them.
+    """
     keywords = {key: value for key, value in section.items() if key != "name"}
-    arrays = getattr(sources, section["name"])(data_dir, **keywords)
-    title = arrays.pop("title")
+    found = getattr(sources, section["name"])(data_dir, **keywords)
+    arrays, about = _join(found, shards) if "shards" in found else _pixels(found)
+    about |= {
+        "title": found["title"],
+        "train_size": len(arrays["train_labels"]),
+        "test_size": len(arrays["test_labels"]),
+    }
+    tensors.write(path, arrays, about, framework="np")
+
+
+def _pixels(found):
+    arrays = {key: value for key, value in found.items() if key != "title"}
     train = arrays["train_images"]
     channels = train.transpose(1, 0, 2, 3).reshape(train.shape[1], -1) / np.float32(255)
     about = {
-        "title": title,
         "shape": {
             "image_size": train.shape[-1],
             "channels": train.shape[1],
@@ -22,7 +36,37 @@ def prepare(section, data_dir, path):
         },
         "mean": channels.mean(1, dtype=np.float64).round(4).tolist(),
         "std": channels.std(1, dtype=np.float64).round(4).tolist(),
-        "train_size": len(train),
-        "test_size": len(arrays["test_images"]),
     }
-    tensors.write(path, arrays, about, framework="np")
+    return arrays, about
+
+
+def _join(found, shards):
+    """The training images' latents from their shards. They are as scaled as they should be: mean 0, deviation 1."""
+    train, images, latents, done = found["train"], None, None, 0
+    for path in shards:
+        part, about = tensors.read(path, "Delete it and run encode again.", framework="np")
+        if images is None:  # ImageNet's take 10 GB: one array, filled shard by shard
+            images, latents = np.empty((len(train.files), *part["latents"].shape[1:]), np.float16), about["latents"]
+        if about["files"] != fingerprint(train.files) or about["latents"] != latents:
+            raise UserError(
+                f"{path}: encoded from another state of {train.root}, or otherwise than {shards[0]}. Delete all shards "
+                "beside it and run encode again."
+            )
+        if about["start"] != done:
+            raise UserError(f"{path}: starts with image {about['start']}, and {done} is next. {_wanted(found)}")
+        images[done : done + len(part["latents"])] = part["latents"]
+        done += len(part["latents"])
+    if done != len(train.files):
+        raise UserError(f"{train.root}: {done} of {len(train.files)} images are in the shards given. {_wanted(found)}")
+    channels, size = images.shape[1:3]
+    about = {
+        "shape": {"image_size": size, "channels": channels, "num_classes": len(train.classes)},
+        "mean": [0.0] * channels,
+        "std": [1.0] * channels,
+        "latents": latents,
+    }
+    return {"train_images": images, "train_labels": train.labels, "test_labels": found["test"].labels}, about
+
+
+def _wanted(found):
+    return f"Run encode for shards 0 to {found['shards'] - 1} and give all of them, in this order, after --shards."

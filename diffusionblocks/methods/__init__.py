@@ -3,6 +3,7 @@
 import importlib
 from functools import partial
 
+from diffusionblocks import tensors
 from diffusionblocks.files import UserError
 
 
@@ -23,3 +24,18 @@ def build(run, shape, part):
         return load("methods", run["method"]["name"]).Method(build_model, part, **method)
     except ValueError as error:
         raise UserError(f"tables.{run['table']}.rows.{run['row']}: model and method do not fit: {error}") from error
+
+
+def load_trained(run, model_path, shape):
+    """The trained method of a run, in memory. Raises UserError for weights of another run or a damaged file."""
+    weights, about = tensors.read(model_path, "Delete it and assemble it again.")
+    if about.get("run") != run:
+        raise UserError(f"{model_path}: was trained with other settings than {run['table']}/{run['row']}. Delete it.")
+    method = build(run, shape, None)
+    absent = method.state_dict().keys() ^ weights.keys()
+    if absent:
+        raise UserError(
+            f"{model_path}: does not match the network ({min(absent)} and others). Assemble it from all parts."
+        )
+    method.load_state_dict(weights)
+    return method

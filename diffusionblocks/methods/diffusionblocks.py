@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from diffusionblocks import partition as parts
-from diffusionblocks.noise import EDM, corrupt, inference_sigmas
-from diffusionblocks.sampling import Step, reverse
+from diffusionblocks.noise import EDM, corrupt, inference_sigmas, karras_sigmas
+from diffusionblocks.sampling import SOLVERS, Step, block_by_block, euler, follow, guide
 
 
 class Method(nn.Module):
@@ -21,6 +21,8 @@ class Method(nn.Module):
     computes through a broadcast; `none` leaves the weight out.
     target_norm, p_mean: length of a discrete target's embedding and mean of log sigma; both set how loud the noise is.
     """
+
+    needs = ("condition", "target", "predict", "loss", "to_z")  # of a network
 
     def __init__(
         self,
@@ -89,6 +91,14 @@ class Method(nn.Module):
         }[self.loss_weight]()
         return objective, losses.detach(), sigma
 
+    def _levels(self, num_steps, grid="equi_probability"):
+        """The descending sigmas of inference, and the block that owns each."""
+        sigmas = {"equi_probability": inference_sigmas, "karras": karras_sigmas}[grid](num_steps, self.noise)
+        return sigmas, [parts.owner(self.boundaries, sigma) for sigma in sigmas]
+
+    def _to_z(self, prediction, block):
+        return self._network(block)[0].to_z(prediction)
+
     def predict(self, batch, eps, *, num_steps=None, from_target=False):
         """Steps of the chain that starts at sigma_max eps and ends at sigma_min; the last prediction is the answer.
 
@@ -96,22 +106,61 @@ class Method(nn.Module):
         from_target: each level sees the true target under noise instead of the chain's own z, which shows how well a
         block denoises where it was trained.
         """
-        sigmas = inference_sigmas(len(self.blocks) if num_steps is None else num_steps, self.noise)
-        owners = [parts.owner(self.boundaries, sigma) for sigma in sigmas]
+        sigmas, owners = self._levels(len(self.blocks) if num_steps is None else num_steps)
         conditions = {block: self._network(block)[0].condition(batch) for block in set(owners)}
 
         def predict(z, sigma, block):
             model, layers = self._network(block)
             return model.predict(z, z.new_full((len(z),), sigma), conditions[block], layers)
 
-        def to_z(prediction, block):
-            return self._network(block)[0].to_z(prediction)
-
         if not from_target:
-            return list(reverse(eps * sigmas[0], sigmas, owners, predict, to_z))
+            return list(follow(euler(eps * sigmas[0], sigmas, owners, self._to_z), predict))
         steps = []
         for sigma, block in zip(sigmas, owners, strict=True):
             z0 = self._network(block)[0].target(batch)
             z = corrupt(z0, eps.new_full((len(eps),), sigma), eps)
             steps.append(Step(sigma, block, predict(z, sigma, block)))
         return steps
+
+    def sample(
+        self,
+        batches,
+        eps,
+        device,
+        *,
+        num_steps=50,
+        guidance=1.0,
+        solver: Literal["euler", "heun"] = "euler",
+        grid: Literal["equi_probability", "karras"] = "equi_probability",
+    ):
+        """Generate; yields (index of the batch, Step) of every network evaluation, of each batch in its order.
+
+        batches: what is known of each (a dictionary with `label`), on `device`; eps: standard normal noise for each,
+        (N, *z_shape). A batch's last Step holds its samples. All batches pass through a block before the next block
+        starts, and only the network that acts is on the device: with independent blocks, a B-th of the whole.
+        guidance: weight of classifier-free guidance; 1 is the conditional model, without a second evaluation.
+        grid: levels at equal quantiles of the noise distribution (appendix H), or those of Karras et al. (2022).
+        """
+        sigmas, owners = self._levels(num_steps, grid)
+        # The state of the solver is kept in double precision, as in EDM's sampler.
+        chains = [SOLVERS[solver](noise.double() * sigmas[0], sigmas, owners, self._to_z) for noise in eps]
+        resident = None
+
+        def predictor(block):
+            nonlocal resident
+            model, layers = self._network(block)
+            if resident is not None and resident is not model:
+                resident.to("cpu")
+            resident = model.to(device)
+
+            def predict(index, z, sigma):
+                cond = model.condition(batches[index])
+                z, sigma = z.float(), z.new_full((len(z),), sigma, dtype=torch.float32)
+                network = partial(model.predict, layers=layers)
+                if guidance == 1:
+                    return network(z, sigma, cond)
+                return guide(network, z, sigma, cond, model.unconditional(batches[index]), guidance)
+
+            return predict
+
+        return block_by_block(chains, predictor)

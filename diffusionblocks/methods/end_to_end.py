@@ -8,6 +8,7 @@ from diffusionblocks.sampling import Step
 class Method(nn.Module):
     """Train the plain network as a whole; it has one block, and its prediction is one network evaluation."""
 
+    needs = ("end_to_end_loss", "end_to_end_prediction")  # of a network
     blocks = (0,)
     boundaries = None
     z_shape = None  # no noise goes in

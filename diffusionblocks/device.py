@@ -1,0 +1,21 @@
+"""The device that a job computes on, and seeds: what makes a job repeat bit by bit where the kernels allow it."""
+
+import hashlib
+import os
+
+import torch
+
+
+def seed_of(*names):
+    """A seed for torch and random out of numbers and words; different words give unrelated seeds."""
+    return int.from_bytes(hashlib.blake2b(repr(names).encode(), digest_size=8).digest()) >> 1
+
+
+def pick_device():
+    """The GPU if there is one, and settings that make runs repeat bit by bit where the kernels allow it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_deterministic_debug_mode("warn")  # sets the same flags as use_deterministic_algorithms in half the time
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.set_float32_matmul_precision("high")  # TF32, as the official code
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # more threads on busy cores are far slower
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

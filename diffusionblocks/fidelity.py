@@ -1,0 +1,87 @@
+"""Distances between sets of images by their features, all computed by torch-fidelity."""
+
+import sys
+
+import numpy as np
+import torch
+
+KID_SUBSET = 1000  # torch-fidelity's default, or all there are if there are fewer
+MAX_FEATURES = 10_000  # KID and precision/recall compare single images: enough of them, and their distances fit memory
+
+
+def torch_fidelity():
+    """The package, imported also where torchvision was built for another torch (a CPU build lacks two of its ops).
+
+    torch-fidelity imports torchvision at once (pytorch/vision#9077).
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for op in ("nms", "qnms"):
+            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torch_fidelity.library = library  # the ops live as long as this reference
+    import torch_fidelity as package
+
+    return package
+
+
+class Statistics:
+    """Mean and covariance (N - 1) of features in double precision, gathered batch by batch, and a sample of them."""
+
+    def __init__(self):
+        self.count, self.sum, self.products, self.kept = 0, 0, 0, []
+
+    def add(self, features):
+        """features: (N, D) on any device."""
+        wide = features.double()
+        self.sum = self.sum + wide.sum(0)
+        self.products = self.products + wide.T @ wide
+        self.count += len(features)
+        self.kept.append(features.float().cpu())
+
+    def tensors(self):
+        """mu (D,), sigma (D, D), and at most MAX_FEATURES of the features, spread evenly over all."""
+        mu = self.sum / self.count
+        sigma = (self.products - self.count * torch.outer(mu, mu)) / (self.count - 1)
+        kept = torch.cat(self.kept)
+        step = max(1, -(-len(kept) // MAX_FEATURES))
+        return {"mu": mu.cpu(), "sigma": sigma.cpu(), "features": kept[::step].contiguous()}
+
+
+def fid(features, reference):
+    """Frechet distance of the Gaussians of features (N, D) and of a reference {mu, sigma} (Heusel et al. 2017)."""
+    torch_fidelity()
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    ours = fid_features_to_statistics(torch.as_tensor(features).double())
+    theirs = {key: np.asarray(reference[key]) for key in ("mu", "sigma")}
+    return fid_statistics_to_metric(ours, theirs, False)["frechet_inception_distance"]
+
+
+def kid(features, reference):
+    """Kernel distance (Binkowski et al. 2018), times 1000 as is usual: mean over 100 random subsets."""
+    torch_fidelity()
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    ours, theirs = torch.as_tensor(features), torch.as_tensor(reference["features"])
+    size = min(KID_SUBSET, len(ours), len(theirs))
+    return (
+        1000
+        * kid_features_to_metric(ours, theirs, kid_subset_size=size, verbose=False)["kernel_inception_distance_mean"]
+    )
+
+
+def precision_recall(features, reference):
+    """Share of the samples near real images, and of the real images near samples (Kynkaanniemi et al. 2019), k = 3."""
+    torch_fidelity()
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    ours = torch.as_tensor(features)
+    ours = ours[:: max(1, -(-len(ours) // MAX_FEATURES))]
+    found = prc_features_to_metric(ours, torch.as_tensor(reference["features"]), verbose=False)
+    return found["precision"], found["recall"]
