@@ -15,6 +15,13 @@ def plan(args):
     write_json(args.output, json.loads(args.run))
 
 
+def autoencoder(args):
+    """Fetch the autoencoder that makes latents, and write which it is."""
+    from diffusionblocks.data.latents import autoencoder
+
+    write_json(args.output, autoencoder(args.data_dir)[1])
+
+
 def encode(args):
     """Encode one shard of a data set's training images as latents."""
     from diffusionblocks.data.encode import encode
@@ -108,6 +115,8 @@ def parser():
         return sub
 
     verb(plan, ("run", "the resolved run as JSON"))
+    sub = verb(autoencoder)
+    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of downloads")
     sub = verb(encode, ("section", "a run's data section as JSON"))
     sub.add_argument("shard", type=int, help="number of the shard, from 0")
     sub.add_argument("--data-dir", default=DATA_DIR, help="folder of the images, and of downloads")

@@ -160,7 +160,7 @@ def _check_metrics(sections, run, extractor):
             raise UserError(f"config: {where}.{column}: method {method['name']} cannot generate: it has no `sample`")
         else:
             _check_keys(f"{where}.{column}.sampling", sampling, SAMPLES | class_keywords(file, "Method", "sample"))
-            _check_generation(f"{where}.{column}.sampling", SAMPLES | sampling, run)
+            _check_generation(f"{where}.{column}.sampling", sampling, run)
         if "features" in metric_inputs(metric["name"]):
             if extractor is None:
                 raise UserError(

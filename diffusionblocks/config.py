@@ -115,13 +115,13 @@ def run_folders(config, table):
 
 
 def metrics(config, table, row):
-    """A row's metrics, {column: section}, each with the row's `sampling` under its own."""
-    resolved = resolve(config, table, row)
-    base = resolved.get("sampling", {})
-    return {
-        column: {**section, "sampling": merge(base, section.get("sampling", {}))}
-        for column, section in resolved.get("metrics", {}).items()
-    }
+    """A row's metrics, {column: section}, each with the row's `sampling` under its own, and defaults under that."""
+    resolved, found = resolve(config, table, row), {}
+    for column, section in resolved.get("metrics", {}).items():
+        sampling = merge(resolved.get("sampling", {}), section.get("sampling", {}))
+        defaults = SAMPLES if from_samples(section.get("name")) else {}
+        found[column] = {**section, "sampling": {**defaults, **sampling}}
+    return found
 
 
 def metric_inputs(metric):
@@ -136,17 +136,14 @@ def from_samples(metric):
 
 def sample_sets(config, table, row):
     """{name: sampling section} of what a row's metrics need to have generated. The name does not depend on shards."""
-    sections = [section for section in metrics(config, table, row).values() if from_samples(section["name"])]
-    found = {}
-    for section in sections:
-        sampling = {**SAMPLES, **section["sampling"]}
-        found[sample_name(sampling)] = sampling
-    return found
+    sections = metrics(config, table, row).values()
+    wanted = [section["sampling"] for section in sections if from_samples(section["name"])]
+    return {sample_name(sampling): sampling for sampling in wanted}
 
 
 def sample_name(sampling):
     """Folder of generated samples: a hash of all that decides them."""
-    return fingerprint({key: value for key, value in {**SAMPLES, **sampling}.items() if key != "shards"})[:8]
+    return fingerprint({key: value for key, value in sampling.items() if key != "shards"})[:8]
 
 
 def extractor(config, table, row):

@@ -1,6 +1,7 @@
 """A trained model's predictions on the test set, or the images it has generated -> metrics.json."""
 
 import base64
+import inspect
 import json
 import time
 import zlib
@@ -8,7 +9,6 @@ import zlib
 import torch
 
 from diffusionblocks import features, metrics, tensors
-from diffusionblocks.config import SAMPLES, from_samples, metric_inputs, sample_name
 from diffusionblocks.data.images import Images
 from diffusionblocks.device import pick_device, seed_of
 from diffusionblocks.files import UserError, read_json, read_json_lines, write_json
@@ -36,8 +36,9 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
     generated = _Generated(sample_paths, reference_path, device)
     passes, numbers, curves = {}, {}, {}
     for column, section in metric_sections.items():
-        sampling, needed = section.get("sampling", {}), metric_inputs(section["name"])
-        if from_samples(section["name"]):
+        sampling, metric = section.get("sampling", {}), getattr(metrics, section["name"])
+        needed = _inputs(metric)
+        if "logits" not in needed:
             inputs, about = generated.inputs(sampling, needed)
         else:
             key = json.dumps(sampling, sort_keys=True)
@@ -48,7 +49,7 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
             idle = sorted(set(method.blocks) - acted) if acted else []
             about = {"samples": len(inputs["labels"]), "idle_blocks": idle}
         keywords = {name: value for name, value in section.items() if name not in ("name", "sampling")}
-        value = getattr(metrics, section["name"])(*(inputs[name] for name in needed), **keywords)
+        value = metric(*(inputs[name] for name in needed), **keywords)
         if isinstance(value, list):
             curves[column] = {"sigma": [s for s, _ in steps], "block": [b for _, b in steps], "value": value}
         else:
@@ -73,6 +74,12 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
             "layers": [[layers.start, layers.stop] for layers in method.layers],
         }
     write_json(path, result)
+
+
+def _inputs(metric):
+    """What a metric is computed from: the names of its positional arguments."""
+    parameters = inspect.signature(metric).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
 
 @torch.inference_mode()
@@ -102,13 +109,13 @@ class _Generated:
         self.device, self.reference_paths, self.sets, self.features = device, reference_paths, {}, {}
         for path in paths:
             about = tensors.about(path, REGENERATE)
-            self.sets.setdefault(sample_name(about["sampling"]), []).append((about, path))
+            self.sets.setdefault(_key(about["sampling"]), []).append((about, path))
         for shards in self.sets.values():
             shards.sort(key=lambda shard: shard[0]["first"])
 
     def inputs(self, sampling, needed):
         """(what a metric that needs the named inputs is computed from, what to know of its number)."""
-        name, sampling = sample_name(sampling), {**SAMPLES, **sampling}
+        name = _key(sampling)
         if name not in self.sets:
             raise UserError(f"no generated images for {sampling}: hand over all shards of this set (--samples)")
         first = self.sets[name][0][0]
@@ -154,6 +161,11 @@ class _Generated:
         wanted = ("first", "seconds", "hardware", "commit", "node", "slurm_job_id", "evaluations")
         abouts = [about for shards in self.sets.values() for about, _ in shards]
         return [{key: about[key] for key in wanted if key in about} for about in abouts]
+
+
+def _key(sampling):
+    """What decides a set of generated images; into how many files it was split does not."""
+    return json.dumps({key: value for key, value in sampling.items() if key != "shards"}, sort_keys=True)
 
 
 def _packed(images):

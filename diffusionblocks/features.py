@@ -3,14 +3,14 @@
 import torch
 
 from diffusionblocks import extractors, tensors
-from diffusionblocks.data.images import Images
+from diffusionblocks.data.pictures import Pictures
 from diffusionblocks.device import pick_device
 from diffusionblocks.fidelity import Statistics
 
 
 def extractor(section, data_path, data_dir, path):
     """Write the weights of the `extractor` section's network, fetched, unpacked or trained on the data set."""
-    images = Images(data_path, pick_device(), data_dir)
+    images = Pictures(data_path, pick_device(), data_dir)
     chosen = _chosen(section)
     weights, about = chosen.obtain(images, data_dir)
     about = {"section": section, "title": chosen.title, "data": images.title, **about}
@@ -20,7 +20,7 @@ def extractor(section, data_path, data_dir, path):
 def reference(weights_path, data_path, data_dir, path):
     """Write mean, covariance and some features of the training and of the test images."""
     device = pick_device()
-    images = Images(data_path, device, data_dir)
+    images = Pictures(data_path, device, data_dir)
     network, about = load_extractor(weights_path, device)
     written, counts = {}, {}
     for split in ("train", "test"):

@@ -9,8 +9,7 @@ import time
 import torch
 
 from diffusionblocks import tensors
-from diffusionblocks.config import SAMPLES
-from diffusionblocks.data.images import Images
+from diffusionblocks.data.pictures import Pictures
 from diffusionblocks.device import pick_device, seed_of
 from diffusionblocks.files import read_json
 from diffusionblocks.methods import load_trained
@@ -23,20 +22,20 @@ SHOWN = 10  # steps of the first image's trajectory that are kept
 def sample(run_path, model_path, data_path, sampling, shard, path, data_dir=None):
     """Write one shard of a row's generated images as uint8, with what they cost.
 
-    sampling: a row's whole `sampling` section; shard: which of its `shards` this is, from 0.
+    sampling: a row's `sampling` section with num_samples, sets and shards; the rest are options of the method's
+    `sample`. shard: which of the shards this is, from 0.
     """
     run, device = read_json(run_path), pick_device()
-    data = Images(data_path, device, data_dir)
+    data = Pictures(data_path, device, data_dir)
     method = load_trained(run, model_path, data.shape).eval()  # on the CPU; each block moves when its turn comes
-    frame = {**SAMPLES, **sampling}
-    options = {key: value for key, value in frame.items() if key not in SAMPLES}
-    total = frame["num_samples"] * frame["sets"]
-    first, last = (total * edge // frame["shards"] for edge in (shard, shard + 1))
+    total = sampling["num_samples"] * sampling["sets"]
+    first, last = (total * edge // sampling["shards"] for edge in (shard, shard + 1))
+    options = {key: value for key, value in sampling.items() if key not in ("num_samples", "sets", "shards")}
     started = time.monotonic()
     denoised, steps, evaluations = generate(method, run["seed"], range(first, last), data.shape, device, options)
     images = torch.cat([data.decode(batch) for batch in denoised])
     idle = sorted(set(method.blocks) - {step.block for step in steps})
-    about = {"run": run, "sampling": frame, "first": first, "evaluations": evaluations, "idle_blocks": idle}
+    about = {"run": run, "sampling": sampling, "first": first, "evaluations": evaluations, "idle_blocks": idle}
     written = {"images": images}
     if first == 0:
         shown = [steps[i * (len(steps) - 1) // (SHOWN - 1)] for i in range(SHOWN)] if len(steps) > SHOWN else steps

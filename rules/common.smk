@@ -162,10 +162,10 @@ wildcard_constraints:
     row=r"\w+",
     seed=r"\d+",
     part=r"all|block\d+",
-    data=r"[\w-]+",
+    data=r"\w+(-[0-9a-f]{8})?",
     sampling=r"[0-9a-f]{8}",
     shard=r"\d+",
-    extractor=r"[\w-]+",
+    extractor=r"\w+(-[0-9a-f]{8})?",
 
 
 # Jobs of an earlier, lost Snakemake go on under SLURM; a second trainer beside one would write the same files.

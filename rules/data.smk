@@ -1,15 +1,26 @@
 localrules:
+    autoencoder,
     prepare,
 
 
-wildcard_constraints:
-    data=r"\w+(-[0-9a-f]{8})?",
-    shard=r"\d+",
+# Where there is internet; the jobs that encode may run where there is none.
+rule autoencoder:
+    output:
+        f"{RESULTS}/data/autoencoder.json",
+    log:
+        f"{RESULTS}/logs/data/autoencoder.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    resources:
+        data_dir=os.path.expanduser(config["data_dir"]),
+    shell:
+        "python -m diffusionblocks autoencoder --data-dir {resources.data_dir:q} -o {output} > {log} 2>&1"
 
 
 # ImageNet's images become latents once, for all rows; only a data set with the keyword `shards` asks for this rule.
 rule encode:
     input:
+        autoencoder=f"{RESULTS}/data/autoencoder.json",
         code=code("data.encode"),
     output:
         f"{RESULTS}/data/{{data}}/shard{{shard}}.safetensors",

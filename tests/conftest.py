@@ -1,6 +1,7 @@
 """Programs that a test may need, and a finished workflow that several tests look at."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,28 @@ TINY = {
         }
     },
 }
+# Tables 2, 7, 8 and A2 likewise. One row makes two sets of images in three jobs, so that sets and jobs end at different
+# images.
+TINY_GENERATION = {
+    "scale": "demo",
+    "seeds": [0],
+    "tables": {
+        "table2": {
+            "demo": {
+                "model": {"width": 16, "num_heads": 2, "mlp_width": 16},
+                "train": {"steps": 4, "warmup_steps": 1, "log_every": 2},
+                "sampling": {"num_samples": 40, "num_steps": 12},
+                "extractor": {"name": "small_cnn", "steps": 20},
+            },
+            "rows": {
+                "cifar10_dit_end_to_end": {"sampling": {"sets": 2, "shards": 3}},
+                "imagenet_dit_end_to_end": {"demo": {"sampling": {"num_samples": 40}}},
+            },
+        },
+        "table7": {"rows": {f"{name}_4_4_4": {"demo": {"seeds": [0]}} for name in ("uniform", "equi_probability")}},
+    },
+}
+GENERATION = ("table2", "table7", "table8", "table_a2")
 
 
 def missing_program(reason, variable):
@@ -35,15 +58,21 @@ def missing_program(reason, variable):
 
 
 class Checkout:
-    """A copy of the repository in which a test may run the workflow and change files."""
+    """A copy of the repository in which a test may run the workflow and change files.
 
-    def __init__(self, folder):
+    tables: those of config.yaml that the copy has. settings: what it gets on top of them, in tiny.yaml.
+    """
+
+    def __init__(self, folder, tables=("table1",), settings=TINY):
         self.folder = folder
         ignore = shutil.ignore_patterns(
             "results", ".venv", ".git", ".snakemake", "*_cache", "__pycache__", "*.egg-info"
         )
         shutil.copytree(ROOT, folder, symlinks=True, ignore=ignore)
-        self.configure(TINY)
+        config = yaml.safe_load((ROOT / "config.yaml").read_text())
+        config["tables"] = {name: config["tables"][name] for name in tables}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        self.configure(settings)
 
     def configure(self, settings):
         (self.folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
@@ -68,6 +97,11 @@ class Checkout:
         counts = [line.split() for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()]
         return {rule: int(count) for rule, count in counts if rule != "total"}
 
+    def trained(self, *arguments):
+        """Table, row, seed and part of every training that a dry run would start, in the order of their names."""
+        output = self.snakemake(*arguments, "-n").stdout
+        return sorted(re.findall(r"output: \S*runs/(\w+)/(\w+)/seed(\d+)/parts/(\w+)\.safetensors", output))
+
     def copy(self, folder):
         """Another copy in the same state, finished runs included."""
         other = object.__new__(Checkout)
@@ -78,9 +112,17 @@ class Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A checkout whose default workflow has run to the end at tiny size. Tests that change it work on a copy."""
+    """A checkout in which all of table 1 has run to the end at tiny size. Tests that change it work on a copy."""
     checkout = Checkout(tmp_path_factory.mktemp("workflow") / "checkout")
     checkout.output = checkout.snakemake("all").stderr
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory):
+    """A checkout of the tables of generated images in which table 2 has run at tiny size; to be copied likewise."""
+    checkout = Checkout(tmp_path_factory.mktemp("generation") / "checkout", GENERATION, TINY_GENERATION)
+    checkout.snakemake("table2")
     return checkout
 
 

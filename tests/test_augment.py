@@ -1,34 +1,15 @@
 """Augmentation against torchvision's functions op by op, against explicit loops, and as one graph without a sync."""
 
 import math
-import sys
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusionblocks.data.augment import AUGMENTATIONS, OPS, apply_op, augment, crop, flip, randaugment
+from diffusionblocks.fidelity import torch_fidelity
 
 SIGNED = OPS[1:10]
-
-
-def ensure_torchvision():
-    """Import torchvision beside a CPU build of torch, which lacks two of its ops (pytorch/vision#9077)."""
-    try:
-        import torchvision
-
-        return torchvision
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    ensure_torchvision.library = torch.library.Library("torchvision", "FRAGMENT")  # lives as long as the reference
-    for op in ("nms", "qnms"):
-        ensure_torchvision.library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
-
-    return torchvision
 
 
 def pictures(n, channels, size=(32, 32), seed=0):
@@ -52,7 +33,7 @@ def each(images, name, sign, magnitude=9):
 
 def reference(image, name, sign, magnitude):
     """One (C, H, W) image through torchvision, with RandAugment's own magnitudes."""
-    ensure_torchvision()
+    torch_fidelity()  # makes torchvision importable
     from torchvision.transforms import InterpolationMode, RandAugment
     from torchvision.transforms.autoaugment import _apply_op
 

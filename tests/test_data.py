@@ -27,6 +27,7 @@ from diffusionblocks.data.encode import encode
 from diffusionblocks.data.folder import crop, listing
 from diffusionblocks.data.images import Images
 from diffusionblocks.data.latents import VAE, folder_images
+from diffusionblocks.data.pictures import Pictures
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.files import UserError
 
@@ -312,7 +313,7 @@ def colours(tmp_path):
         "test_size": 7,
     }
     save_file(arrays, tmp_path / "colours.safetensors", metadata={"about": json.dumps(about)})
-    return Images(tmp_path / "colours.safetensors", torch.device("cpu")), arrays
+    return Pictures(tmp_path / "colours.safetensors", torch.device("cpu")), arrays
 
 
 def test_training_batches_are_the_chosen_images_normalised_by_channel(colours):
@@ -390,11 +391,11 @@ SIZES = {  # width, height and mode of the JPEGs, by class folder; small ones ar
 @pytest.fixture(scope="module")
 def vae_folder(tmp_path_factory):
     """A tiny autoencoder with random weights, as sd-vae-ft-ema lies there: 4 channels, one latent for 2 x 2 pixels."""
-    from diffusionblocks.data.latents import _autoencoder
+    from diffusionblocks.data.latents import _autoencoder_class
 
     torch.manual_seed(0)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    network = _autoencoder()(
+    network = _autoencoder_class()(
         latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4, scaling_factor=0.5, **blocks
     )
     path = tmp_path_factory.mktemp("vae") / "sd-vae-ft-ema"
@@ -500,7 +501,7 @@ def test_latents_say_what_they_are(imagenet):
 
 def test_batches_of_latents(imagenet):
     path = prepared(imagenet)
-    images = Images(path, torch.device("cpu"))
+    images = Pictures(path, torch.device("cpu"))
     batch = images.train_batch(torch.tensor([4, 1]))
     assert batch["image"] is batch["signed"] and batch["image"].dtype == torch.float32
     np.testing.assert_array_equal(batch["image"].numpy(), load_file(path)["train_images"][[4, 1]].astype(np.float32))
@@ -515,7 +516,7 @@ def test_batches_of_latents(imagenet):
 
 
 def test_latents_are_decoded_and_their_pixels_come_from_the_folder(imagenet):
-    images = Images(prepared(imagenet), torch.device("cpu"), imagenet)
+    images = Pictures(prepared(imagenet), torch.device("cpu"), imagenet)
     z = images.train_batch(torch.arange(5))["signed"]
     decoded = images.decode(z.double())
     assert decoded.shape == (5, 3, 16, 16) and decoded.dtype == torch.uint8 and decoded.device.type == "cpu"
@@ -549,8 +550,8 @@ def test_the_workflow_encodes_in_as_many_jobs_as_shards(tmp_path):
     data = {"name": "imagenet", "shards": 3}
     checkout.configure({"tables": {"table1": {"demo": {"data": data, "train": {"augment": []}}}}})
     path = f"results/demo/data/{section_name(data)}"
-    assert checkout.planned(f"{path}.safetensors") == {"encode": 3, "prepare": 1}
-    assert checkout.planned(f"{path}/shard2.safetensors") == {"encode": 1}
+    assert checkout.planned(f"{path}.safetensors") == {"autoencoder": 1, "encode": 3, "prepare": 1}
+    assert checkout.planned(f"{path}/shard2.safetensors") == {"autoencoder": 1, "encode": 1}
 
 
 def move(old, new):

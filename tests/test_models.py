@@ -1,6 +1,7 @@
 """The ViT against known answers and PyTorch's own layer, and the contract that every model and method keeps."""
 
 import inspect
+import itertools
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ class Data:
         self.labels = torch.randint(10, (16,), generator=generator)
 
     def train_batch(self, indices, augmentations=()):
-        return {"image": self.images[indices], "label": self.labels[indices]}
+        images = self.images[indices]
+        return {"image": images, "signed": images, "label": self.labels[indices]}
 
 
 def shaken(model, scale=0.1):
@@ -286,10 +288,11 @@ def known(constructor, options):
 
 
 def runs():
-    for model in names("models"):
-        sizes = known(load("models", model).Model, SIZES)
-        for method in names("methods"):
-            constructor = load("methods", method).Method
+    """Every model with every method whose needs it meets."""
+    for model, method in itertools.product(names("models"), names("methods")):
+        network, constructor = load("models", model).Model, load("methods", method).Method
+        if all(hasattr(network, need) for need in constructor.needs):
+            sizes = known(network, SIZES)
             for sharing in ("independent", "joint"):
                 options = known(constructor, {"num_blocks": 3, "layers_per_block": [1, 1, 1], "sharing": sharing})
                 run = {"model": {"name": model, **sizes}, "method": {"name": method, **options}}
@@ -297,6 +300,13 @@ def runs():
                     yield pytest.param(run, part, id=f"{model}-{method}-{options.get('sharing', '')}-{part}")
                 if "sharing" not in options:
                     break
+
+
+def test_every_model_has_a_method_and_every_method_a_model():
+    pairs = {tuple(param.values[0][kind]["name"] for kind in ("model", "method")) for param in runs()}
+    assert {model for model, _ in pairs} == set(names("models"))
+    assert {method for _, method in pairs} == set(names("methods"))
+    assert ("dit", "end_to_end") not in pairs  # a DiT is a denoiser only
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -195,19 +195,48 @@ def test_blocks_are_drawn_at_random():
 
 
 def test_ema_follows_what_moved():
-    trainer = trainer_of(JOINT, ema=0.9)
+    trainer = trainer_of(JOINT, ema=0.9, steps=200)
     expected, moved = copy(trainer.ema), []
-    for step in range(6):
+    for step in range(400, 406):
         block, _ = trainer.update(step)
+        decay = trainer.decay(step // 3)  # of three blocks, each has had a third of the updates
         for name, value in trainer.parameters.items():
             inner = name.startswith("models.all.layers.")
             if not inner or name.startswith(f"models.all.layers.{block}."):
-                expected[name] = 0.9 * expected[name] + 0.1 * value.detach()
+                expected[name] = decay * expected[name] + (1 - decay) * value.detach()
         moved.append(block)
         torch.testing.assert_close(trainer.ema, expected)
     assert len(set(moved)) > 1 and len(set(moved)) < len(moved)
     assert_same_bits(trainer.weights(), trainer.ema)
     assert not torch.equal(trainer.ema["models.all.head.bias"], trainer.parameters["models.all.head.bias"])
+
+
+def test_ema_half_life_is_at_most_5_percent_of_the_updates():
+    trainer = trainer_of({"name": "end_to_end"}, ema=0.9)
+    decays = [trainer.decay(updates) for updates in range(1000)]
+    assert decays[0] < 1e-100 and decays == sorted(decays)  # the first average is what the first update gave
+    assert decays[40] ** (0.05 * 40) == pytest.approx(0.5) and decays[100] ** (0.05 * 100) == pytest.approx(0.5)
+    # A half-life of ln 2 / ln(1 / 0.9) = 6.58 updates is 5 % of 131.6.
+    assert decays[131] < 0.9 and decays[132:] == [0.9] * (1000 - 132)
+
+
+def test_short_training_forgets_the_weights_it_started_from():
+    trainer = trainer_of({"name": "end_to_end"}, ema=0.9999, steps=30)
+    start, share = copy(trainer.ema), 1.0
+    for step in range(30):
+        trainer.update(step)
+        share *= trainer.decay(step)
+    assert share < 1e-100 < 0.9999**30
+    moved = copy(trainer.parameters)
+    for name, value in trainer.weights().items():
+        assert (value - start[name]).norm() > 0.5 * (moved[name] - start[name]).norm(), name
+
+
+def test_without_ema_the_last_weights_are_handed_on():
+    trainer = trainer_of({"name": "end_to_end"})
+    trainer.update(0)
+    assert trainer.ema is None and not [name for name in trainer.tensors() if name.startswith("ema.")]
+    assert_same_bits(trainer.weights(), copy(trainer.parameters))
 
 
 def test_a_waiting_block_keeps_its_weights_average_and_moments():

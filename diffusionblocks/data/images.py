@@ -1,6 +1,6 @@
 """A prepared image data set on the device: whole, as bytes or latents, batched and augmented there."""
 
-from pathlib import Path
+from functools import cached_property
 
 import torch
 
@@ -8,24 +8,29 @@ from diffusionblocks import tensors
 from diffusionblocks.data.augment import augment
 from diffusionblocks.files import UserError
 
+CURE = "Delete it and run prepare again."
+
 
 class Images:
     """Images and labels of a prepared data set.
 
     title: what the data really are. shape: image_size, channels, num_classes. Images lie on `device` as uint8, or as
-    float16 if they are latents, so a batch costs an index and no transfer. data_dir: where latents find their
-    autoencoder and the pixels they were made from. Raises UserError when the file is absent or damaged.
+    float16 if they are latents, so a batch costs an index and no transfer; they are loaded when first asked for. Raises
+    UserError when the file is absent or damaged.
     """
 
-    def __init__(self, path, device, data_dir=None):
-        self._tensors, self.about = tensors.read(path, "Delete it and run prepare again.", device)
+    def __init__(self, path, device):
+        self.about = tensors.about(path, CURE)
         self.title, self.shape = self.about["title"], self.about["shape"]
         self.train_size, self.test_size = self.about["train_size"], self.about["test_size"]
         self._mean, self._std = (
             torch.tensor(self.about[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std")
         )
-        self._latents, self._vae = self.about.get("latents"), None
-        self._path, self._device, self._data_dir = path, device, data_dir
+        self._latents, self._path, self._device = self.about.get("latents"), path, device
+
+    @cached_property
+    def _tensors(self):
+        return tensors.read(self._path, CURE, self._device)[0]
 
     @property
     def test_labels(self):
@@ -52,29 +57,6 @@ class Images:
             self._tensors["test_images"].split(batch_size), self.test_labels.split(batch_size), strict=True
         ):
             yield self._batch(images, labels)
-
-    def pixels(self, split, batch_size=500):
-        """All images of `split` (train or test) in order: batches (N, C, H, W) uint8 on the CPU."""
-        if not self._latents:
-            return (images.cpu() for images in self._tensors[f"{split}_images"].split(batch_size))
-        from diffusionblocks.data.latents import folder_images
-
-        root = Path(self._needed_data_dir()) / self._latents["folder"] / {"train": "train", "test": "val"}[split]
-        return folder_images(root, self._latents["image_size"], batch_size)
-
-    def decode(self, z):
-        """Images (N, C, H, W) uint8 on the CPU, of denoised images in [-1, 1] or latents on any device."""
-        if not self._latents:
-            return ((z + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-        from diffusionblocks.data.latents import VAE
-
-        self._vae = self._vae or VAE(self._needed_data_dir(), self._device)
-        return self._vae.decode(z)
-
-    def _needed_data_dir(self):
-        if self._data_dir is None:
-            raise UserError(f"{self._path}: {self.title} is latents: give the folder of their images as --data-dir")
-        return self._data_dir
 
     def _batch(self, images, labels):
         if self._latents:

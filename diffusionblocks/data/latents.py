@@ -15,20 +15,25 @@ NAME = "sd-vae-ft-ema"
 BATCH = 16  # images at once in the autoencoder
 
 
+def autoencoder(data_dir):
+    """(folder of the autoencoder's files, fetched if need be; what identifies it)."""
+    there = Path(data_dir) / NAME
+    for key in ("vae_config", "vae_weights"):
+        fetch(ARCHIVES[key], there)
+    return there, {"name": f"stabilityai/{NAME}", "sha256": ARCHIVES["vae_weights"].sha256}
+
+
 class VAE:
-    """The autoencoder on a device, fetched if need be. Latents are scaled: z = `scale` times a posterior sample."""
+    """The autoencoder on a device. Latents are scaled: z = `scale` times a posterior sample."""
 
     def __init__(self, data_dir, device):
-        there = Path(data_dir) / NAME
-        for key in ("vae_config", "vae_weights"):
-            fetch(ARCHIVES[key], there)
-        network = _autoencoder().from_pretrained(
+        there, self.about = autoencoder(data_dir)
+        network = _autoencoder_class().from_pretrained(
             there, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
         )
         self._network, self._device = network.eval().requires_grad_(False).to(device), device
         self.scale, self.channels = network.config.scaling_factor, network.config.latent_channels
         self.factor = 2 ** (len(network.config.block_out_channels) - 1)  # pixels by latent, in each direction
-        self.about = {"name": f"stabilityai/{NAME}", "sha256": ARCHIVES["vae_weights"].sha256}
 
     @torch.no_grad()
     def encode(self, images, indices):
@@ -55,7 +60,7 @@ def to_uint8(images):
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _autoencoder():
+def _autoencoder_class():
     """The class AutoencoderKL. diffusers comes only here, and without torchvision.
 
     It imports torchvision, for other models, if that is installed, even where it was built for another torch and fails.
