@@ -17,8 +17,9 @@ def plan(args):
 
 def autoencoder(args):
     """Fetch the autoencoder that makes latents, and write which it is."""
-    from diffusionblocks.data.latents import autoencoder
+    from diffusionblocks.data.latents import autoencoder, autoencoder_class
 
+    autoencoder_class()  # a package that is missing is missed here, and not by every job
     write_json(args.output, autoencoder(args.data_dir)[1])
 
 
@@ -143,7 +144,9 @@ def parser():
     sub.add_argument("--data", required=True, help="prepared data set")
     sub.add_argument("--logs", nargs="+", type=Path, required=True, help="training logs of all parts")
     sub.add_argument("--samples", nargs="*", type=Path, default=(), help="all shards of all generated images")
-    sub.add_argument("--features", nargs="*", type=Path, help="the extractor's weights, and the reference statistics")
+    sub.add_argument(
+        "--features", nargs="*", type=Path, default=(), help="the extractor's weights, and the reference statistics"
+    )
     sub = verb(table, ("name", "table of the paper"), ("rows", "its rows and their metrics files as JSON"))
     sub.add_argument("--paper", required=True, help="the paper's numbers")
     sub = verbs.add_parser("show", help=show.__doc__, description=show.__doc__)

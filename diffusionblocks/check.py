@@ -59,12 +59,16 @@ def check_frame(config, schema_path):
         known = error.schema["properties"]
         key = next(key for key in error.instance if key not in known)
         raise UserError(f"config: {where}: unknown key {key!r}{_suggest(key, known)} (keys here: {', '.join(known)})")
+    if error.validator == "not":
+        raise UserError(f"config: {where}: {error.instance!r} is the name of a rule, choose another")
     hint = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if "number" in str(error.validator_value) else ""
     raise UserError(f"config: {where}: {error.message}{hint}")
 
 
 def check(config):
     """Check every row of the configured scale."""
+    for table in config["tables"]:
+        _check_like(config, table)
     if not tables(config):
         raise UserError(f"config: no table has settings for scale {config['scale']!r}")
     for alias in aliases(config):
@@ -84,12 +88,27 @@ def check(config):
                 _check_metrics(metrics(config, table, row), resolved, extractor(config, table, row))
 
 
+def _check_like(config, table):
+    """A table's `like` must lead from row to row to an end, or it is no table of any scale and would go unnoticed."""
+    rows = [f"{other}/{row}" for other, entry in config["tables"].items() for row in entry["rows"]]
+    seen = [table]
+    while like := config["tables"][seen[-1]].get("like"):
+        where = f"config: tables.{seen[-1]}.like: {like!r}"
+        if like not in rows:
+            raise UserError(f"{where} is not <table>/<row>{_suggest(like, rows)}")
+        other = like.partition("/")[0]
+        if other in seen:
+            raise UserError(f"{where} leads back to {other}")
+        seen.append(other)
+
+
 def check_run(run):
     """Check one resolved run, as it stands in run.json."""
     where = f"tables.{run['table']}.rows.{run['row']}"
     _check_section(f"{where}.data", run["data"], function_keywords(PACKAGE / "data" / "sources.py"))
     _check_component(f"{where}.method", run, "method")
     _check_component(f"{where}.model", run, "model")
+    _check_latents(where, run)
     settings = class_keywords(PACKAGE / "trainer.py", "Settings")
     _check_keys(f"{where}.train", run["train"], settings)
     for key in ("batch_size", "lr"):
@@ -109,6 +128,22 @@ def check_run(run):
         _check_split(run["model"]["num_layers"], method_settings(run))
     except ValueError as error:
         raise UserError(f"config: {where}.method: {error}") from None
+
+
+def _encoded(data):
+    """Whether a data section's images become latents, by jobs that share the work."""
+    return "shards" in function_keywords(PACKAGE / "data" / "sources.py")[data["name"]]
+
+
+def _check_latents(where, run):
+    if not _encoded(run["data"]):
+        return
+    if run["data"].get("shards", 1) < 1:
+        raise UserError(f"config: {where}.data.shards must be at least 1, and is {run['data']['shards']}")
+    if run["train"].get("augment"):
+        raise UserError(
+            f"config: {where}.train.augment: {run['data']['name']} becomes latents, of which only [] is possible"
+        )
 
 
 def _check_split(num_layers, method):
@@ -168,6 +203,10 @@ def _check_metrics(sections, run, extractor):
                 )
             extractor_where = where.removesuffix("metrics") + "extractor"
             _check_section(extractor_where, extractor, function_keywords(PACKAGE / "extractors.py"))
+            if extractor["name"] == "small_cnn" and _encoded(run["data"]):
+                raise UserError(
+                    f"config: {extractor_where}: small_cnn learns from images, {run['data']['name']} has latents"
+                )
         num_steps = sampling.get("num_steps")
         if num_steps is not None and not isinstance(num_steps, int):
             raise UserError(f"config: {where}.{column}.sampling.num_steps: {num_steps!r} should be an int")

@@ -147,8 +147,9 @@ def sample_name(sampling):
 
 
 def extractor(config, table, row):
-    """A row's `extractor` section, or None."""
-    return resolve(config, table, row).get("extractor")
+    """A row's `extractor` section, or None, as for metrics that need no features."""
+    needed = any("features" in metric_inputs(section.get("name")) for section in metrics(config, table, row).values())
+    return resolve(config, table, row).get("extractor") if needed else None
 
 
 def component_file(kind, name):

@@ -23,8 +23,8 @@ def reference(weights_path, data_path, data_dir, path):
     images = Pictures(data_path, device, data_dir)
     network, about = load_extractor(weights_path, device)
     written, counts = {}, {}
-    for split in ("train", "test"):
-        statistics = Statistics()
+    for split, size in (("train", images.train_size), ("test", images.test_size)):
+        statistics = Statistics(size)
         for batch in images.pixels(split):
             statistics.add(extract(network, batch, device))
         written |= {f"{split}_{name}": value for name, value in statistics.tensors().items()}

@@ -31,26 +31,34 @@ def torch_fidelity():
 
 
 class Statistics:
-    """Mean and covariance (N - 1) of features in double precision, gathered batch by batch, and a sample of them."""
+    """Mean and covariance (N - 1) of features in double precision, gathered batch by batch, and a sample of them.
 
-    def __init__(self):
+    total: how many features there will be, of which at most MAX_FEATURES are kept, spread evenly over all.
+    """
+
+    def __init__(self, total):
         self.count, self.sum, self.products, self.kept = 0, 0, 0, []
+        self._every = _every(total)
 
     def add(self, features):
         """features: (N, D) on any device."""
         wide = features.double()
         self.sum = self.sum + wide.sum(0)
         self.products = self.products + wide.T @ wide
+        chosen = features[-self.count % self._every :: self._every]
+        self.kept.append(chosen.to("cpu", torch.float32, copy=True))  # a view would hold all of ImageNet's 10 GB
         self.count += len(features)
-        self.kept.append(features.float().cpu())
 
     def tensors(self):
-        """mu (D,), sigma (D, D), and at most MAX_FEATURES of the features, spread evenly over all."""
+        """mu (D,), sigma (D, D), and the features that were kept."""
         mu = self.sum / self.count
         sigma = (self.products - self.count * torch.outer(mu, mu)) / (self.count - 1)
-        kept = torch.cat(self.kept)
-        step = max(1, -(-len(kept) // MAX_FEATURES))
-        return {"mu": mu.cpu(), "sigma": sigma.cpu(), "features": kept[::step].contiguous()}
+        return {"mu": mu.cpu(), "sigma": sigma.cpu(), "features": torch.cat(self.kept)}
+
+
+def _every(total):
+    """Of how many features one is kept, so that there are at most MAX_FEATURES."""
+    return max(1, -(-total // MAX_FEATURES))
 
 
 def fid(features, reference):
@@ -81,7 +89,6 @@ def precision_recall(features, reference):
     torch_fidelity()
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    ours = torch.as_tensor(features)
-    ours = ours[:: max(1, -(-len(ours) // MAX_FEATURES))]
+    ours = torch.as_tensor(features)[:MAX_FEATURES]  # generated classes take turns: no stride, it would drop some
     found = prc_features_to_metric(ours, torch.as_tensor(reference["features"]), verbose=False)
     return found["precision"], found["recall"]

@@ -8,7 +8,10 @@ import subprocess
 import time
 from pathlib import Path
 
-PACKAGES = ("diffusionblocks", "torch", "numpy", "snakemake", "scikit-learn")
+PACKAGES = (
+    *("diffusionblocks", "torch", "numpy", "snakemake", "scikit-learn"),
+    *("torch-fidelity", "torchvision", "timm", "diffusers", "pillow"),
+)
 
 
 @functools.cache

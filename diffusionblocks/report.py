@@ -188,9 +188,10 @@ def _figures(trained, frame):
 
 
 def _block_counts(trained, frame):
-    """The figure of a table whose rows differ in the number of blocks (b1, b2, ...), if this is one."""
-    rows = {row: int(row[1:]) for row in trained if re.fullmatch(r"b\d+", row)}
-    if 1 not in rows.values() or len(rows) < 2:
+    """The figure of a table of images whose rows differ in the number of blocks (b1, b2, ...), if this is one."""
+    measured = [row for row, seeds in trained.items() if "fid_test" in seeds[0]["metrics"]]
+    rows = {row: int(row[1:]) for row in measured if re.fullmatch(r"b\d+", row)}
+    if 1 not in rows.values() or len(rows) < 2 or frame.loc[frame["row"] == "b1", "paper"].isna().all():
         return []
     ours = {count: [run["metrics"]["fid_test"]["value"] for run in trained[row]] for row, count in rows.items()}
     printed = frame[frame["metric"] == "fid_test"].set_index("row")["paper"].dropna()
@@ -211,13 +212,13 @@ def _embed(svg):
 
 
 def _environments(runs):
-    """Each combination of hardware and versions that some training ran on, once."""
+    """Each combination of hardware and versions that some job ran on, once."""
     found = {}
     for run in runs:
-        for part in run["parts"].values():
-            for attempt in part["attempts"]:
-                versions = ", ".join(f"{name} {version}" for name, version in attempt["versions"].items())
-                found[attempt["hardware"], versions] = None
+        attempts = [attempt for part in run["parts"].values() for attempt in part["attempts"]]
+        for job in (*attempts, *run["sampling"], run["evaluation"]):
+            versions = ", ".join(f"{name} {version}" for name, version in job["versions"].items())
+            found[job["hardware"], versions] = None
     return list(found)
 
 

@@ -1,7 +1,8 @@
 """A trained model -> generated images. Any number of jobs may share the work.
 
 Image i depends on the seed and on i alone: its class is i modulo the number of classes, its noise comes from a
-generator of its own. So all rows start from the same noise, and no batch size and no split into jobs changes an image.
+generator of its own. So all rows start from the same noise, and no batch size and no split into jobs changes an image,
+but for the rounding of sums: here and there a pixel by one grey level.
 """
 
 import time
@@ -11,7 +12,7 @@ import torch
 from diffusionblocks import tensors
 from diffusionblocks.data.pictures import Pictures
 from diffusionblocks.device import pick_device, seed_of
-from diffusionblocks.files import read_json
+from diffusionblocks.files import UserError, read_json
 from diffusionblocks.methods import load_trained
 from diffusionblocks.provenance import record
 
@@ -25,6 +26,8 @@ def sample(run_path, model_path, data_path, sampling, shard, path, data_dir=None
     sampling: a row's `sampling` section with num_samples, sets and shards; the rest are options of the method's
     `sample`. shard: which of the shards this is, from 0.
     """
+    if not 0 <= shard < sampling["shards"]:
+        raise UserError(f"shard {shard}: the sampling section has the shards 0 to {sampling['shards'] - 1}")
     run, device = read_json(run_path), pick_device()
     data = Pictures(data_path, device, data_dir)
     method = load_trained(run, model_path, data.shape).eval()  # on the CPU; each block moves when its turn comes

@@ -93,13 +93,20 @@ def _measured(seeds, metric, data, about):
         "stand_in": "; ".join(stand_ins),
         "commit": " ".join(sorted(commits)),
         "scale": seeds[0]["run"]["scale"],
-        "note": _note(seeds[0]["metrics"][metric].get("idle_blocks")),
+        "note": _note(seeds[0]["metrics"][metric]),
     }
 
 
-def _note(idle_blocks):
+def _note(number):
     """What a reader must know of a number: a grid of levels may miss the interval of a block altogether."""
-    return f"never acts: block {', '.join(map(str, idle_blocks))}" if idle_blocks else None
+    notes = (
+        [f"{'least' if number['name'] == 'fid' else 'mean'} of {number['sets']} sets"]
+        if number.get("sets", 1) > 1
+        else []
+    )
+    if number.get("idle_blocks"):
+        notes.append(f"never acts: block {', '.join(map(str, number['idle_blocks']))}")
+    return "; ".join(notes) or None
 
 
 def _with_gaps(frame):

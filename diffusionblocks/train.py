@@ -32,7 +32,7 @@ def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seco
         trainer = Trainer(run, part, data, device)
         end = _loop(trainer, state, stop, checkpoint_seconds)
         tensors.write(weights_path, trainer.weights(), {"run": run, "part": part, "step": trainer.total})
-        state.append({"event": "end", "step": trainer.total, **end})
+        state.append({"event": "end", "step": trainer.total, "data_bytes": data.bytes, **end})
         write_text(weights_path.with_suffix(".jsonl"), state.log.read_text(encoding="utf-8"))
         for file in (state.checkpoint, state.log):
             file.unlink(missing_ok=True)

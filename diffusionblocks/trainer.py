@@ -188,6 +188,7 @@ class Trainer:
             "parameter_bytes": _bytes(self.parameters.values()),
             "gradient_bytes": _bytes(value.grad for value in self.parameters.values() if value.grad is not None),
             "optimizer_bytes": _bytes(state),
+            "average_bytes": _bytes((self.ema or {}).values()),
             "peak_bytes": peak,
         }
 

@@ -3,8 +3,8 @@ localrules:
     prepare,
 
 
-# Where there is internet; the jobs that encode may run where there is none.
 rule autoencoder:
+    """The autoencoder of latents, fetched here since the jobs that encode may run where there is no internet."""
     output:
         f"{RESULTS}/data/autoencoder.json",
     log:

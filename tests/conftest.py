@@ -57,10 +57,16 @@ def missing_program(reason, variable):
     pytest.skip(reason)
 
 
+def trainings(files):
+    """(table, row, part) of all trainings that write some of the files, in the order of their names."""
+    found = (re.search(r"runs/(\w+)/(\w+)/seed\d+/parts/(\w+)\.safetensors$", file) for file in files)
+    return sorted(match.groups() for match in found if match)
+
+
 class Checkout:
     """A copy of the repository in which a test may run the workflow and change files.
 
-    tables: those of config.yaml that the copy has. settings: what it gets on top of them, in tiny.yaml.
+    tables: those of config.yaml that the copy has. settings: what goes on top of them, in tiny.yaml.
     """
 
     def __init__(self, folder, tables=("table1",), settings=TINY):
@@ -90,17 +96,17 @@ class Checkout:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
-    def planned(self, *arguments):
-        """{rule: number of jobs} that a dry run would start."""
-        output = self.snakemake(*arguments, "-n", "--quiet", "rules").stdout + "\n"
-        lines = output.partition("job ")[2].partition("\n\n")[0].splitlines()
-        counts = [line.split() for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()]
-        return {rule: int(count) for rule, count in counts if rule != "total"}
+    def plan(self, *arguments, **options):
+        """What a dry run would do: {rule: number of jobs}, and all files that it would write."""
+        output = self.snakemake(*arguments, "-n", **options).stdout
+        table = re.search(r"^job +count\n[- ]+\n((?:\w+ +\d+\n)+)", output, re.MULTILINE)
+        jobs = {rule: int(count) for rule, count in re.findall(r"(\w+) +(\d+)", table[1])} if table else {}
+        lines = re.findall(r"^ +output: (.+)$", output, re.MULTILINE)
+        files = [file for line in lines for file in line.split(", ")]
+        return {rule: count for rule, count in jobs.items() if rule != "total"}, files
 
-    def trained(self, *arguments):
-        """Table, row, seed and part of every training that a dry run would start, in the order of their names."""
-        output = self.snakemake(*arguments, "-n").stdout
-        return sorted(re.findall(r"output: \S*runs/(\w+)/(\w+)/seed(\d+)/parts/(\w+)\.safetensors", output))
+    def planned(self, *arguments):
+        return self.plan(*arguments)[0]
 
     def copy(self, folder):
         """Another copy in the same state, finished runs included."""
@@ -124,6 +130,13 @@ def generated(tmp_path_factory):
     checkout = Checkout(tmp_path_factory.mktemp("generation") / "checkout", GENERATION, TINY_GENERATION)
     checkout.snakemake("table2")
     return checkout
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """A checkout of all tables as they are shipped, for dry runs alone."""
+    tables = yaml.safe_load((ROOT / "config.yaml").read_text())["tables"]
+    return Checkout(tmp_path_factory.mktemp("fresh") / "checkout", tables, {})
 
 
 @pytest.fixture

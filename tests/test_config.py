@@ -29,7 +29,10 @@ PAPER = yaml.safe_load((ROOT / "report/paper.yaml").read_text())
 SHAPES = {
     "digits": {"image_size": 8, "channels": 1, "num_classes": 10},
     "fashion_mnist": {"image_size": 32, "channels": 1, "num_classes": 10},
+    "fashion_mnist_16": {"image_size": 16, "channels": 1, "num_classes": 10},
+    "cifar10": {"image_size": 32, "channels": 3, "num_classes": 10},
     "cifar100": {"image_size": 32, "channels": 3, "num_classes": 100},
+    "imagenet": {"image_size": 32, "channels": 4, "num_classes": 1000},  # latents
 }
 SCALES = ("demo", "gpu", "paper")
 ROWS = [
@@ -53,6 +56,7 @@ def edited(**changes):
 
 
 ROW = "tables__table1__rows__vit_diffusionblocks"
+DIT = "tables__table2__rows__cifar10_dit_diffusionblocks"
 
 
 # Merging
@@ -99,6 +103,18 @@ LAYERS = {
         },
         "second": {"rows": {"plain": "first/plain", "blocks": "first/blocks"}, "demo": {}},
         "third": {"rows": {"plain": "first/plain"}, "paper": {}},
+        "fourth": {
+            "like": "first/own",
+            "model": {"num_heads": 10, "mlp_width": 10, "patch_size": 10, "dropout": 10},
+            "seeds": [7],
+            "demo": {"model": {"mlp_width": 11, "patch_size": 11, "dropout": 11}},
+            "rows": {
+                "layered": {"model": {"patch_size": 12, "dropout": 12}, "demo": {"model": {"dropout": 13}}},
+                "seeded": {"demo": {"seeds": [1, 2]}},
+                "replaced": {"method": {"name": "diffusionblocks"}, "like": "seeded"},
+            },
+        },
+        "fifth": {"like": "fourth/seeded", "rows": {"plain": {}}},
     },
 }
 
@@ -125,18 +141,88 @@ def test_like_takes_another_row_and_goes_on_from_there():
     assert set(more["metrics"]) == {"accuracy", "more"}
 
 
+def test_a_table_that_is_like_a_row_of_another_starts_from_all_of_that_rows():
+    """The other row, then this table, its scale, the row, the row's scale: each sets one key that no later one does."""
+    assert planning.resolve(LAYERS, "fourth", "layered")["model"] == {
+        "name": "vit", "num_layers": 6, "width": 2, "num_heads": 10, "mlp_width": 11, "patch_size": 12, "dropout": 13
+    }  # fmt: skip
+    assert planning.resolve(LAYERS, "fourth", "replaced")["method"] == {"name": "diffusionblocks"}
+    paper = planning.resolve({**LAYERS, "scale": "paper"}, "fourth", "layered")["model"]
+    assert (paper["width"], paper["mlp_width"], paper["dropout"]) == (99, 10, 12)
+
+
+def test_seeds_of_a_row():
+    seeds = {row: planning.seeds(LAYERS, "fourth", row) for row in LAYERS["tables"]["fourth"]["rows"]}
+    assert seeds == {"layered": [7], "seeded": [1, 2], "replaced": [1, 2]}
+    assert planning.seeds(LAYERS, "first", "plain") == [3, 5] and planning.seeds(LAYERS, "fifth", "plain") == [1, 2]
+    folders = planning.run_folders(LAYERS, "fourth")
+    assert folders[:3] == ["fourth/layered/seed7", "fourth/seeded/seed1", "fourth/seeded/seed2"]
+
+
 def test_row_of_text_is_a_run_trained_elsewhere():
     assert planning.trained(LAYERS, "second", "plain") == ("first", "plain")
     assert planning.trained(LAYERS, "first", "own") == ("first", "own")
     assert planning.run_folders(LAYERS, "second") == [f"first/{r}/seed{s}" for r in ("plain", "blocks") for s in (3, 5)]
-    assert planning.tables(LAYERS) == ["first", "second"]
-    assert planning.tables({**LAYERS, "scale": "paper"}) == ["first", "third"]
+    assert planning.tables(LAYERS) == ["first", "second", "fourth", "fifth"]
+    assert planning.tables({**LAYERS, "scale": "paper"}) == ["first", "third", "fourth", "fifth"], "through `like`"
 
 
 def test_run_holds_what_decides_a_model_and_no_metrics():
     run = planning.run(LAYERS, "first", "blocks", 5)
     assert list(run) == ["scale", "table", "row", "seed", "data", "model", "method", "train"]
     assert (run["scale"], run["table"], run["row"], run["seed"]) == ("demo", "first", "blocks", 5)
+
+
+GENERATION = {
+    "scale": "demo",
+    "seeds": [0],
+    "tables": {
+        "t": {
+            "demo": {},
+            "extractor": {"name": "small_cnn"},
+            "rows": {
+                "row": {
+                    "sampling": {"num_samples": 100, "guidance": 2.0, "shards": 4},
+                    "metrics": {
+                        "fid": {"name": "fid", "reference": "train"},
+                        "fid_plain": {"name": "fid", "sampling": {"guidance": 1.0}},
+                        "layers": {"name": "layer_evaluations"},
+                    },
+                },
+                "predicts": {"sampling": {"num_steps": 3}, "metrics": {"accuracy": {"name": "accuracy"}}},
+            },
+        }
+    },
+}
+
+
+def test_a_metric_has_the_rows_sampling_under_its_own():
+    found = planning.metrics(GENERATION, "t", "row")
+    common = {"num_samples": 100, "sets": 1, "shards": 4}
+    assert found["fid"] == {"name": "fid", "reference": "train", "sampling": {**common, "guidance": 2.0}}
+    assert found["fid_plain"]["sampling"] == {**common, "guidance": 1.0}
+    predicts = planning.metrics(GENERATION, "t", "predicts")
+    assert predicts["accuracy"]["sampling"] == {"num_steps": 3}, "predictions have no number of samples"
+
+
+def test_images_are_generated_once_for_all_metrics_that_agree():
+    sets = planning.sample_sets(GENERATION, "t", "row")
+    assert [sampling["guidance"] for sampling in sets.values()] == [2.0, 1.0]
+    assert planning.sample_sets(GENERATION, "t", "predicts") == {}
+
+
+def test_name_of_a_sample_set_forgets_shards_and_the_order_of_keys_and_nothing_else():
+    sampling = {"num_samples": 10, "sets": 1, "shards": 1, "guidance": 2.0}
+    name = planning.sample_name(sampling)
+    assert planning.sample_name({"guidance": 2.0, "shards": 7, "sets": 1, "num_samples": 10}) == name
+    others = [{"num_samples": 11}, {"sets": 2}, {"guidance": 1.0}, {"solver": "heun"}]
+    names = {planning.sample_name({**sampling, **other}) for other in others} | {name}
+    assert len(names) == 5 and all(re.fullmatch(r"[0-9a-f]{8}", name) for name in names)
+
+
+def test_an_extractor_is_wanted_by_metrics_of_features_alone():
+    assert planning.extractor(GENERATION, "t", "row") == {"name": "small_cnn"}
+    assert planning.extractor(GENERATION, "t", "predicts") is None
 
 
 @pytest.mark.parametrize(
@@ -153,10 +239,10 @@ def test_parts(method, expected):
 
 
 def test_data_files_are_named_by_set_and_keywords():
-    assert planning.data_name({"name": "digits"}) == "digits"
-    names = {planning.data_name({"name": "digits", "split": split}) for split in ("test", "validation")}
+    assert planning.section_name({"name": "digits"}) == "digits"
+    names = {planning.section_name({"name": "digits", "split": split}) for split in ("test", "validation")}
     assert len(names) == 2 and all(re.fullmatch(r"digits-[0-9a-f]{8}", name) for name in names)
-    assert planning.data_name({"split": "test", "name": "digits"}) in names
+    assert planning.section_name({"split": "test", "name": "digits"}) in names
 
 
 def test_fingerprint_forgets_the_order_of_keys_and_nothing_else():
@@ -211,10 +297,61 @@ def test_paper_scale_is_appendix_e1():
     assert metrics["accuracy_4_steps"]["sampling"]["num_steps"] == 4 and "sampling" not in metrics["accuracy"]
 
 
+def test_paper_scale_is_appendix_e2():
+    """Issue text, paper.md section 2: DiT-S/2 on CIFAR-10, DiT-L/2 on ImageNet's latents; no overlap in ablations."""
+    config = edited(scale="paper")
+    sizes = {
+        "cifar10": {"num_layers": 12, "width": 384, "num_heads": 6, "mlp_width": 1536, "patch_size": 2},
+        "imagenet": {"num_layers": 24, "width": 1024, "num_heads": 16, "mlp_width": 4096, "patch_size": 2},
+    }
+    data = {"table7": "cifar10", "table8": "imagenet", "table_a2": "cifar10"}
+    for table in ("table2", *data):
+        for row in CONFIG["tables"][table]["rows"]:
+            origin = planning.trained(config, table, row)
+            run, method = planning.run(config, *origin, 0), planning.method_settings(planning.run(config, *origin, 0))
+            name = data.get(table) or row.partition("_")[0]
+            assert run["data"] == {"name": name} and planning.seeds(config, *origin) == [0]
+            assert run["model"] == {"name": "dit", "label_dropout": 0.1, **sizes[name]}
+            train = Settings(**run["train"])
+            assert (train.epochs, train.batch_size, train.lr) == (100, 512, {"cifar10": 1e-4, "imagenet": 5e-5}[name])
+            assert train.min_lr == train.lr and train.ema == 0.9999
+            assert method["overlap"] == (0.05 if row.endswith("_diffusionblocks") else 0)
+            assert (method["sharing"], method["loss_weight"]) == ("independent", "per_sample")
+            metrics = planning.metrics(config, *origin)
+            assert {metrics[f"fid_{split}"]["reference"] for split in ("test", "train")} == {"test", "train"}
+            sampling = metrics["fid_test"]["sampling"]
+            assert {key: sampling[key] for key in ("num_samples", "sets", "num_steps", "guidance")} == {
+                "num_samples": 50_000, "sets": 3, "num_steps": 50, "guidance": 2.0
+            }  # fmt: skip
+            assert planning.extractor(config, *origin) == {"name": "inception_v3_compat"}
+
+
+def test_rows_of_the_ablations_are_what_their_names_say():
+    config = edited(scale="paper")
+    partitions = {"uniform": "log_uniform", "equi_probability": "equi_probability", "linear": "uniform"}
+    for row in CONFIG["tables"]["table7"]["rows"]:
+        method = planning.method_settings(planning.run(config, "table7", row, 0))
+        name, *layers = row.rsplit("_", 3)
+        assert (method["partition"], method["layers_per_block"]) == (partitions[name], [int(count) for count in layers])
+    for scale, table in ((scale, table) for scale in SCALES for table in ("table8", "table_a2")):
+        config = edited(scale=scale)
+        origins = {row: planning.trained(config, table, row) for row in CONFIG["tables"][table]["rows"]}
+        counts = {row: planning.run(config, *origin, 0)["method"]["num_blocks"] for row, origin in origins.items()}
+        assert counts == {"b1": 1, "b2": 2, "b3": 3, "b4": 4, "b6": 6}
+
+
 @pytest.mark.parametrize(("table", "row"), [(table, row) for scale, table, row in ROWS if scale == "demo"])
 def test_every_row_stands_beside_a_printed_one(table, row):
     settings = CONFIG["tables"][table]["rows"][row]
     assert row in PAPER[table]["rows"] or settings["paper_row"] in PAPER[table]["rows"]
+
+
+def test_every_printed_row_is_trained_or_a_stated_gap():
+    for table, entry in CONFIG["tables"].items():
+        missing = set(PAPER[table]["rows"]) - set(entry["rows"])
+        assert missing == ({"vit_forward_forward"} if table == "table1" else set())
+        for scale in SCALES:
+            assert table in planning.tables(edited(scale=scale))
 
 
 # One list each
@@ -229,6 +366,13 @@ def test_schema_and_settings_know_the_same_train_keys():
         default = field.default if missing else field.default_factory()
         if default not in (dataclasses.MISSING, None):
             jsonschema.validate(default, known[name])
+
+
+def test_the_schema_knows_every_rule():
+    """A table or an alias of the same name would be a second rule of that name."""
+    files = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
+    rules = re.findall(r"^(?:rule|use rule \w+ as) (\w+)", "\n".join(map(Path.read_text, files)), re.MULTILINE)
+    assert sorted(rules) == sorted(SCHEMA["$defs"]["rules"]["enum"]) and "sample" in rules
 
 
 def test_schema_and_code_offer_the_same_choices():
@@ -300,6 +444,38 @@ BAD = [
         {f"{ROW}__metrics__chain": {"name": "accuracy_per_step", "sampling": {"num_steps": 2}}},
         ["metrics.chain", "num_steps is 2", "3 blocks"],
     ),
+    # Generation
+    ({f"{DIT}__sampling": {"num_step": 4}}, ["sampling", "num_step", "did you mean 'num_steps'"]),
+    ({f"{DIT}__sampling": {"num_samples": 0}}, ["sampling.num_samples", "at least 1", "is 0"]),
+    ({f"{DIT}__sampling": {"num_samples": 4e4}}, ["sampling.num_samples", "40000.0", "int"]),
+    ({f"{DIT}__sampling": {"sets": 0}}, ["sampling.sets", "at least 1"]),
+    ({f"{DIT}__sampling": {"num_samples": 40, "sets": 2, "shards": 81}}, ["sampling.shards", "81", "images"]),
+    ({f"{DIT}__sampling": {"num_steps": 2}}, ["sampling.num_steps", "2", "3 blocks"]),
+    ({f"{DIT}__sampling": {"solver": "huen"}}, ["sampling.solver", "huen", "euler, heun"]),
+    ({f"{DIT}__sampling": {"grid": "karas"}}, ["sampling.grid", "karas", "karras"]),
+    ({f"{DIT}__sampling": []}, ["cifar10_dit_diffusionblocks.sampling", "[]"]),
+    ({f"{DIT}__model": {"name": "vit", "num_layers": 6}}, ["guidance", "unconditional", "models/vit.py"]),
+    ({f"{DIT}__extractor": {"name": "smal_cnn"}}, ["diffusionblocks.extractor.name", "did you mean 'small_cnn'"]),
+    ({f"{DIT}__extractor": {"step": 5}}, ["diffusionblocks.extractor", "step", "did you mean 'steps'"]),
+    ({f"{DIT}__metrics": {"fid_test": {"reference": "tets"}}}, ["metrics.fid_test.reference", "tets", "test, train"]),
+    ({f"{DIT}__method": {"name": "end_to_end"}}, ["model", "models/dit.py", "lacks end_to_end_loss"]),
+    ({"tables__table1__metrics__fid": {"name": "fid"}}, ["metrics.fid", "end_to_end", "cannot generate"]),
+    (
+        {f"{ROW}__metrics__kid": {"name": "kid", "sampling": {"num_samples": 9}}},
+        ["vit_diffusionblocks.metrics.kid", "needs an `extractor`"],
+    ),
+    # Latents
+    ({f"{DIT}__data": {"name": "imagenet", "shards": 0}}, ["data.shards", "at least 1"]),
+    ({f"{DIT}__data": {"name": "imagenet"}, f"{DIT}__train": {"augment": ["flip"]}}, ["train.augment", "latents"]),
+    ({f"{DIT}__data": {"name": "imagenet"}}, ["diffusionblocks.extractor", "small_cnn", "latents"]),
+    # Seeds of a row
+    ({f"{DIT}__seeds": []}, ["cifar10_dit_diffusionblocks.seeds", "[]"]),
+    ({f"{DIT}__seeds": [4, 4]}, ["cifar10_dit_diffusionblocks.seeds", "[4, 4]"]),
+    ({f"{DIT}__demo": {"seeds": ["0"]}}, ["cifar10_dit_diffusionblocks.demo.seeds", "'0'", "integer"]),
+    # Names of targets
+    ({"tables__table7__alias": "table1"}, ["alias", "'table1'", "table"]),
+    ({"tables__table7__alias": "train"}, ["tables.table7.alias", "'train'", "name of a rule"]),
+    ({"tables__sample": CONFIG["tables"]["table1"]}, ["tables", "'sample'", "name of a rule"]),
     # Steps and epochs
     ({f"{ROW}__train": {"epochs": 3}}, ["vit_diffusionblocks.train", "exactly one of steps and epochs"]),
     # References between rows
@@ -308,6 +484,15 @@ BAD = [
     ({"tables__table1__rows__more": "table1/nowhere"}, ["rows.more", "table1/nowhere"]),
     ({"tables__table1__rows__more": "table9/vit_end_to_end"}, ["rows.more", "table9/vit_end_to_end"]),
     ({"tables__table1__rows__more": "vit_end_to_end"}, ["rows.more", "vit_end_to_end"]),
+    ({"tables__table8__rows__b1": "table2/imagenet_dit"}, ["table8.rows.b1", "table2/imagenet_dit"]),
+    # A table that is like a row of another. Table 8 has no settings of its own at any scale.
+    ({"tables__table8__like": "table2/imagenet_dit"}, ["table8.like", "did you mean 'table2/imagenet_dit_"]),
+    ({"tables__table8__like": "table_2/b1"}, ["table8.like", "table_2/b1"]),
+    ({"tables__table8__like": "table_a2/b1"}, ["table8.like", "table_a2/b1", "trained"]),  # a row of text
+    ({"tables__table8__like": "table8/b2"}, ["table8.like", "table8/b2", "back"]),
+    ({"tables__table7__like": "table7/linear_4_4_4"}, ["table7.like", "table7/linear_4_4_4", "back"]),
+    ({"tables__table8__like": "table_a2/b2", "tables__table_a2__like": "table8/b2"}, ["table_a2.like", "table8/b2"]),
+    ({"tables__table2__like": "table7/linear_4_4_4"}, ["table7.like", "table2/cifar10_dit_diffusionblocks", "back"]),
 ]
 
 
@@ -335,13 +520,19 @@ def without(path):
         ("tables__table1__demo__train__batch_size", ["table1", "train", "batch_size"]),
         ("tables__table1__demo__model__num_layers", ["table1", "model", "num_layers"]),
         ("tables__table1__demo__data", ["vit_end_to_end", "data", "demo"]),
-        ("tables__table1__demo", ["no table", "demo"]),
         ("tables__table1__title", ["table1", "title"]),
+        ("tables__table2__demo__extractor", ["cifar10_dit_end_to_end.metrics.fid_test", "`extractor`"]),
+        ("tables__table2__demo", ["table7.like", "table2/cifar10_dit_diffusionblocks", "demo"]),
     ],
 )
 def test_missing_settings_are_named(path, words):
     message = refusal(without(path))
     assert all(word in message for word in words), message
+
+
+def test_a_scale_without_a_table_is_refused():
+    table = {key: value for key, value in CONFIG["tables"]["table1"].items() if key != "gpu"}
+    assert "no table has settings for scale 'gpu'" in refusal(edited(scale="gpu", tables={"table1": table}))
 
 
 def sampling(**keywords):

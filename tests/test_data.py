@@ -391,11 +391,11 @@ SIZES = {  # width, height and mode of the JPEGs, by class folder; small ones ar
 @pytest.fixture(scope="module")
 def vae_folder(tmp_path_factory):
     """A tiny autoencoder with random weights, as sd-vae-ft-ema lies there: 4 channels, one latent for 2 x 2 pixels."""
-    from diffusionblocks.data.latents import _autoencoder_class
+    from diffusionblocks.data.latents import autoencoder_class
 
     torch.manual_seed(0)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    network = _autoencoder_class()(
+    network = autoencoder_class()(
         latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4, scaling_factor=0.5, **blocks
     )
     path = tmp_path_factory.mktemp("vae") / "sd-vae-ft-ema"
@@ -484,7 +484,7 @@ def test_latents_say_what_they_are(imagenet):
     about = header(prepared(imagenet))
     weights = hashlib.sha256((imagenet / "sd-vae-ft-ema/diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
     assert about == {
-        "title": "ImageNet 16x16",
+        "title": "ImageNet 16x16, a part: 5 + 3 images in 2 classes",
         "shape": {"image_size": 8, "channels": 4, "num_classes": 2},
         "mean": [0] * 4,
         "std": [1] * 4,
@@ -842,3 +842,15 @@ def test_a_wrong_download_is_removed(tmp_path, content):
 def test_archives_are_known_by_https_size_and_sha256():
     for archive in download.ARCHIVES.values():
         assert archive.url.startswith("https://") and archive.size > 500 and len(archive.sha256) == 64
+
+
+def test_reading_many_images_holds_few_files_open(imagenet):
+    """An image sent by a worker on its own would hold a file open, and a batch of ImageNet 500 of them."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48));"
+        "from diffusionblocks.data.latents import batches;"
+        "print(sum(len(batch) for batch in batches([sys.argv[1]] * 200, 16, 100)))"
+    )
+    image = next((imagenet / "imagenet/train").rglob("*.JPEG"))
+    done = subprocess.run([sys.executable, "-c", code, str(image)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["200"], done.stderr[-500:]

@@ -1,4 +1,4 @@
-"""The DiT against known answers, PyTorch's own attention and plain formulas, and one update of every row at full size."""
+"""The DiT against known answers, plain formulas and PyTorch's attention, and an update of every row at full size."""
 
 import math
 from pathlib import Path
@@ -69,8 +69,8 @@ def test_paper_scale_parameter_counts(shape, depth, width, heads, parameters):
         ({"patch_size": 3}, "patch_size 3 must divide the image size 8,"),
         ({"num_heads": 5}, "num_heads 5 and 4 the width 24"),
         ({"width": 26}, "num_heads 2 and 4 the width 26"),
-        ({"noise": None}, "end_to_end cannot be"),
-        ({"target_norm": 0.5}, r"target_norm must be 1\b"),
+        ({"noise": None}, "it needs noise"),
+        ({"target_norm": 0.5}, r"target_norm must be 1$"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options, message):
@@ -244,7 +244,7 @@ def test_label_dropout_shows_the_null_class_in_training_only():
 def test_bf16_is_close_to_fp32():
     model = dit(CIFAR10, width=96, num_heads=4, mlp_width=192)
     cond, sigma = torch.randn(4, 96), SIGMAS
-    z = sigma.view(-1, 1, 1, 1) * images(4, CIFAR10)
+    z = images(4, CIFAR10) + sigma.view(-1, 1, 1, 1) * images(4, CIFAR10, seed=2)
     exact = model.predict(z, sigma, cond, model.layers)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = model.predict(z, sigma, cond, model.layers)
@@ -253,8 +253,7 @@ def test_bf16_is_close_to_fp32():
     c_skip, c_out, _, _ = (c.view(-1, 1, 1, 1) for c in model.noise.precondition(sigma))
     inner, error = (exact - c_skip * z) / c_out, (rounded - exact) / c_out
     assert (error.flatten(1).std(1) < 0.02 * inner.flatten(1).std(1)).all()  # bf16 has 8 bits: 0.4 % a rounding
-    # z itself is never rounded: at sigma_min it is the answer.
-    assert (rounded[0] - z[0]).abs().max() < 0.02
+    assert (rounded[0] - exact[0]).abs().max() < 1e-3  # z itself, at sigma_min nearly the answer, is never rounded
 
 
 # Every row of the paper, at full size
@@ -318,4 +317,5 @@ def test_one_update_at_full_size(run, layers):
     assert block == 0 and values[0] > 0 and values.isfinite().all()  # loss, objective and the norm of all gradients
     for name, value in trainer.parameters.items():
         after = value.detach().flatten()[::97]  # a sample, for speed
-        assert after.isfinite().all() and not torch.equal(after, before[name]), name
+        moved = (after != before[name]).float().mean()
+        assert after.isfinite().all() and (moved > 0 if name.endswith("labels.weight") else moved > 0.9), name

@@ -98,6 +98,37 @@ def test_steps_depend_on_what_they_use():
     assert not {"data/images.py", "trainer.py"} & files(code("data.prepare"))
 
 
+NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run's network
+
+
+@pytest.mark.parametrize(
+    ("file", "steps"),
+    [
+        ("sample.py", {"sample"}),
+        ("metrics.py", {"evaluate"}),
+        ("generated.py", {"evaluate"}),
+        ("features.py", {"features", "evaluate"}),
+        ("extractors.py", {"features", "evaluate"}),
+        ("fidelity.py", {"features", "evaluate"}),
+        ("data/pictures.py", {"sample", "features", "evaluate"}),
+        ("data/latents.py", {"data.encode", "sample", "features", "evaluate"}),
+        ("data/images.py", {"train", "sample", "features", "evaluate"}),
+        ("data/sources.py", {"data.prepare", "data.encode"}),
+        ("models/dit.py", NETWORK),
+        ("sampling.py", NETWORK),  # the method imports it
+        ("models/vit.py", set()),
+        ("config.py", set()),
+        ("codebase.py", set()),
+        ("check.py", set()),
+    ],
+)
+def test_what_an_edit_of_a_file_does_again(file, steps):
+    run = {"model": {"name": "dit"}, "method": {"name": "diffusionblocks"}}
+    alone = ("data.prepare", "data.encode", "features", "tables", "report")
+    found = {step for step in alone if file in files(code(step))}
+    assert found | {step for step in NETWORK if file in files(code(step, run))} == steps
+
+
 def test_closure_finds_imports_wherever_they_stand(tmp_path, monkeypatch):
     package = tmp_path / PACKAGE.name
     package.mkdir()

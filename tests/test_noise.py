@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusionblocks.noise import EDM, corrupt, euler_step, inference_sigmas
+from diffusionblocks.noise import EDM, corrupt, euler_step, inference_sigmas, karras_sigmas
 
 NOISE = EDM()
 SIGMAS = [0.002, 0.17963, 0.3012, 0.5050, 1.0, 80.0]
@@ -138,3 +138,28 @@ def test_inference_sigmas_of_one_step_and_of_none():
     assert inference_sigmas(1) == [80.0]
     with pytest.raises(ValueError, match="num_steps must be at least 1, not 0"):
         inference_sigmas(0)
+
+
+def test_karras_sigmas_known_answer():
+    high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    assert karras_sigmas(5) == pytest.approx([((4 - i) / 4 * high + i / 4 * low) ** 7 for i in range(5)])
+    # The 18 levels of the EDM sampler for CIFAR-10.
+    edm = [80.0, 57.59, 40.79, 28.37, 19.35, 12.91, 8.401, 5.315, 3.257]
+    edm += [1.923, 1.088, 0.5853, 0.2964, 0.1395, 0.05995, 0.02293, 0.007528, 0.002]
+    assert karras_sigmas(18) == pytest.approx(edm, rel=1e-3)
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 50, 1000])
+def test_karras_sigmas_are_evenly_spaced_in_their_seventh_root(num_steps):
+    sigmas = karras_sigmas(num_steps)
+    assert len(sigmas) == num_steps and sigmas[0] == 80.0 and sigmas[-1] == 0.002  # exactly: the ends have an owner
+    steps = np.diff(np.array(sigmas) ** (1 / 7))
+    np.testing.assert_allclose(steps, steps[0])
+    assert steps[0] < 0
+
+
+def test_karras_sigmas_of_other_noise_one_step_and_none():
+    assert karras_sigmas(3, EDM(sigma_min=1.0, sigma_max=9.0), rho=2) == pytest.approx([9.0, 4.0, 1.0])
+    assert karras_sigmas(1) == [80.0]
+    with pytest.raises(ValueError, match="num_steps must be at least 1, not 0"):
+        karras_sigmas(0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusionblocks.noise import EDM, inference_sigmas
+from diffusionblocks.noise import EDM, inference_sigmas, karras_sigmas
 from diffusionblocks.partition import boundaries, interval, mass, owner, split_layers
 
 OFFICIAL = {
@@ -73,6 +73,8 @@ def test_owners_known_answers():
     assert owners(3, 4) == [0, 1, 2, 2]
     assert owners(3, 6) == [0, 0, 1, 1, 2, 2]
     assert [owners(3, 50).count(block) for block in range(3)] == [17, 16, 17]
+    karras = [owner(boundaries(3), sigma) for sigma in karras_sigmas(50)]
+    assert [karras.count(block) for block in range(3)] == [33, 4, 13]  # the middle block hardly acts on this grid
 
 
 @pytest.mark.parametrize("num_blocks", range(1, 13))

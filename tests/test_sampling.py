@@ -1,5 +1,6 @@
 """Solvers on an equation with a known solution, guidance, which block runs where and how often, and that it works."""
 
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from diffusionblocks import sample
+from diffusionblocks.data.latents import to_uint8
 from diffusionblocks.methods import build
+from diffusionblocks.metrics import layer_evaluations, relative_speed
 from diffusionblocks.noise import inference_sigmas, karras_sigmas
 from diffusionblocks.sample import generate, noise
 from diffusionblocks.sampling import SOLVERS, block_by_block, follow, guide
@@ -59,7 +62,7 @@ def error(solver, num_steps, spread=0.7):
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
 def test_order_of_the_error(solver, order):
     errors = [error(solver, steps + 1)[0] for steps in (64, 128, 256)]
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
     assert errors[-1] < {"euler": 0.02, "heun": 2e-4}[solver]
 
@@ -91,24 +94,23 @@ def test_heun_step_by_hand():
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_all_chains_pass_through_a_block_before_the_next(solver):
-    owners = [0, 0, 1, 2, 2]
-    chains = [
-        SOLVERS[solver](torch.full((2,), 8.0 + i), [5.0, 4.0, 3.0, 2.0, 1.0], owners, lambda prediction, block: prediction)
-        for i in range(3)
-    ]  # fmt: skip
+    def chain(i):
+        owners = [[0, 0, 1, 2, 2], [0, 1, 1, 1, 2], [0, 0, 0, 2, 2]][i]
+        start, sigmas = torch.full((2,), 8.0 + i), [5.0, 4.0, 3.0, 2.0, 1.0]
+        return SOLVERS[solver](start, sigmas, owners, lambda prediction, block: prediction)
+
     called = []
 
     def predictor(block):
         called.append(block)
         return lambda index, z, sigma: z / (1 + sigma + block)
 
-    found = list(block_by_block(chains, predictor))
+    found = list(block_by_block([chain(i) for i in range(3)], predictor))
     assert called == [0, 1, 2]
     blocks = [step.block for _, step in found]
     assert blocks == sorted(blocks)
     for i in range(3):
-        alone = SOLVERS[solver](torch.full((2,), 8.0 + i), [5.0, 4.0, 3.0, 2.0, 1.0], owners, lambda p, block: p)
-        expected = list(follow(alone, lambda z, sigma, block: z / (1 + sigma + block)))
+        expected = list(follow(chain(i), lambda z, sigma, block: z / (1 + sigma + block)))
         own = [step for index, step in found if index == i]
         assert [(step.sigma, step.block) for step in own] == [(step.sigma, step.block) for step in expected]
         for step, other in zip(own, expected, strict=True):
@@ -142,7 +144,7 @@ def test_only_the_block_that_acts_is_on_the_device(options):
     method = dit()
     places = Places(method)
     with torch.no_grad():
-        list(method.sample(BATCHES, EPS, torch.device("meta"), num_steps=9, **options))
+        list(method.sample(BATCHES, EPS, torch.device("meta"), num_steps=24, **options))
     assert all(there == [name] for name, there in places.seen)
     names = ["block0", "block1", "block2"]
     assert [move for move in places.moves if move[1] == "meta"] == [(name, "meta") for name in names]  # each once
@@ -168,7 +170,7 @@ def test_a_single_block_samples():
     samples = last(method, num_steps=3)
     for batch, eps, found in zip(BATCHES, EPS, samples, strict=True):
         z, sigmas = 80 * eps.double(), inference_sigmas(3)
-        for sigma, following in [*zip(sigmas, sigmas[1:], strict=False), (sigmas[-1], 0.0)]:
+        for sigma, following in [*itertools.pairwise(sigmas), (sigmas[-1], 0.0)]:
             cond = model.condition(batch)
             denoised = model.predict(z.float(), torch.full((len(z),), sigma), cond, model.layers).detach()
             z = z + (following - sigma) * (z - denoised) / sigma
@@ -195,31 +197,145 @@ def test_guidance_on_all_channels():
     torch.testing.assert_close(found - z, 14 * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1).expand(3, 3, 8, 8))
 
 
-def alone(method, labels, **options):
-    """Samples of the model that is told these labels, by Euler steps of the test's own."""
-    batches = [{"label": label} for label in labels]
-    return last(method, batches=batches, guidance=1.0, **options)
+def watched(method):
+    """A list that fills with (network, z, sigma, cond, prediction) of every network evaluation."""
+    calls = []
+    for model in method.models.values():
+
+        def predict(z, sigma, cond, layers, model=model, original=model.predict):
+            calls.append((model, z, sigma, cond, original(z, sigma, cond, layers)))
+            return calls[-1][-1]
+
+        model.predict = predict
+    return calls
 
 
 @torch.no_grad()
 def test_guidance_1_is_the_conditional_model_bit_for_bit():
-    method, seen = dit(), []
-    for model in method.models.values():
-        model.predict = lambda z, *arguments, predict=model.predict, **keywords: (
-            seen.append(len(z)) or predict(z, *arguments, **keywords)
-        )
-    found = last(method, num_steps=4, guidance=1.0)
-    assert set(seen) == {2, 3}  # no second half for the null class
-    for index, (batch, eps) in enumerate(zip(BATCHES, EPS, strict=True)):
-        answer = method.predict(batch, eps.double(), num_steps=4)[-1].prediction if False else None
-        del answer
-        z = 80 * eps.double()
-        sigmas, owners = method._levels(4)
-        for i, (sigma, block) in enumerate(zip(sigmas, owners, strict=True)):
-            model = method.models[f"block{block}"]
-            cond = model.labels(batch["label"])
-            denoised = model.predict(z.float(), torch.full((len(z),), sigma), cond, model.layers)
-            if i < 3:
-                ratio = sigmas[i + 1] / sigma
-                z = denoised + ratio * (z - denoised)
-        assert torch.equal(found[index], denoised)
+    method = dit()
+    calls = watched(method)
+    steps = list(method.sample(BATCHES, EPS, CPU, num_steps=6))
+    assert len(calls) == len(steps) == 12
+    for (index, step), (model, z, sigma, cond, prediction) in zip(steps, calls, strict=True):
+        assert step.prediction is prediction
+        assert torch.equal(cond, model.labels.weight[BATCHES[index]["label"]])
+        assert z.dtype == torch.float32 and sigma.tolist() == pytest.approx([step.sigma] * len(z))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 2.0])
+def test_guidance_leads_away_from_the_null_class(guidance):
+    method = dit()
+    calls = watched(method)
+    steps = list(method.sample(BATCHES, EPS, CPU, num_steps=6, guidance=guidance))
+    recorded = list(calls)
+    for (index, step), (model, z, sigma, _, _) in zip(steps, recorded, strict=True):
+        z, sigma, labels = *(half.chunk(2)[0] for half in (z, sigma)), BATCHES[index]["label"]
+        layers = model.layers
+        conditional = model.predict(z, sigma, model.labels.weight[labels], layers)
+        null = model.predict(z, sigma, model.labels.weight[10].expand(len(z), -1), layers)
+        torch.testing.assert_close(step.prediction, null + guidance * (conditional - null), atol=1e-4, rtol=1e-4)
+        for channel in range(3):
+            assert not torch.allclose(conditional[:, channel], null[:, channel], atol=1e-3 * step.sigma**0.5)
+
+
+# What it costs
+
+
+@pytest.mark.parametrize(("num_blocks", "layers"), [(1, 600), (3, 200), (6, 100)])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_layer_evaluations_of_an_image(num_blocks, layers, guidance, monkeypatch):
+    """12 layers times 50 steps for one block, a B-th of that for B blocks (appendix H); a guided pair counts once."""
+    monkeypatch.setattr(sample, "BATCH", 4)
+    options = {"num_steps": 50, "guidance": guidance}
+    _, steps, cost = generate(dit(12, num_blocks), 0, range(10), SHAPE, CPU, options)
+    assert cost == {"layers": layers, "networks": 50, "num_layers": 12}
+    assert relative_speed(cost) == num_blocks and layer_evaluations(cost) == layers
+    assert len(steps) == 50
+
+
+def test_heun_costs_its_corrections():
+    _, steps, cost = generate(dit(), 0, range(2), SHAPE, CPU, {"num_steps": 5, "solver": "heun"})
+    assert cost == {"layers": 18, "networks": 9, "num_layers": 6}
+    assert len(steps) == 9
+
+
+def test_unequal_blocks_cost_what_their_layers_cost():
+    _, steps, cost = generate(dit(6, 3, layers_per_block=[1, 2, 3]), 0, range(2), SHAPE, CPU, {"num_steps": 50})
+    visits = [[step.block for step in steps].count(block) for block in range(3)]
+    assert visits == [17, 16, 17] and cost["layers"] == 17 + 2 * 16 + 3 * 17
+
+
+# Images depend on the seed and on their number alone
+
+
+def images(batch, indices, monkeypatch, **options):
+    monkeypatch.setattr(sample, "BATCH", batch)
+    denoised = generate(dit(), 3, indices, SHAPE, CPU, {"num_steps": 12, "guidance": 2.0, **options})[0]
+    return torch.cat(denoised)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_no_batch_size_and_no_share_of_the_work_changes_an_image(batch, monkeypatch):
+    """But for the rounding of sums, whose order a matrix product may choose by its size: a few 1e-7 of a pixel."""
+    whole = images(250, range(40), monkeypatch)
+    shares = [images(batch, indices, monkeypatch) for indices in (range(13), range(13, 14), range(14, 40))]
+    for other in (images(batch, range(40), monkeypatch), torch.cat(shares)):
+        torch.testing.assert_close(other, whole, atol=1e-5, rtol=0)
+        off = (to_uint8(other).int() - to_uint8(whole).int()).abs()
+        assert off.max() <= 1 and off.sum() <= 5  # of 7680 pixels: those that lay halfway between two grey levels
+
+
+def test_noise_is_standard_normal_and_by_seed_and_number():
+    eps = noise(0, range(200), (3, 8, 8))
+    assert abs(eps.mean()) < 0.02 and abs(eps.std() - 1) < 0.02
+    assert torch.equal(noise(0, [150, 7], (3, 8, 8)), eps[[150, 7]])
+    others = noise(1, range(200), (3, 8, 8)), noise(0, range(50_000, 50_200), (3, 8, 8))  # a seed, a set
+    assert len(torch.cat([eps, *others]).flatten(1).unique(dim=0)) == 600
+    torch.manual_seed(5)
+    assert torch.equal(noise(0, range(2), (3, 8, 8)), eps[:2])
+
+
+def test_classes_take_turns_from_set_to_set(monkeypatch):
+    seen, method = [], dit(num_blocks=1)
+    (model,) = method.models.values()
+    model.condition = lambda batch, condition=model.condition: seen.append(batch["label"]) or condition(batch)
+    monkeypatch.setattr(sample, "BATCH", 8)
+    generate(method, 0, range(5, 25), SHAPE, CPU, {"num_steps": 1})
+    assert torch.cat(seen).tolist() == [number % 10 for number in range(5, 25)]
+
+
+# It learns
+
+
+class EightDigits:
+    """One image each of the digits 0 to 7, eight times over for larger batches."""
+
+    shape, train_size = {"image_size": 8, "channels": 1, "num_classes": 8}, 64
+
+    def __init__(self):
+        digits = load_digits()
+        chosen = [list(digits.target).index(label) for label in range(8)]
+        self.images = torch.tensor(digits.images[chosen][:, None] / 8 - 1, dtype=torch.float32)
+
+    def train_batch(self, indices, augmentations=()):
+        images = self.images[indices % 8]
+        return {"image": images, "signed": images, "label": indices % 8}
+
+
+def test_blocks_that_never_met_reproduce_the_images_they_overfitted():
+    data = EightDigits()
+    model = {"name": "dit", "num_layers": 3, "width": 64, "num_heads": 4, "mlp_width": 256, "patch_size": 4}
+    method = {"name": "diffusionblocks", "num_blocks": 3, "loss_weight": "per_sample"}
+    train = {"batch_size": 64, "lr": 0.006, "steps": 300, "warmup_steps": 20, "weight_decay": 0.0, "ema": 0.99}
+    run = {"model": {**model, "label_dropout": 0.0}, "method": method, "train": train, "seed": 0}
+    trained = build(run, data.shape, None).eval()
+    for block in range(3):
+        trainer = Trainer(run, f"block{block}", data, CPU)
+        for step in range(trainer.total):
+            trainer.update(step)
+        trained.load_state_dict(trainer.weights(), strict=False)
+    found = torch.cat(generate(trained, 0, range(64), data.shape, CPU, {"num_steps": 24})[0])
+    distances = torch.stack([(found - image).abs().flatten(1).mean(1) for image in data.images])  # of values in [-1, 1]
+    assert distances.argmin(0).tolist() == [number % 8 for number in range(64)]
+    assert distances.min(0).values.mean() < 0.1  # 0.03 to 0.05 over seeds; two digits are 0.4 and more apart

@@ -3,12 +3,14 @@
 import math
 import os
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
 import yaml
 
 from diffusionblocks import cluster
+from diffusionblocks.__main__ import main
 from diffusionblocks.codebase import PACKAGE
 from diffusionblocks.files import UserError, read_json, write_json
 from diffusionblocks.report import duration, in_bytes, number, table_title, verdict
@@ -105,7 +107,38 @@ def test_gaps_are_to_the_row_that_the_paper_compares_with(measured):
 def test_stand_ins_are_named(measured):
     assert pd.isna(measured.loc[("plain", "accuracy"), "stand_in"])
     assert measured.loc[("blocks", "accuracy"), "stand_in"] == "digits for CIFAR-100"
-    assert measured.loc[("blocks_joint", "accuracy"), "stand_in"] == "digits for CIFAR-100, other for CIFAR-100"
+    assert measured.loc[("blocks_joint", "accuracy"), "stand_in"] == "digits for CIFAR-100; other for CIFAR-100"
+
+
+def with_extractor(file, title, metric="accuracy"):
+    content = read_json(file)
+    content["metrics"][metric]["extractor"] = title
+    write_json(file, content)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("data", "extractor", "stand_in"),
+    [
+        ("digits", "small CNN", "digits for CIFAR-100; small CNN for Inception-v3"),
+        ("CIFAR-100", "small CNN", "small CNN for Inception-v3"),
+        ("digits", "Inception-v3", "digits for CIFAR-100"),
+        ("CIFAR-100", "Inception-v3", None),
+    ],
+)
+def test_another_feature_extractor_is_a_stand_in_too(build, tmp_path, data, extractor, stand_in):
+    paper = {**PAPER, "metrics": {"accuracy": {"better": "lower", "extractor": "Inception-v3"}}}
+    file = with_extractor(metrics(tmp_path / "m.json", 0, data, accuracy=9.0), extractor)
+    line = build({"plain": ("plain", [file])}, paper).loc["plain", "accuracy"]
+    assert line["extractor"] == extractor
+    assert pd.isna(line["stand_in"]) if stand_in is None else line["stand_in"] == stand_in
+
+
+def test_data_of_a_row_come_before_those_of_its_table(build, tmp_path):
+    paper = {**PAPER, "rows": {"plain": {"accuracy": 1.0, "data": "ImageNet"}, "blocks": {"accuracy": 1.0}}}
+    files = {row: metrics(tmp_path / f"{row}.json", 0, "digits", accuracy=9.0) for row in ("plain", "blocks")}
+    frame = build({row: (row, [file]) for row, file in files.items()}, paper)
+    assert frame["stand_in"].dropna().tolist() == ["digits for ImageNet", "digits for CIFAR-100"]
 
 
 def test_every_commit_behind_a_number_is_named(measured):
@@ -162,6 +195,17 @@ def test_absent_metrics_leave_no_half_table(tmp_path, build):
     with pytest.raises(UserError, match=r"absent\.json: no such file"):
         build({"plain": ("plain", [str(tmp_path / "absent.json")])})
     assert not (tmp_path / "table1.csv").exists()
+
+
+def test_tables_are_printed_to_the_terminal(build, tmp_path, monkeypatch, capsys):
+    files = [metrics(tmp_path / f"m{seed}.json", seed, accuracy=value, kid=1.0) for seed, value in enumerate((90, 92))]
+    build({"plain": ("plain", files)})
+    monkeypatch.setattr(sys, "argv", ["diffusionblocks", "show", str(tmp_path / "table1.csv")])
+    main()
+    name, *lines = capsys.readouterr().out.strip().splitlines()
+    cells = {tuple(line.split()) for line in lines}
+    assert name == "table1" and ("plain", "accuracy", "60.25", "91.00", "1.41", "2.00") in cells
+    assert ("printed_only", "accuracy", "7.85", "-", "-", "-") in cells and "kid" not in "".join(lines)
 
 
 def test_every_printed_table_can_be_written(tmp_path):
@@ -229,6 +273,7 @@ def test_verdict_where_lower_is_better():
     claim = {**CLAIM, "margin": 1}  # better by at least 1, so lower by at least 1
     assert verdict(claim, cells(10.0, 13.0, better="lower"))["verdict"] == "held"
     assert verdict(claim, cells(13.0, 10.0, better="lower"))["verdict"] == "did not hold"
+    assert verdict(claim, cells(12.4, 13.0, better="lower"))["verdict"] == "undecided", "two standard errors are 1.41"
     assert verdict(claim, cells(10.0, 13.0, better="lower"))["difference"] == pytest.approx(-3.0)
 
 

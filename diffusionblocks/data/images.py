@@ -33,6 +33,11 @@ class Images:
         return tensors.read(self._path, CURE, self._device)[0]
 
     @property
+    def bytes(self):
+        """Bytes of the images and labels on the device."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    @property
     def test_labels(self):
         return self._tensors["test_labels"]
 

@@ -28,7 +28,7 @@ class VAE:
 
     def __init__(self, data_dir, device):
         there, self.about = autoencoder(data_dir)
-        network = _autoencoder_class().from_pretrained(
+        network = autoencoder_class().from_pretrained(
             there, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
         )
         self._network, self._device = network.eval().requires_grad_(False).to(device), device
@@ -60,7 +60,7 @@ def to_uint8(images):
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _autoencoder_class():
+def autoencoder_class():
     """The class AutoencoderKL. diffusers comes only here, and without torchvision.
 
     It imports torchvision, for other models, if that is installed, even where it was built for another torch and fails.
@@ -70,7 +70,9 @@ def _autoencoder_class():
     try:
         from diffusers import AutoencoderKL
     except ImportError as error:
-        raise UserError(f"diffusers cannot be imported ({error}). Install it: pip install 'diffusers>=0.30'") from None
+        raise UserError(
+            f"diffusers cannot be imported ({error}). Install it: pip install -c constraints.txt -e '.[latents]'"
+        ) from None
     finally:
         del sys.modules["torchvision"]
         if there:
@@ -100,11 +102,15 @@ def batches(paths, size, batch_size):
     The files are read by one process for each core that this one may use.
     """
     workers = min(len(os.sched_getaffinity(0)), -(-len(paths) // batch_size))
-    for items in DataLoader(_Crops(paths, size), batch_size, num_workers=workers, collate_fn=list):
-        for item in items:
-            if isinstance(item, UserError):
-                raise item
-        yield torch.stack(items)
+    for images in DataLoader(_Crops(paths, size), batch_size, num_workers=workers, collate_fn=_together):
+        if isinstance(images, UserError):
+            raise images
+        yield images
+
+
+def _together(items):
+    """One batch, or the first error. Done by the worker: images sent one by one would each hold a file open."""
+    return next((item for item in items if isinstance(item, UserError)), None) or torch.stack(items)
 
 
 def folder_images(root, size, batch_size=500):

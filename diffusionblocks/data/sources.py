@@ -24,6 +24,7 @@ FASHION_MNIST = {"train": 60_000, "t10k": 10_000}  # images by the name that the
 FASHION_MNIST_16 = {"train": 5_000, "t10k": 1_000}
 # Images by member of the archive; the last member is the test set.
 CIFAR10 = {**{f"data_batch_{number}.bin": 10_000 for number in range(1, 6)}, "test_batch.bin": 10_000}
+IMAGENET = (1_281_167, 50_000, 1_000)  # training and validation images, classes
 CIFAR100 = {"train.bin": 50_000, "test.bin": 10_000}
 
 
@@ -84,7 +85,9 @@ def imagenet(data_dir, *, shards=32, image_size=256):
     root = Path(data_dir) / "imagenet"
     train, test = listing(root / "train"), listing(root / "val")
     same_classes(train, test)
-    title = f"ImageNet {image_size}x{image_size}"
+    title, found = f"ImageNet {image_size}x{image_size}", (len(train.files), len(test.files), len(train.classes))
+    if found != IMAGENET:
+        title = f"{title}, a part: {found[0]:,} + {found[1]:,} images in {found[2]:,} classes"
     return {
         "title": title, "folder": "imagenet", "train": train, "test": test, "shards": shards, "image_size": image_size
     }  # fmt: skip

@@ -57,9 +57,7 @@ class Model(nn.Module):
                 f"and num_heads {num_heads} and 4 the width {width}"
             )
         if noise is None or target_norm != 1:
-            raise ValueError(
-                "a DiT denoises images as they are: method.target_norm must be 1, and end_to_end cannot be"
-            )
+            raise ValueError("a DiT denoises images as they are: it needs noise, and target_norm must be 1")
         self.noise, self.label_dropout = noise, label_dropout
         self.z_shape = (shape["channels"], shape["image_size"], shape["image_size"])
         self.null_class = shape["num_classes"]

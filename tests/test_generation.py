@@ -1,0 +1,166 @@
+"""From trained weights to images and their numbers, through the files that the jobs hand on."""
+
+import base64
+import json
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from diffusionblocks import features, metrics, tensors
+from diffusionblocks.data.pictures import Pictures
+from diffusionblocks.data.prepare import prepare
+from diffusionblocks.evaluate import evaluate
+from diffusionblocks.files import UserError, read_json, write_json
+from diffusionblocks.methods import build
+from diffusionblocks.sample import sample
+
+CPU = torch.device("cpu")
+RUN = {
+    "scale": "demo",
+    "table": "table2",
+    "row": "cifar10_dit_diffusionblocks",
+    "seed": 3,
+    "data": {"name": "digits"},
+    "model": {"name": "dit", "num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4},
+    "method": {"name": "diffusionblocks", "num_blocks": 3},
+    "train": {"batch_size": 8, "lr": 0.01, "steps": 4},
+}
+SAMPLING = {"num_samples": 25, "sets": 2, "shards": 1, "num_steps": 12, "guidance": 1.5}
+
+
+class Job:
+    """A row's files, with weights that no training made."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.data, self.model, self.run = (folder / name for name in ("digits.safetensors", "model.safetensors", "run"))
+        prepare(RUN["data"], "nowhere", self.data)
+        write_json(self.run, RUN)
+        torch.manual_seed(0)
+        method = build(RUN, Pictures(self.data, CPU).shape, None)
+        with torch.no_grad():
+            weights = {name: value + 0.1 * torch.randn(value.shape) for name, value in method.state_dict().items()}
+        tensors.write(self.model, weights, {"run": RUN})
+        entries = [{"event": "start", "step": 0}, {"step": 4, "block": 0, "loss": 1.0, "images_per_second": 9.0}]
+        self.log = folder / "block0.jsonl"
+        self.log.write_text("".join(json.dumps(entry) + "\n" for entry in [*entries, {"event": "end"}]))
+        self.extractor, self.reference = folder / "extractor.safetensors", folder / "reference.safetensors"
+        features.extractor({"name": "small_cnn", "width": 8, "steps": 30}, self.data, None, self.extractor)
+        features.reference(self.extractor, self.data, None, self.reference)
+
+    def shards(self, **options):
+        """Paths of the generated images of a row's `sampling` section."""
+        sampling, paths = {**SAMPLING, **options}, []
+        for shard in range(sampling["shards"]):
+            paths.append(self.folder / f"{json.dumps(options)}-{shard}.safetensors")
+            sample(self.run, self.model, self.data, sampling, shard, paths[-1])
+        return paths
+
+    def evaluate(self, sections, shards, extractor=None):
+        path, feature_paths = self.folder / "metrics.json", (extractor or self.extractor, self.reference)
+        evaluate(self.run, self.model, self.data, sections, [self.log], path, shards, feature_paths)
+        return read_json(path)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return Job(tmp_path_factory.mktemp("generation"))
+
+
+def images(paths):
+    return torch.cat([tensors.read(path, "")[0]["images"] for path in paths])
+
+
+def unpacked(packed):
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed["zlib"])), np.uint8).reshape(packed["shape"])
+
+
+def test_any_number_of_jobs_makes_the_same_images(job):
+    whole = images(job.shards())
+    assert whole.shape == (50, 1, 8, 8) and whole.dtype == torch.uint8
+    for number in (3, 7):
+        paths = job.shards(shards=number)
+        assert [tensors.about(path, "")["first"] for path in paths] == [50 * shard // number for shard in range(number)]
+        off = (images(paths).int() - whole.int()).abs()
+        assert off.max() <= 1 and off.sum() <= 3  # a sum's rounding may depend on the size of a batch
+    assert not torch.equal(whole[25:], whole[:25])  # the second set is another
+    assert len(whole.flatten(1).unique(dim=0)) == 50
+
+
+def test_shards_say_what_they_cost_and_how_the_first_image_came_about(job):
+    first, second = job.shards(shards=2)
+    about = tensors.about(first, "")
+    assert about["evaluations"] == {"layers": 12, "networks": 12, "num_layers": 3}
+    assert about["run"] == RUN and about["idle_blocks"] == [] and about["seconds"] > 0
+    found = tensors.read(first, "")[0]
+    assert found["trajectory"].shape == (10, 1, 8, 8) and len(about["trajectory"]) == 10
+    assert torch.equal(found["trajectory"][-1], found["images"][0])  # the last step is the image
+    sigmas, blocks = zip(*about["trajectory"], strict=True)
+    assert sigmas[0] == 80 and sigmas[-1] == 0.002 and blocks[0] == 0 and blocks[-1] == 2
+    assert tensors.read(second, "")[0].keys() == {"images"}
+    assert tensors.about(job.shards(num_steps=1)[0], "")["idle_blocks"] == [1, 2]
+
+
+def test_metrics_are_those_of_all_shards_set_by_set(job):
+    sections = {
+        "fid": {"name": "fid", "reference": "test"},
+        "fid_train": {"name": "fid", "reference": "train"},
+        "layers": {"name": "layer_evaluations"},
+        "speed": {"name": "relative_speed"},
+    }
+    sections = {column: {**section, "sampling": SAMPLING} for column, section in sections.items()}
+    paths = job.shards(shards=3)
+    found = job.evaluate(sections, reversed(paths))  # in whatever order they come
+    network, _ = features.load_extractor(job.extractor, CPU)
+    sets = [features.extract(network, images(paths)[i : i + 25], CPU).numpy() for i in (0, 25)]
+    reference = {key: value.numpy() for key, value in tensors.read(job.reference, "")[0].items()}
+    for column, split in (("fid", "test"), ("fid_train", "train")):
+        statistics = {key: reference[f"{split}_{key}"] for key in ("mu", "sigma")}
+        each = [metrics.fid([values], {"test": statistics}) for values in sets]
+        assert abs(each[0] / each[1] - 1) > 1e-3
+        assert found["metrics"][column]["value"] == pytest.approx(min(each))
+        assert found["metrics"][column]["extractor"] == "small CNN trained on the data"
+        assert found["metrics"][column]["samples"] == 25
+    assert found["metrics"]["layers"]["value"] == 12 and found["metrics"]["speed"]["value"] == 3
+    assert [record["first"] for record in found["sampling"]] == [0, 16, 33]
+
+
+def test_the_page_gets_the_first_images_and_their_way(job):
+    paths = job.shards()
+    found = job.evaluate({"layers": {"name": "layer_evaluations", "sampling": SAMPLING}}, paths)["samples"]
+    made = tensors.read(paths[0], "")[0]
+    np.testing.assert_array_equal(unpacked(found["images"]), made["images"][:20])
+    np.testing.assert_array_equal(unpacked(found["trajectory"]), made["trajectory"])
+    assert found["steps"] == tensors.about(paths[0], "")["trajectory"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "starts"), [([1, 2], "16, 33"), ([0, 2], "0, 33"), ([0, 1], "0, 16"), ([0, 1, 1, 2], "0, 16, 16, 33")]
+)
+def test_shards_that_are_missing_or_there_twice_are_refused(job, chosen, starts):
+    shards = job.shards(shards=3)
+    with pytest.raises(UserError, match=rf"start with the images \[{starts}\], are not its 3 shards"):
+        job.evaluate({"fid": {"name": "fid", "sampling": SAMPLING}}, [shards[number] for number in chosen])
+
+
+def test_images_and_references_of_something_else_are_refused(job, tmp_path):
+    fid, shards = {"fid": {"name": "fid", "sampling": SAMPLING}}, job.shards()
+    with pytest.raises(UserError, match=r"no generated images for .*'guidance': 1\.5.* hand over all shards"):
+        job.evaluate(fid, job.shards(guidance=1.0))
+    found, about = tensors.read(shards[0], "")
+    tensors.write(tmp_path / "other", found, {**about, "run": {**RUN, "seed": 4}})
+    with pytest.raises(UserError, match="was generated by another run than table2/cifar10_dit_diffusionblocks"):
+        job.evaluate(fid, [tmp_path / "other"])
+    weights, about = tensors.read(job.extractor, "")
+    tensors.write(tmp_path / "extractor", weights, {**about, "test_accuracy": 0.0})
+    with pytest.raises(UserError, match="is of another extractor than"):
+        job.evaluate(fid, shards, extractor=tmp_path / "extractor")
+
+
+def test_images_of_other_weights_are_not_made(job, tmp_path):
+    write_json(tmp_path / "run", {**RUN, "seed": 4})
+    with pytest.raises(UserError, match="was trained with other settings"):
+        sample(tmp_path / "run", job.model, job.data, SAMPLING, 0, tmp_path / "images")
+    assert not (tmp_path / "images").exists()

@@ -1,0 +1,138 @@
+"""What the page shows of a table, and what its figures draw from metrics.json."""
+
+import base64
+import math
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffusionblocks import figures
+from diffusionblocks.report import section
+
+
+def run(row, blocks=1, title="digits", colour=(7,), loss=1.0, **values):
+    """What metrics.json holds of a run that has generated two images of one colour."""
+    images = np.broadcast_to(np.array(colour, np.uint8).reshape(1, -1, 1, 1), (2, len(colour), 4, 4)).copy()
+    packed = {"shape": images.shape, "zlib": base64.b64encode(zlib.compress(images.tobytes())).decode()}
+    return {
+        "run": {"table": "t", "row": row, "seed": 0},
+        "data": {"title": title},
+        "metrics": {name: {"value": value} for name, value in values.items()},
+        "curves": {},
+        "samples": {"steps": [[80.0, 0], [0.002, blocks - 1]], "images": packed, "trajectory": packed},
+        "parameters": 10,
+        "partition": {
+            "boundaries": [80.0, 1.0, 0.002] if blocks == 2 else [80.0, 0.002],
+            "intervals": [[1.0, 80.0], [0.002, 1.0]][:blocks],
+            "mass": [1 / blocks] * blocks,
+            "noise": {"p_mean": -1.2, "p_std": 1.2},
+            "layers": [[0, 1], [1, 2]][:blocks],
+        },
+        "parts": {"block0": {"losses": {"0": [[1, loss], [2, loss / 2]]}, "attempts": [], "seconds": 1.0}},
+        "sampling": [{"seconds": 2.0}],
+        "evaluation": {"seconds": 3.0},
+    }
+
+
+def shown(name, rows, metric="fid_test"):
+    """The page's section of a table in which one metric is printed by the paper, and `kid` is not."""
+    lines = [
+        {"table": name, "title": "t", "row": row, "run": f"{name}/{row}", "metric": column, "better": better,
+         "ours": value, "paper": 40.0 if better == "lower" else math.nan, "against": None, "std": math.nan}
+        for row, runs in rows.items()
+        for column, better, value in ((metric, "lower", runs[0]["metrics"][metric]["value"]), ("kid", math.nan, 3.0))
+    ]  # fmt: skip
+    return section(pd.DataFrame(lines), {f"{name}/{row}": runs for row, runs in rows.items()}, {})
+
+
+def pictures(part):
+    """{heading: alternative texts of its figures}."""
+    return {group["heading"]: [alt for alt, _ in group["images"]] for group in part["figures"]}
+
+
+def test_what_the_paper_does_not_print_has_a_table_of_its_own():
+    part = shown("table2", {row: [run(row, fid_test=5.0)] for row in ("a", "b")})
+    names, rows = part["more"]
+    assert names == ["kid"] and {row: found["kid"]["ours"] for row, found in rows.items()} == {"a": 3.0, "b": 3.0}
+    assert [line["metric"] for line in part["rows"]["a"]] == ["fid_test"]
+
+
+def test_every_job_is_listed():
+    jobs = shown("table2", {"a": [run("a", fid_test=5.0)]})["jobs"]
+    assert [(job["part"], job["seconds"]) for job in jobs] == [("block0", 1), ("sampling 0", 2), ("evaluation", 3)]
+
+
+def test_rows_on_one_data_set_share_pictures_and_rows_of_one_partition_share_a_figure():
+    rows = {"a": run("a", fid_test=5.0), "b": run("b", 2, fid_test=6.0), "c": run("c", title="clothes", fid_test=7.0)}
+    found = pictures(shown("table2", {row: [metrics] for row, metrics in rows.items()}))
+    assert found["Generated images"] == ["Images generated from digits", "Images generated from clothes"]
+    assert found["One image on its way from noise"] == ["An image's way, digits", "An image's way, clothes"]
+    assert found["Noise partition"] == ["Noise partition of b", "Noise partition of a, c"]
+    assert len(found["Training loss per block"]) == 3 and "Accuracy along the chain of blocks" not in found
+
+
+def test_a_run_that_generates_nothing_has_no_pictures():
+    found = pictures(shown("table2", {"a": [{**run("a", fid_test=5.0), "samples": None}]}))
+    assert list(found) == ["Training loss per block", "Noise partition"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "rows", "there"),
+    [
+        ("fid_test", ["b1", "b2"], True),
+        ("fid_test", ["b2", "b3"], False),
+        ("fid_test", ["b1", "blocks"], False),
+        ("mauve", ["b1", "b2"], False),
+    ],
+)
+def test_which_tables_show_quality_against_the_number_of_blocks(metric, rows, there):
+    part = shown("table_a2", {row: [run(row, **{metric: 5.0})] for row in rows}, metric)
+    expected = ["FID against the number of blocks, Table A2"] if there else None
+    assert pictures(part).get("Quality against the number of blocks") == expected
+
+
+# What is drawn
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures come back as they are, before they are written as SVG."""
+    monkeypatch.setattr(figures, "_svg", lambda figure: figure)
+    yield
+    figures.plt.close("all")
+
+
+def colours(figure):
+    """Shape and colour of each picture in a figure, as they are painted."""
+    pictures = [image for axes in figure.axes for image in axes.images]
+    painted = [(picture, picture.to_rgba(picture.get_array(), bytes=True)) for picture in pictures]
+    return [(picture.get_array().shape[:2], tuple(rgba[0, 0, :3].tolist())) for picture, rgba in painted]
+
+
+def test_images_are_drawn_in_grey_and_in_colour(drawn):
+    rows = {"grey": run("grey", colour=(7,)), "rgb": run("rgb", 2, colour=(10, 20, 30))}
+    assert colours(figures.samples(rows)) == [((4, 8), (7, 7, 7)), ((4, 8), (10, 20, 30))], "a strip of two per row"
+    way = figures.trajectory(rows)
+    assert colours(way) == [((4, 4), (7, 7, 7))] * 2 + [((4, 4), (10, 20, 30))] * 2, "a picture per step"
+    labels = [(axes.get_title(loc="center"), axes.get_xlabel()) for axes in way.axes]
+    assert labels == [("80", "0"), ("0.002", "0"), ("80", "0"), ("0.002", "1")]
+
+
+def test_quality_against_the_number_of_blocks_is_relative_to_one_block(drawn):
+    (axes,) = figures.block_count("title", {1: [4.0, 6.0], 3: [10.0]}, {1: 40.0, 3: 50.0, 6: 60.0}).axes
+    lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in axes.lines}
+    assert lines["ours"] == {1: 1.0, 3: 2.0} and lines["paper"] == {1: 1.0, 3: 1.25, 6: 1.5}
+
+
+@pytest.mark.parametrize(
+    ("lowest", "scale", "limits"), [(0.5, "linear", (0, 2.1)), (0.001, "log", (0.0005 / 1.2, 2.4))]
+)
+def test_losses_of_all_rows_share_an_axis(drawn, lowest, scale, limits):
+    """Its limits come from the rows together; it is logarithmic where a row would lie on it otherwise."""
+    rows = {"high": [run("high", loss=2.0)], "low": [run("low", loss=lowest)]}
+    assert figures.loss_limits(rows.values()) == (lowest / 2, 2.0)
+    for row, runs in rows.items():
+        (axes,) = figures.losses(row, runs, figures.loss_limits(rows.values())).axes
+        assert axes.get_yscale() == scale and axes.get_ylim() == pytest.approx(limits)
