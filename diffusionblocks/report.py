@@ -191,11 +191,11 @@ def _block_counts(trained, frame):
     """The figure of a table of images whose rows differ in the number of blocks (b1, b2, ...), if this is one."""
     measured = [row for row, seeds in trained.items() if "fid_test" in seeds[0]["metrics"]]
     rows = {row: int(row[1:]) for row in measured if re.fullmatch(r"b\d+", row)}
-    if 1 not in rows.values() or len(rows) < 2 or frame.loc[frame["row"] == "b1", "paper"].isna().all():
-        return []
     ours = {count: [run["metrics"]["fid_test"]["value"] for run in trained[row]] for row, count in rows.items()}
     printed = frame[frame["metric"] == "fid_test"].set_index("row")["paper"].dropna()
     paper = {count: printed[row] for row, count in rows.items() if row in printed}
+    if len(rows) < 2 or 1 not in paper:
+        return []
     name = table_title(frame["table"].iloc[0])
     return [(f"FID against the number of blocks, {name}", figures.block_count(name, ours, paper))]
 
