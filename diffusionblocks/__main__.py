@@ -115,6 +115,10 @@ def parser():
         sub.add_argument("-o", "--output", type=Path, required=True, help="file to write")
         return sub
 
+    def with_data(sub):
+        sub.add_argument("--data", required=True, help="prepared data set")
+        sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
+
     verb(plan, ("run", "the resolved run as JSON"))
     sub = verb(autoencoder)
     sub.add_argument("--data-dir", default=DATA_DIR, help="folder of downloads")
@@ -132,14 +136,11 @@ def parser():
     sub.add_argument("parts", nargs="+", help="weights of all parts")
     sub = verb(sample, ("run", "run.json"), ("model", "assembled model"), ("sampling", "sampling section as JSON"))
     sub.add_argument("shard", type=int, help="which shard of the images: 0, 1, ...")
-    sub.add_argument("--data", required=True, help="prepared data set")
-    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
+    with_data(sub)
     sub = verb(extractor, ("section", "an extractor section as JSON"))
-    sub.add_argument("--data", required=True, help="prepared data set")
-    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
+    with_data(sub)
     sub = verb(reference, ("weights", "the extractor's weights"))
-    sub.add_argument("--data", required=True, help="prepared data set")
-    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
+    with_data(sub)
     sub = verb(evaluate, ("run", "run.json"), ("model", "assembled model"), ("metrics", "metrics section as JSON"))
     sub.add_argument("--data", required=True, help="prepared data set")
     sub.add_argument("--logs", nargs="+", type=Path, required=True, help="training logs of all parts")
