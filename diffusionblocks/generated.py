@@ -3,6 +3,7 @@
 import base64
 import json
 import zlib
+from functools import cached_property
 
 import torch
 
@@ -49,7 +50,7 @@ class Generated:
         about = {"samples": sampling["num_samples"], "sets": sampling["sets"], "idle_blocks": first["idle_blocks"]}
         if "features" in needed:
             found["features"] = self._features(name, sampling)
-            found["references"], about["extractor"] = self._references(), self._extractor[1]["title"]
+            found["references"], about["extractor"] = self._references, self._extractor[1]["title"]
         return found, about
 
     def _features(self, name, sampling):
@@ -66,6 +67,7 @@ class Generated:
             self._found[name] = [part.numpy() for part in found.split(sampling["num_samples"])]
         return self._found[name]
 
+    @cached_property
     def _references(self):
         found, about = tensors.read(self.feature_paths[1], AGAIN)
         if about["extractor"] != self._extractor[1]:
