@@ -4,6 +4,7 @@ All randomness of an update comes from the seed, the part and the update's numbe
 again ends as one that was not: with the same bits on a CPU, and on a GPU where its kernels are deterministic.
 """
 
+import inspect
 import math
 import random
 import resource
@@ -84,6 +85,21 @@ class Batches:
             yield self.data.train_batch(indices, self.settings.augment)
 
 
+class AdamW(torch.optim.AdamW):
+    """PyTorch's AdamW without its guards against being compiled: they import the compiler, a second in every job."""
+
+    add_param_group, zero_grad, state_dict, load_state_dict = map(
+        inspect.unwrap,
+        (
+            torch.optim.Optimizer.add_param_group,
+            torch.optim.Optimizer.zero_grad,
+            torch.optim.Optimizer.state_dict,
+            torch.optim.Optimizer.load_state_dict,
+        ),
+    )
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 class Trainer:
     """One part's network, optimizer and averaged weights, and the update that moves them."""
 
@@ -99,7 +115,7 @@ class Trainer:
         # Counted per block in the settings; a process that trains all blocks in turn needs num_blocks times as many.
         self.total, self.warmup = steps * len(self.blocks), warmup * len(self.blocks)
         self.parameters = dict(self.method.named_parameters())
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             self.parameters.values(),
             lr=self.settings.lr,
             betas=tuple(self.settings.betas),

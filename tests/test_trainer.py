@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -301,3 +303,17 @@ def test_the_worst_sample_is_found_without_a_word_to_the_host():
     with FakeTensorMode() as mode:  # raises where a tensor's value is asked for
         fake = mode.from_tensor(values)
         assert at_worst(fake, fake).shape == ()
+
+
+def test_training_does_not_wait_for_the_compiler():
+    """Importing it takes a second, in each of a hundred jobs; and PyTorch's own optimizer makes the same steps."""
+    program = (
+        "import sys, torch; from diffusionblocks.trainer import AdamW\n"
+        "def trained(kind):\n"
+        "    torch.manual_seed(0); layer = torch.nn.Linear(3, 3); optimizer = kind(layer.parameters(), fused=True)\n"
+        "    for _ in range(3): layer(torch.randn(2, 3)).sum().backward(); optimizer.step(); optimizer.zero_grad()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict()); return layer.weight\n"
+        "ours = trained(AdamW); assert 'torch._dynamo' not in sys.modules\n"
+        "assert torch.equal(ours, trained(torch.optim.AdamW))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
