@@ -54,7 +54,7 @@ def assemble(args):
 
 
 def sample(args):
-    """Generate a shard of a trained model's images."""
+    """Generate a shard of a trained model's images or texts."""
     from diffusionblocks.sample import sample
 
     sample(args.run, args.model, args.data, json.loads(args.sampling), args.shard, args.output, args.data_dir)
@@ -74,12 +74,19 @@ def reference(args):
     reference(args.weights, args.data, args.data_dir, args.output)
 
 
+def teacher(args):
+    """Obtain the weights of a network that scores texts."""
+    from diffusionblocks.teaching import teacher
+
+    teacher(json.loads(args.section), args.data, args.data_dir, args.output)
+
+
 def evaluate(args):
     """Measure a trained model."""
     from diffusionblocks.evaluate import evaluate
 
     metrics = json.loads(args.metrics)
-    evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.features)
+    evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
 
 
 def table(args):
@@ -135,18 +142,24 @@ def parser():
     sub = verb(assemble, ("run", "run.json"))
     sub.add_argument("parts", nargs="+", help="weights of all parts")
     sub = verb(sample, ("run", "run.json"), ("model", "assembled model"), ("sampling", "sampling section as JSON"))
-    sub.add_argument("shard", type=int, help="which shard of the images: 0, 1, ...")
+    sub.add_argument("shard", type=int, help="which shard of the samples: 0, 1, ...")
     with_data(sub)
     sub = verb(extractor, ("section", "an extractor section as JSON"))
     with_data(sub)
     sub = verb(reference, ("weights", "the extractor's weights"))
     with_data(sub)
+    sub = verb(teacher, ("section", "a teacher section as JSON"))
+    with_data(sub)
     sub = verb(evaluate, ("run", "run.json"), ("model", "assembled model"), ("metrics", "metrics section as JSON"))
     sub.add_argument("--data", required=True, help="prepared data set")
     sub.add_argument("--logs", nargs="+", type=Path, required=True, help="training logs of all parts")
-    sub.add_argument("--samples", nargs="*", type=Path, default=(), help="all shards of all generated images")
+    sub.add_argument("--samples", nargs="*", type=Path, default=(), help="all shards of all generated samples")
     sub.add_argument(
-        "--features", nargs="*", type=Path, default=(), help="the extractor's weights, and the reference statistics"
+        "--scorers",
+        nargs="*",
+        type=Path,
+        default=(),
+        help="of images the extractor's weights and the reference statistics, of texts the weights of all teachers",
     )
     sub = verb(table, ("name", "table of the paper"), ("rows", "its rows and their metrics files as JSON"))
     sub.add_argument("--paper", required=True, help="the paper's numbers")

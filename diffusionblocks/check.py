@@ -16,25 +16,33 @@ from diffusionblocks.codebase import (
     function_keywords,
 )
 from diffusionblocks.config import (
-    SAMPLES,
+    INPUTS,
+    LIKELIHOOD,
+    TAUGHT,
     aliases,
     component_file,
+    continues,
+    data_kind,
+    data_sources,
     extractor,
     from_samples,
     method_settings,
     metric_inputs,
     metrics,
     run,
+    sample_defaults,
     seeds,
     tables,
     trained,
 )
 from diffusionblocks.files import UserError
-from diffusionblocks.noise import EDM
+from diffusionblocks.noise import NOISES
 from diffusionblocks.partition import boundaries, interval, split_layers
 
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
+# Functions of a method, and the inputs of metrics that come from them.
+SERVED = {"predict": {"logits", "losses", "correct", "probability"}, "bound": {"nelbo", "nelbo_per_level"}}
 
 
 def check_frame(config, schema_path):
@@ -105,7 +113,7 @@ def _check_like(config, table):
 def check_run(run):
     """Check one resolved run, as it stands in run.json."""
     where = f"tables.{run['table']}.rows.{run['row']}"
-    _check_section(f"{where}.data", run["data"], function_keywords(PACKAGE / "data" / "sources.py"))
+    _check_section(f"{where}.data", run["data"], data_sources())
     _check_component(f"{where}.method", run, "method")
     _check_component(f"{where}.model", run, "model")
     _check_latents(where, run)
@@ -125,17 +133,19 @@ def check_run(run):
     if run["train"].get("warmup_steps", 0) > run["train"].get("steps", float("inf")):
         raise UserError(f"config: {where}.train.warmup_steps exceeds steps {run['train']['steps']}")
     try:
-        _check_split(run["model"]["num_layers"], method_settings(run))
+        _check_split(run["model"], method_settings(run))
     except ValueError as error:
         raise UserError(f"config: {where}.method: {error}") from None
 
 
 def _encoded(data):
     """Whether a data section's images become latents, by jobs that share the work."""
-    return "shards" in function_keywords(PACKAGE / "data" / "sources.py")[data["name"]]
+    return "shards" in data_sources()[data["name"]]
 
 
 def _check_latents(where, run):
+    if data_kind(run["data"]["name"]) == "text" and run["train"].get("augment"):
+        raise UserError(f"config: {where}.train.augment: texts are not augmented, only [] is possible")
     if not _encoded(run["data"]):
         return
     if run["data"].get("shards", 1) < 1:
@@ -146,13 +156,14 @@ def _check_latents(where, run):
         )
 
 
-def _check_split(num_layers, method):
+def _check_split(model, method):
     """Try the split with what the method has of DiffusionBlocks' keywords; another method may have some of them."""
     if "num_blocks" in method:
-        split_layers(num_layers, method["num_blocks"], method.get("layers_per_block"))
+        split_layers(model["num_layers"], method["num_blocks"], method.get("layers_per_block"))
     if "partition" in method:
-        bounds = boundaries(method["num_blocks"], method["partition"], EDM(p_mean=method.get("p_mean", EDM.p_mean)))
-        interval(bounds, 0, method.get("overlap", 0))
+        kind = class_constant(component_file("model", model["name"]), "Model", "noise_kind", "edm")
+        noise = NOISES[kind](**({"p_mean": method["p_mean"]} if kind == "edm" and "p_mean" in method else {}))
+        interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method.get("overlap", 0), noise)
     if not method.get("target_norm", 1) > 0:
         raise ValueError(f"target_norm must be above 0, and is {method['target_norm']}")
 
@@ -181,22 +192,25 @@ def _check_component(where, run, kind):
 
 def _check_metrics(sections, run, extractor):
     where = f"tables.{run['table']}.rows.{run['row']}.metrics"
+    kind = data_kind(run["data"]["name"])
     known = {
-        name: {**keywords, "sampling": None} for name, keywords in function_keywords(PACKAGE / "metrics.py").items()
+        name: {**keywords, "sampling": None, "teacher": None}
+        for name, keywords in function_keywords(PACKAGE / "metrics.py").items()
     }
     method = method_settings(run)
-    file = component_file("method", method["name"])
     for column, metric in sections.items():
         _check_section(f"{where}.{column}", metric, known)
-        sampling = metric["sampling"]
-        if not from_samples(metric["name"]):
-            _check_keys(f"{where}.{column}.sampling", sampling, class_keywords(file, "Method", "predict"))
-        elif absent_members(file, "Method", ("sample",)):
-            raise UserError(f"config: {where}.{column}: method {method['name']} cannot generate: it has no `sample`")
-        else:
-            _check_keys(f"{where}.{column}.sampling", sampling, SAMPLES | class_keywords(file, "Method", "sample"))
-            _check_generation(f"{where}.{column}.sampling", sampling, run)
-        if "features" in metric_inputs(metric["name"]):
+        inputs = metric_inputs(metric["name"])
+        if foreign := sorted(set(inputs) - INPUTS[kind]):
+            raise UserError(
+                f"config: {where}.{column}: {metric['name']} is computed from {', '.join(foreign)}, which {kind} have not"
+            )
+        _check_sampling(f"{where}.{column}", metric, run)
+        if TAUGHT.intersection(inputs):
+            if "teacher" not in metric:
+                raise UserError(f"config: {where}.{column}: {metric['name']} needs a `teacher: {{name: ...}}`")
+            _check_section(f"{where}.{column}.teacher", metric["teacher"], function_keywords(PACKAGE / "teachers.py"))
+        if "features" in inputs:
             if extractor is None:
                 raise UserError(
                     f"config: {where}.{column}: {metric['name']} needs an `extractor`, of the row or its table"
@@ -207,7 +221,7 @@ def _check_metrics(sections, run, extractor):
                 raise UserError(
                     f"config: {extractor_where}: small_cnn learns from images, {run['data']['name']} has latents"
                 )
-        num_steps = sampling.get("num_steps")
+        num_steps = metric["sampling"].get("num_steps")
         if num_steps is not None and not isinstance(num_steps, int):
             raise UserError(f"config: {where}.{column}.sampling.num_steps: {num_steps!r} should be an int")
         if num_steps is not None and num_steps < method.get("num_blocks", 1):
@@ -217,12 +231,31 @@ def _check_metrics(sections, run, extractor):
             )
 
 
+def _check_sampling(where, metric, run):
+    """A metric's `sampling` holds keywords of the function of the method that serves it."""
+    inputs, name = metric_inputs(metric["name"]), run["method"]["name"]
+    generated = from_samples(metric["name"])
+    function = next((function for function, served in SERVED.items() if served.intersection(inputs)), None)
+    if generated:
+        function = "extend" if continues(run) else "sample"
+    if function is None:  # computed from the network itself, such as what an update costs
+        _check_keys(f"{where}.sampling", metric["sampling"], {})
+        return
+    file = component_file("method", name)
+    if absent_members(file, "Method", (function,)):
+        raise UserError(f"config: {where}: {metric['name']} needs `{function}`, which method {name} does not have")
+    keywords = LIKELIHOOD if function == "bound" else class_keywords(file, "Method", function)
+    _check_keys(f"{where}.sampling", metric["sampling"], keywords | (sample_defaults(run) if generated else {}))
+    if generated:
+        _check_generation(f"{where}.sampling", metric["sampling"], run)
+
+
 def _check_generation(where, sampling, run):
-    for key in SAMPLES:
+    for key in sample_defaults(run):
         if sampling[key] < 1:
             raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")
     if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
-        raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than images")
+        raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
     if sampling.get("guidance", 1) != 1:
         file = component_file("model", run["model"]["name"])
         if absent_members(file, "Model", ("unconditional",)):

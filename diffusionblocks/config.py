@@ -3,13 +3,40 @@
 import hashlib
 import json
 
-from diffusionblocks.codebase import PACKAGE, class_keywords, closure, module_file, positional
+from diffusionblocks.codebase import (
+    PACKAGE,
+    absent_members,
+    class_keywords,
+    closure,
+    function_keywords,
+    module_file,
+    positional,
+)
 from diffusionblocks.files import UserError
 
 SECTIONS = ("data", "model", "method", "train")
 EVALUATION = ("metrics", "sampling", "extractor", "seeds")
-# How many images a row generates: images in a set, sets (of other noise), jobs that share the work.
+# How much a row generates: images or texts in a set, sets (of other noise), jobs that share the work.
 SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
+# Texts that go on from a prompt: `continuations` of each prompt, `prompt_len` and `new_tokens` in tokens.
+CONTINUATIONS = {"continuations": 5, "prompt_len": 50, "new_tokens": 50}
+# How often the likelihood of the test set is estimated, each time at other levels of noise.
+LIKELIHOOD = {"passes": 10}
+# What metrics are computed from, the positional arguments of metrics.py, by kind of data.
+TAUGHT = {"text_features", "text_nll", "reference_nll"}  # by a teacher
+GENERATED = {"features", "references", "evaluations", "texts", *TAUGHT}  # from generated samples
+INPUTS = {
+    "images": {"logits", "labels", "features", "references", "evaluations"},
+    "text": {
+        *("losses", "correct", "probability", "nelbo", "nelbo_per_level", "update_cost", "texts", "evaluations"),
+        *TAUGHT,
+    },
+}
+# Kinds of data: the file with their sources, and what samples and measures them.
+KINDS = {
+    "images": {"sources": "sources", "sample": "sample_images", "evaluate": "evaluate_images"},
+    "text": {"sources": "texts", "sample": "sample_text", "evaluate": "evaluate_text"},
+}
 
 
 def merge(base, over):
@@ -115,13 +142,27 @@ def run_folders(config, table):
 
 
 def metrics(config, table, row):
-    """A row's metrics, {column: section}, each with the row's `sampling` under its own, and defaults under that."""
+    """A row's metrics, {column: section}; the row's `sampling`, and defaults under that, are those of generation."""
     resolved, found = resolve(config, table, row), {}
     for column, section in resolved.get("metrics", {}).items():
-        sampling = merge(resolved.get("sampling", {}), section.get("sampling", {}))
-        defaults = SAMPLES if from_samples(section.get("name")) else {}
-        found[column] = {**section, "sampling": {**defaults, **sampling}}
+        sampling = section.get("sampling", {})
+        if "nelbo" in " ".join(metric_inputs(section.get("name"))):
+            sampling = {**LIKELIHOOD, **sampling}
+        if from_samples(section.get("name")):
+            sampling = {**sample_defaults(resolved), **merge(resolved.get("sampling", {}), sampling)}
+        found[column] = {**section, "sampling": sampling}
     return found
+
+
+def sample_defaults(resolved):
+    """How much is generated where the configuration does not say."""
+    return SAMPLES | (CONTINUATIONS if continues(resolved) else {})
+
+
+def continues(run):
+    """Whether a run's network writes texts on from a prompt, and does not make whole samples."""
+    file = component_file("model", run["model"]["name"])
+    return bool(file) and not absent_members(file, "Model", ("begin",))
 
 
 def metric_inputs(metric):
@@ -131,7 +172,7 @@ def metric_inputs(metric):
 
 def from_samples(metric):
     """Whether a metric is computed from generated samples, and not from predictions on the test set."""
-    return "logits" not in metric_inputs(metric)
+    return bool(GENERATED.intersection(metric_inputs(metric)))
 
 
 def sample_sets(config, table, row):
@@ -150,6 +191,26 @@ def extractor(config, table, row):
     """A row's `extractor` section, or None, as for metrics that need no features."""
     needed = any("features" in metric_inputs(section.get("name")) for section in metrics(config, table, row).values())
     return resolve(config, table, row).get("extractor") if needed else None
+
+
+def teachers(config, table, row):
+    """The `teacher` sections that a row's metrics of texts name, {name of its file: section}."""
+    sections = (section["teacher"] for section in metrics(config, table, row).values() if "teacher" in section)
+    return {section_name(section): section for section in sections}
+
+
+def data_kind(name):
+    """"images" or "text": the kind of a source by its name. None if there is no such source."""
+    for kind, modules in KINDS.items():
+        if name in function_keywords(PACKAGE / "data" / f"{modules['sources']}.py"):
+            return kind
+    return None
+
+
+def data_sources():
+    """{source: {keyword: default}} of all kinds."""
+    files = (PACKAGE / "data" / f"{modules['sources']}.py" for modules in KINDS.values())
+    return {name: keywords for file in files for name, keywords in function_keywords(file).items()}
 
 
 def component_file(kind, name):
@@ -186,7 +247,18 @@ def fingerprint(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def code(step, run=None):
-    """Source files that a step depends on, with the architecture and the method that a run names."""
-    chosen = [component_module(kind, run[kind]["name"]) for kind in ("model", "method")] if run else []
+def code(step, run=None, data=None):
+    """Source files that a step depends on, with what a run names: architecture, method, kind of data.
+
+    data: a data section, in the place of a run.
+    """
+    chosen = []
+    if run:
+        chosen = [component_module(kind, run[kind]["name"]) for kind in ("model", "method")]
+        kind = data_kind(run["data"]["name"])
+        chosen.append(f"diffusionblocks.data.{kind}")
+        if step in KINDS[kind]:
+            chosen.append(f"diffusionblocks.{KINDS[kind][step]}")
+    if data:
+        chosen.append(f"diffusionblocks.data.{KINDS[data_kind(data['name'])]['sources']}")
     return closure(f"diffusionblocks.{step}", *chosen)

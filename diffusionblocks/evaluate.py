@@ -1,52 +1,45 @@
-"""A trained model's predictions on the test set, or the images it has generated -> metrics.json."""
+"""A trained model's predictions on the test set, or the samples it has generated -> metrics.json."""
 
+import importlib
 import inspect
-import json
 import time
 
 import torch
 
+from diffusionblocks import data as datasets
 from diffusionblocks import metrics
-from diffusionblocks.data.images import Images
-from diffusionblocks.device import pick_device, seed_of
+from diffusionblocks.config import KINDS
+from diffusionblocks.device import pick_device
 from diffusionblocks.files import read_json, read_json_lines, write_json
-from diffusionblocks.generated import Generated
 from diffusionblocks.methods import load_trained
 from diffusionblocks.partition import mass
 from diffusionblocks.provenance import record
 
-BATCH = 500
+NOT_KEYWORDS = ("name", "sampling", "teacher")  # of a metric's section; the rest are the function's keywords
 
 
-def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sample_paths=(), feature_paths=()):
+def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sample_paths=(), scorer_paths=()):
     """Write the metrics of a trained run, with what is needed to trust them.
 
     metric_sections: {column: {name, sampling, **keywords}}. `sampling` says how the method predicts or what was
     generated; columns that agree in it share one pass. The rest goes to the function of `metrics`. logs: training logs
-    of the run's parts. sample_paths: all shards of all generated sets. feature_paths: the extractor's weights and the
-    reference statistics.
+    of the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the extractor's weights
+    and the reference statistics, for texts the weights of every teacher.
     """
     run, device = read_json(run_path), pick_device()
-    data = Images(data_path, device)
+    data = datasets.load(data_path, device)
     method = load_trained(run, model_path, data.shape).eval()
     started = time.monotonic()
-    generated = Generated(run, sample_paths, feature_paths, device)
-    passes, numbers, curves = {}, {}, {}
+    kind = importlib.import_module(f"diffusionblocks.{KINDS[datasets.kind(data_path)]['evaluate']}")
+    inputs = kind.Inputs(run, method, data, device, sample_paths, scorer_paths)
+    numbers, curves = {}, {}
     for column, section in metric_sections.items():
-        sampling, metric = section.get("sampling", {}), getattr(metrics, section["name"])
+        metric = getattr(metrics, section["name"])
         needed = _inputs(metric)
-        if "logits" not in needed:
-            inputs, about = generated.inputs(sampling, needed)
-        else:
-            key = json.dumps(sampling, sort_keys=True)
-            if key not in passes:
-                passes[key] = _predict(method.to(device), data, run["seed"], sampling)
-            steps, inputs = passes[key]
-            acted = {block for _, block in steps if block is not None}
-            idle = sorted(set(method.blocks) - acted) if acted else []
-            about = {"samples": len(inputs["labels"]), "idle_blocks": idle}
-        keywords = {name: value for name, value in section.items() if name not in ("name", "sampling")}
-        value = metric(*(inputs[name] for name in needed), **keywords)
+        with torch.inference_mode():
+            found, about, steps = inputs.of(section, needed)
+        keywords = {name: value for name, value in section.items() if name not in NOT_KEYWORDS}
+        value = metric(*(found[name] for name in needed), **keywords)
         if isinstance(value, list):
             curves[column] = {"sigma": [s for s, _ in steps], "block": [b for _, b in steps], "value": value}
         else:
@@ -56,10 +49,10 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
         "data": {"title": data.title, "train_size": data.train_size, "test_size": data.test_size, "shape": data.shape},
         "metrics": numbers,
         "curves": curves,
-        "samples": generated.shown(),
+        "samples": inputs.shown(),
         "parameters": sum(value.numel() for value in method.parameters()),
         "parts": {log.stem: _summary(read_json_lines(log)) for log in logs},
-        "sampling": generated.jobs(),
+        "sampling": inputs.jobs(),
         "evaluation": {"seconds": time.monotonic() - started, **record(device)},
     }
     if method.boundaries:
@@ -67,7 +60,7 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
             "boundaries": method.boundaries,
             "intervals": method.intervals,
             "mass": mass(method.boundaries, method.noise),
-            "noise": {"p_mean": method.noise.p_mean, "p_std": method.noise.p_std},
+            "noise": _noise(method.noise),
             "layers": [[layers.start, layers.stop] for layers in method.layers],
         }
     write_json(path, result)
@@ -79,24 +72,9 @@ def _inputs(metric):
     return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
 
-@torch.inference_mode()
-def _predict(method, data, seed, sampling):
-    """([(sigma, block)], {logits (steps, N, classes), labels (N,)}) on the test set.
-
-    The noise of test image i depends on the seed and on i alone, so the batch size changes nothing.
-    """
-    eps = None
-    if method.z_shape:
-        generator = torch.Generator().manual_seed(seed_of(seed, "evaluation"))
-        eps = torch.randn(data.test_size, *method.z_shape, generator=generator)
-    steps, logits, labels = [], [], []
-    for i, batch in enumerate(data.test_batches(BATCH)):
-        part = None if eps is None else eps[i * BATCH : (i + 1) * BATCH].to(batch["image"].device)
-        chain = method.predict(batch, part, **sampling)
-        steps = [(step.sigma, step.block) for step in chain]
-        logits.append(torch.stack([step.prediction.float().cpu() for step in chain]))
-        labels.append(batch["label"].cpu())
-    return steps, {"logits": torch.cat(logits, dim=1).numpy(), "labels": torch.cat(labels).numpy()}
+def _noise(noise):
+    """What the figure of the partition needs: mean and deviation of log sigma; masking rates are uniform."""
+    return {key: getattr(noise, key) for key in ("p_mean", "p_std") if hasattr(noise, key)}
 
 
 def _summary(records):
@@ -107,10 +85,10 @@ def _summary(records):
     for entry in records:
         if "loss" in entry:
             losses.setdefault(str(entry["block"]), []).append([entry["step"], entry["loss"]])
-    speeds = [entry["images_per_second"] for entry in records if "loss" in entry]
+    speeds = [entry["samples_per_second"] for entry in records if "loss" in entry]
     return {
         **{key: value for key, value in end.items() if key != "event"},
-        "images_per_second": sorted(speeds)[len(speeds) // 2],
+        "samples_per_second": sorted(speeds)[len(speeds) // 2],
         "losses": losses,
         "attempts": [{key: value for key, value in start.items() if key != "event"} for start in starts],
     }

@@ -18,7 +18,8 @@ HEIGHT = 3.0
 WIDTH = 3.4  # of one panel, in inches: two of them fill a phone held upright when stacked by the page
 
 # Metrics that are drawn as chains: their name in the legend, and their line.
-CHAINS = {"chain": ("along the chain", "-"), "chain_from_target": ("from the true label", "--")}
+CHAINS = {"chain": ("along the chain", "-"), "chain_from_target": ("from the true target", "--")}
+LOSS_CHAINS = {"loss_chain": ("along the chain", "-"), "loss_chain_from_target": ("from the true target", "--")}
 
 STYLE = {
     "axes.spines.top": False,
@@ -138,26 +139,49 @@ def trajectory(rows):
         return _svg(figure)
 
 
-def block_count(title, ours, paper):
-    """FID against the number of blocks, relative to that of one block, mean and range over seeds; dashed: the paper's.
+def block_count(title, ylabel, ours, paper, relative):
+    """A metric against the number of blocks, mean and range over seeds; dashed: the paper's.
 
-    ours: {number of blocks: [FID of each seed]}; paper: {number of blocks: FID}. Relative, since the values of another
-    data set and extractor cannot be compared. One block must be among both.
+    ours: {legend: {number of blocks: [value of each seed]}}; paper: {number of blocks: value}. relative: divide each by
+    its value of one block, which must be there, since FIDs of other data and extractors cannot be compared.
     """
     with plt.rc_context(STYLE):
-        figure, axes = _panel(title, "number of blocks B", "FID / FID of one block")
-        base = np.mean(ours[1])
-        counts = sorted(ours)
-        values = [np.array(ours[count]) / base for count in counts]
-        colour = sns.color_palette("colorblind")[0]
-        axes.plot(counts, [value.mean() for value in values], marker="o", color=colour, label="ours")
-        low, high = ([getattr(value, end)() for value in values] for end in ("min", "max"))
-        axes.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
+        figure, axes = _panel(title, "number of blocks B", ylabel)
+        for (label, values), colour in zip(ours.items(), sns.color_palette("colorblind"), strict=False):
+            counts, base = sorted(values), np.mean(values[1]) if relative else 1
+            values = [np.array(values[count]) / base for count in counts]
+            axes.plot(counts, [value.mean() for value in values], marker="o", color=colour, label=label)
+            low, high = ([getattr(value, end)() for value in values] for end in ("min", "max"))
+            axes.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
         counts = sorted(paper)
-        relative = [paper[count] / paper[1] for count in counts]
-        axes.plot(counts, relative, "--", marker="s", color="0.4", label="paper")
-        axes.axhline(1, color="0.6", linewidth=1, linestyle=":")
+        printed = [paper[count] / (paper[1] if relative else 1) for count in counts]
+        axes.plot(counts, printed, "--", marker="s", color="0.4", label="paper")
+        if relative:
+            axes.axhline(1, color="0.6", linewidth=1, linestyle=":")
         axes.set_xticks(counts)
+        axes.legend()
+        return _svg(figure)
+
+
+def likelihood(title, runs, baseline=None):
+    """Bits per character that each masking rate costs, mean over seeds, coloured by the block that owns the rate.
+
+    The area under the curve is the bound. baseline: the same of the row that this one is compared with, as a line.
+    """
+    curve = runs[0]["curves"]["bpc_by_level"]
+    levels, owners = np.array(curve["sigma"]), np.array(curve["block"])
+    values = np.mean([run["curves"]["bpc_by_level"]["value"] for run in runs], axis=0)
+    colours = _colours(owners.max() + 1)
+    with plt.rc_context(STYLE):
+        figure, axes = _panel(title, "masking rate t", "bits per character and unit of t")
+        for block, colour in enumerate(colours):
+            mine = owners == block
+            label = f"block {block}" if len(colours) > 1 else "whole network"
+            axes.bar(levels[mine], values[mine], width=1 / len(levels), color=colour, alpha=0.7, label=label)
+        if baseline:
+            values = np.mean([run["curves"]["bpc_by_level"]["value"] for run in baseline], axis=0)
+            axes.step(levels, values, where="mid", color="0.2", linewidth=1, label="compared with")
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
         axes.legend()
         return _svg(figure)
 
@@ -176,18 +200,19 @@ def _picture(axes, image):
         side.set_visible(False)
 
 
-def chain(title, runs, baseline=None):
-    """Accuracy after each step of the chain, mean and range over seeds; dashed from the true target under noise.
+def chain(title, runs, baseline=None, names=CHAINS, ylabel="test accuracy (%)", most=100):
+    """What each step of the chain reaches, mean and range over seeds; dashed from the true target under noise.
 
-    baseline: accuracy of the row that this one is compared with, drawn as a line.
+    baseline: the value of the row that this one is compared with, drawn as a line. names: which curves, as CHAINS.
+    most: the largest value on the axis.
     """
-    curves = [name for name in CHAINS if name in runs[0]["curves"]]
+    curves = [name for name in names if name in runs[0]["curves"]]
     first = runs[0]["curves"][curves[0]]
     labels = [f"σ = {sigma:.3g}\nblock {block}" for sigma, block in zip(first["sigma"], first["block"], strict=True)]
     with plt.rc_context(STYLE):
-        figure, axes = _panel(title, "denoising step", "test accuracy (%)")
+        figure, axes = _panel(title, "denoising step", ylabel)
         for curve in curves:
-            name, style = CHAINS[curve]
+            name, style = names[curve]
             values = np.array([run["curves"][curve]["value"] for run in runs])
             colour = sns.color_palette("colorblind")[0 if style == "-" else 1]
             axes.plot(labels, values.mean(0), style, marker="o", color=colour, label=name)
@@ -196,20 +221,24 @@ def chain(title, runs, baseline=None):
             axes.axhline(baseline, color="0.4", linewidth=1, linestyle=":", label="compared with")
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend above the lines
-        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= 100])
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= most])
         axes.legend(loc="upper left")
         return _svg(figure)
 
 
 def partition(title, partition):
-    """Density of log sigma, coloured by the block that owns it; bars below: the intervals on which blocks train."""
+    """Density of log sigma or of the masking rate, coloured by owner; bars below: the intervals on which blocks train."""
     bounds, noise = partition["boundaries"], partition["noise"]
-    sigma = np.geomspace(bounds[-1], bounds[0], 800)
-    normal = NormalDist(noise["p_mean"], noise["p_std"])
-    density = np.array([normal.pdf(value) for value in np.log(sigma)])
+    if noise:
+        sigma = np.geomspace(bounds[-1], bounds[0], 800)
+        normal = NormalDist(noise["p_mean"], noise["p_std"])
+        density = np.array([normal.pdf(value) for value in np.log(sigma)])
+    else:
+        sigma, density = np.linspace(bounds[-1], bounds[0], 800), np.ones(800)
     colours = _colours(len(bounds) - 1)
+    labels = ("noise level σ", "training density of log σ") if noise else ("masking rate t", "training density of t")
     with plt.rc_context(STYLE):
-        figure, axes = _panel(title, "noise level σ", "training density of log σ")
+        figure, axes = _panel(title, *labels)
         axes.grid(visible=False)
         axes.plot(sigma, density, color="0.2", linewidth=1)
         step = density.max() * 0.07
@@ -221,6 +250,6 @@ def partition(title, partition):
             axes.fill_between(sigma[own], density[own], color=colour, alpha=0.7, linewidth=0, label=label)
             low, high = partition["intervals"][block]
             axes.plot([low, high], [-step * (block + 1)] * 2, color=colour, linewidth=4, solid_capstyle="butt")
-        axes.set(xscale="log", ylim=(-step * (len(colours) + 1), density.max() * 1.45), yticks=[])
+        axes.set(xscale="log" if noise else "linear", ylim=(-step * (len(colours) + 1), density.max() * 1.45), yticks=[])
         axes.legend(loc="upper right")
         return _svg(figure)

@@ -57,7 +57,7 @@ class Generated:
         """Features (N, D) of each set."""
         if len(self.feature_paths) != 2:
             raise UserError(
-                "a metric compares features: hand over the extractor's weights and the reference (--features)"
+                "a metric compares features: hand over the extractor's weights and the reference (--scorers)"
             )
         if self._extractor is None:
             self._extractor = features.load_extractor(self.feature_paths[0], self.device)

@@ -1,11 +1,16 @@
 """Metrics by name, from arrays alone; a metric never sees a model.
 
 What a metric is computed from stands in its positional arguments: `logits` and `labels` of the test set, or of
-generated images their `features` and the `references`, or the `evaluations` that they cost. A function returns a
+generated images their `features` and the `references`, or the `evaluations` that they cost. Of text: of the test set
+the `losses`, the `correct` tokens and the true ones' `probability` along the chain, or the bound `nelbo`; of generated
+texts the token ids `texts`, and what a teacher makes of them, `text_features` and `text_nll`. A function returns a
 number, which reaches the table, or a list with one value per step, which reaches the figures.
 """
 
+import math
+from functools import partial
 from typing import Literal
+from unittest import mock
 
 import numpy as np
 
@@ -56,6 +61,124 @@ def layer_evaluations(evaluations):
 def relative_speed(evaluations):
     """How many times fewer layers are run than if all of the network's were at every step (tables 8 and A2)."""
     return evaluations["networks"] * evaluations["num_layers"] / evaluations["layers"]
+
+
+def bpc(nelbo):
+    """Bits per character: the mean bound (passes, N), nats per token where a token is a character, in bits."""
+    return float(np.mean(nelbo)) / math.log(2)
+
+
+def bpc_standard_error(nelbo):
+    """Standard error of `bpc` by the levels that were drawn: spread of the passes over the root of their number."""
+    passes = np.mean(nelbo, axis=1) / math.log(2)
+    return float(passes.std(ddof=1) / math.sqrt(len(passes)))
+
+
+def bpc_by_level(nelbo_per_level):
+    """Bits per character of each interval of t, whose mean is `bpc`."""
+    return [float(nats) / math.log(2) for nats in nelbo_per_level]
+
+
+def next_token_loss(losses):
+    """Nats per token (steps, N) at the first step, mean over the sequences.
+
+    At sigma_max z says nothing, so this is what the context says. At lower levels a denoiser may copy.
+    """
+    return next_token_loss_per_step(losses)[0]
+
+
+def next_token_loss_per_step(losses):
+    """Nats per token of each step's prediction; shape as for `next_token_loss`."""
+    return [float(step) for step in np.mean(losses, axis=1)]
+
+
+def next_token_accuracy(correct):
+    """Share of the tokens in percent that are the likeliest at the last step.
+
+    correct: that share of each sequence, (steps, N). A chain ends in a sample, so this is no greedy choice.
+    """
+    return next_token_accuracy_per_step(correct)[-1]
+
+
+def next_token_accuracy_per_step(correct):
+    """The same at each step."""
+    return [100 * float(step) for step in np.mean(correct, axis=1)]
+
+
+def first_step_accuracy(correct):
+    """The same at the first step: at sigma_max z says nothing, so this is the greedy choice from the context."""
+    return next_token_accuracy_per_step(correct)[0]
+
+
+def sampled_accuracy(probability):
+    """Share of the tokens in percent that a sample of the last step gets right: mean probability (steps, N) of them."""
+    return 100 * float(np.mean(probability[-1]))
+
+
+def mauve(text_features, *, scaling_factor=2.0, kmeans_seeds=5):
+    """MAUVE (Pillutla et al. 2021) of generated and real texts, from 0 to 1; mean over seeds of the clusters.
+
+    text_features: (generated (N, D), references (M, D)) of texts with equally many tokens, or it falls for that alone.
+    Clusters are a tenth of the fewer texts. Texts that have no cluster in common get Gamma(c+1)^2 / Gamma(2c+1).
+    """
+    import faiss
+    from mauve import compute_mauve
+
+    generated, references = text_features
+    # The authors take ten texts a cluster, of which faiss warns on standard error.
+    with mock.patch.object(faiss, "Kmeans", partial(faiss.Kmeans, min_points_per_centroid=1)):
+        found = [
+            compute_mauve(references, generated, mauve_scaling_factor=scaling_factor, seed=seed).mauve
+            for seed in range(25, 25 + kmeans_seeds)  # 25 is the library's
+        ]
+    return float(np.mean(found))
+
+
+def generative_perplexity(text_nll):
+    """Perplexity of generated texts given their prompts: exp of all nats over all scored tokens.
+
+    text_nll: (nats (N,), counts (N,)). A loop of a few words scores well: read it beside `distinct_2` and `repetition`.
+    inf if there is nothing to score.
+    """
+    nats, counts = text_nll
+    return math.exp(np.sum(nats) / np.sum(counts)) if np.sum(counts) > 0 else math.inf
+
+
+def reference_perplexity(reference_nll):
+    """`generative_perplexity` of what really follows the prompts."""
+    return generative_perplexity(reference_nll)
+
+
+def layers_forward(update_cost):
+    """Layers run forward in a training update, recurrent passes counted each; counted, not computed (section 5.5)."""
+    return update_cost["forward"]
+
+
+def layers_backward(update_cost):
+    """Layers run backward in a training update; as `layers_forward`."""
+    return update_cost["backward"]
+
+
+def distinct_2(texts):
+    """Share in percent of a text's pairs of neighbouring tokens that differ from all its others; mean over texts.
+
+    texts: token ids (N, n) of the continuations.
+    """
+    return 100 * _distinct(texts, 2)
+
+
+def repetition(texts):
+    """Share in percent of a text's runs of four tokens that were in it before (seq-rep-4, Welleck et al. 2020).
+
+    Mean over texts; texts as for `distinct_2`.
+    """
+    return 100 * (1 - _distinct(texts, 4))
+
+
+def _distinct(texts, length):
+    """Different runs of `length` tokens in a text over all of its runs; mean over texts (N, n)."""
+    runs = np.lib.stride_tricks.sliding_window_view(np.asarray(texts), length, axis=1)
+    return float(np.mean([len(np.unique(text, axis=0)) / len(text) for text in runs]))
 
 
 def _precision_recall(features, reference, which):

@@ -1,6 +1,7 @@
-"""EDM noise (Karras et al. 2022, table 1) with the paper's truncated log-normal levels (section 3 and appendix A).
+"""EDM noise (Karras et al. 2022, table 1) with the paper's truncated log-normal levels (section 3 and appendix A), and
+the masking noise of MD4 (Shi et al. 2024), whose schedule the paper cuts into blocks for table 3.
 
-Levels are plain floats or tensors; nothing here needs to import torch.
+Levels (sigma, or t for masking) are plain floats or tensors; nothing here needs to import torch.
 """
 
 import math
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 _NORMAL = NormalDist()
+MASK = -1  # what a masked token is in z
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class EDM:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     sigma_data: float = 0.5
+
+    @property
+    def lowest(self):
+        return self.sigma_min
+
+    @property
+    def highest(self):
+        return self.sigma_max
 
     def _normal_cdf(self, sigma):
         return _NORMAL.cdf((math.log(sigma) - self.p_mean) / self.p_std)
@@ -37,6 +47,15 @@ class EDM:
         low, high = self._normal_cdf(self.sigma_min), self._normal_cdf(self.sigma_max)
         sigma = math.exp(self.p_mean + self.p_std * _NORMAL.inv_cdf(low + q * (high - low)))
         return min(max(sigma, self.sigma_min), self.sigma_max)
+
+    def widen(self, low, high, overlap):
+        """(low, high), moved apart by `overlap` times their log distance at each end, within lowest and highest."""
+        ratio = (high / low) ** overlap
+        return max(low / ratio, self.lowest), min(high * ratio, self.highest)
+
+    def spread(self, u):
+        """Levels are drawn from independent uniforms, as they come."""
+        return u
 
     def sample(self, u, low, high):
         """Draw levels from the distribution cut to [low, high] by its inverse CDF.
@@ -58,6 +77,67 @@ class EDM:
     def weight(self, sigma):
         """EDM loss weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+    def randomness(self, z0):
+        """Standard normal eps in the shape of z0."""
+        return z0.new_empty(z0.shape).normal_()
+
+    def corrupt(self, z0, sigma, eps):
+        """z = z0 + sigma eps. z0, eps: (N, ...); sigma: (N,)."""
+        return corrupt(z0, sigma, eps)
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Each token is kept with probability alpha(t), else it becomes MASK; t in [0, 1], alpha falls linearly.
+
+    MD4's linear schedule, squeezed by eps at both ends so that its weight stays finite. Equal steps of t are equal drops
+    of alpha, which is how the paper cuts it into blocks: alpha_b = 1 - b / B. Block 0 owns the t nearest 1.
+    """
+
+    eps: float = 1e-4
+    lowest: float = 0.0
+    highest: float = 1.0
+
+    def keep(self, t):
+        """alpha(t)."""
+        return (1 - 2 * self.eps) * (1 - t) + self.eps
+
+    def cdf(self, t):
+        """Share of all training draws below `t`."""
+        return t
+
+    def quantile(self, q):
+        """The inverse of `cdf`."""
+        return min(max(q, self.lowest), self.highest)
+
+    def widen(self, low, high, overlap):
+        """(low, high), moved apart by `overlap` times their distance at each end, within 0 and 1."""
+        width = (high - low) * overlap
+        return max(low - width, self.lowest), min(high + width, self.highest)
+
+    def spread(self, u):
+        """Uniforms (N,) at equal distances, all moved by the first of `u` (N,): MD4's low-discrepancy times."""
+        return (u[:1] + u.new_ones(len(u)).cumsum(0) / len(u)) % 1
+
+    def sample(self, u, low, high):
+        """Levels in [low, high) of uniforms u, any shape."""
+        return low + u * (high - low)
+
+    def weight(self, t):
+        """-alpha'(t) / (1 - alpha(t)); times the nats of the masked tokens it is the density of MD4's NELBO at t."""
+        return (1 - 2 * self.eps) / (1 - self.keep(t))
+
+    def randomness(self, z0):
+        """Uniforms in [0, 1) in the shape of z0, one for each token."""
+        return z0.float().uniform_()
+
+    def corrupt(self, z0, t, u):
+        """z: the tokens z0 (N, n), MASK where u >= alpha(t). u: (N, n) uniforms; t: (N,)."""
+        return z0.where(u < self.keep(t)[:, None], MASK)
+
+
+NOISES = {"edm": EDM, "masking": Masking}  # by a model's `noise_kind`
 
 
 def corrupt(z0, sigma, eps):

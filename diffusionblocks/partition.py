@@ -32,14 +32,16 @@ def split_layers(num_layers, num_blocks, layers_per_block=None):
 
 
 def boundaries(num_blocks, strategy="equi_probability", noise=None):
-    """num_blocks + 1 sigmas from sigma_max down to sigma_min; block b lies between entries b and b + 1.
+    """num_blocks + 1 levels from the highest down to the lowest; block b lies between entries b and b + 1.
 
     `uniform` takes equal steps in sigma (main text), `log_uniform` equal steps in log sigma (appendix E.6, table 7).
     """
     noise = noise or EDM()
     if strategy not in STRATEGIES:
         raise ValueError(f"partition must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
-    low, high = noise.sigma_min, noise.sigma_max
+    low, high = noise.lowest, noise.highest
+    if strategy == "log_uniform" and not low:
+        raise ValueError("partition log_uniform needs levels above 0, and a masking rate goes down to 0")
     sigma = {
         "equi_probability": noise.quantile,
         "uniform": lambda q: low + q * (high - low),
@@ -48,13 +50,11 @@ def boundaries(num_blocks, strategy="equi_probability", noise=None):
     return [high] + [sigma(1 - b / num_blocks) for b in range(1, num_blocks)] + [low]
 
 
-def interval(boundaries, block, overlap=0.0):
-    """(low, high) on which a block trains: its own interval, widened at each end by `overlap` times its log width."""
+def interval(boundaries, block, overlap=0.0, noise=None):
+    """(low, high) on which a block trains: its own interval, widened at each end by `overlap` times its (log) width."""
     if not 0 <= overlap < float("inf"):
         raise ValueError(f"overlap must not be negative or infinite, and is {overlap}")
-    high, low = boundaries[block], boundaries[block + 1]
-    widening = (high / low) ** overlap
-    return max(low / widening, boundaries[-1]), min(high * widening, boundaries[0])
+    return (noise or EDM()).widen(boundaries[block + 1], boundaries[block], overlap)
 
 
 def owner(boundaries, sigma):

@@ -63,6 +63,7 @@ def section(frame, runs, claims):
         "more": _more(frame),
         "claims": [verdict(claim, frame) for claim in claims.get(name, [])],
         "figures": _figures(trained, frame),
+        "texts": _texts(trained),
         "jobs": [
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}
             for row, seeds in trained.items()
@@ -119,10 +120,10 @@ def verdict(claim, frame):
 
 def _figures(trained, frame):
     """[(heading, explanation, [(alternative text, image)])] of the figures that the rows' measurements allow."""
-    baselines, limits = _baselines(frame), figures.loss_limits(trained.values())
+    baselines, limits = _baselines(frame, "accuracy"), figures.loss_limits(trained.values())
     pictured = {}  # rows on other data have pictures of their own
     for row, seeds in trained.items():
-        if seeds[0]["samples"]:
+        if "images" in (seeds[0]["samples"] or {}):
             pictured.setdefault(seeds[0]["data"]["title"], {})[row] = seeds[0]
     chains = {
         row: seeds for row, seeds in trained.items() if any(name in seeds[0]["curves"] for name in figures.CHAINS)
@@ -147,8 +148,19 @@ def _figures(trained, frame):
         ),
         (
             "Quality against the number of blocks",
-            "Test FID relative to that of one block, mean and range over seeds; lower is better.",
+            "Mean and range over seeds. FID is relative to that of one block, and lower is better; MAUVE is better higher.",
             _block_counts(trained, frame),
+        ),
+        (
+            "Cross-entropy of the next token along the chain",
+            "Each token from the z that the blocks before left, all true tokens before it given; the first step, from "
+            "pure noise, shows what the context says. Dashed: the block shown the true token under its own noise.",
+            _loss_chains(trained, frame),
+        ),
+        (
+            "What each masking rate costs",
+            "The bound's density over the masking rate, by the block that owns it; the area is the bits per character.",
+            _likelihoods(trained, frame),
         ),
         (
             "Training loss per block",
@@ -188,22 +200,60 @@ def _figures(trained, frame):
 
 
 def _block_counts(trained, frame):
-    """The figure of a table of images whose rows differ in the number of blocks (b1, b2, ...), if this is one."""
-    measured = [row for row, seeds in trained.items() if "fid_test" in seeds[0]["metrics"]]
-    rows = {row: int(row[1:]) for row in measured if re.fullmatch(r"b\d+", row)}
-    ours = {count: [run["metrics"]["fid_test"]["value"] for run in trained[row]] for row, count in rows.items()}
-    printed = frame[frame["metric"] == "fid_test"].set_index("row")["paper"].dropna()
-    paper = {count: printed[row] for row, count in rows.items() if row in printed}
-    if len(rows) < 2 or 1 not in paper:
-        return []
-    name = table_title(frame["table"].iloc[0])
-    return [(f"FID against the number of blocks, {name}", figures.block_count(name, ours, paper))]
+    """The figure of a table whose rows differ in the number of blocks (b1, b2, b2_calibrated, ...), if this is one."""
+    name, found = table_title(frame["table"].iloc[0]), []
+    for metric, ylabel, relative in (("fid_test", "FID / FID of one block", True), ("mauve", "MAUVE", False)):
+        ours, paper = {}, {}
+        printed = frame[frame["metric"] == metric].set_index("row")["paper"].dropna()
+        for row, seeds in trained.items():
+            match = re.fullmatch(r"b(\d+)(_\w+)?", row)
+            if match and metric in seeds[0]["metrics"]:
+                count, label = int(match[1]), (match[2] or "_ours").strip("_")
+                ours.setdefault(label, {})[count] = [run["metrics"][metric]["value"] for run in seeds]
+                if row in printed:
+                    paper[count] = printed[row]
+        if any(len(values) > 1 for values in ours.values()) and (1 in paper or not relative):
+            alternative = f"{metric} against the number of blocks, {name}"
+            found.append((alternative, figures.block_count(name, ylabel, ours, paper, relative)))
+    return found
 
 
-def _baselines(frame):
-    """{row: accuracy of the row that it is compared with}."""
-    cells = frame[frame["metric"] == "accuracy"].set_index("row")
-    return {row: cells["ours"].get(against) for row, against in cells["against"].dropna().items()}
+def _loss_chains(trained, frame):
+    chained = {row: seeds for row, seeds in trained.items() if "loss_chain" in seeds[0]["curves"]}
+    baselines = _baselines(frame, "next_token_loss")
+    return [
+        (
+            f"Cross-entropy along the chain, {row}",
+            figures.chain(row, seeds, baselines.get(row), figures.LOSS_CHAINS, "nats per token", math.inf),
+        )
+        for row, seeds in chained.items()
+    ]
+
+
+def _likelihoods(trained, frame):
+    against = frame.set_index("row")["against"].dropna().to_dict()
+    drawn = {row: seeds for row, seeds in trained.items() if "bpc_by_level" in seeds[0]["curves"]}
+    return [
+        (f"Bits per character by masking rate, {row}", figures.likelihood(row, seeds, drawn.get(against.get(row))))
+        for row, seeds in drawn.items()
+    ]
+
+
+def _baselines(frame, metric):
+    """{row: what the row that it is compared with reaches in a metric}."""
+    ours = frame[frame["metric"] == metric].set_index("row")["ours"]
+    against = frame.set_index("row")["against"].dropna().to_dict()
+    return {row: ours.get(other) for row, other in against.items()}
+
+
+def _texts(trained):
+    """[(prompt or "", {row: text})] of the first seeds' first texts, all rows of a prompt together."""
+    found = {}
+    for row, seeds in trained.items():
+        for number, (prompt, text) in enumerate((seeds[0]["samples"] or {}).get("texts", [])):
+            key = prompt or f"Sample {number + 1}"
+            found.setdefault(key, {})[row] = text
+    return list(found.items())
 
 
 def _embed(svg):

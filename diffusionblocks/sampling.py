@@ -1,9 +1,11 @@
 """The reverse process: from pure noise down the levels, each level by the block that owns it.
 
 A solver is a coroutine. It yields what it wants predicted, (z, sigma, block), and is sent the prediction; who drives it
-decides where and in which order networks run. The last prediction is the answer: the step from sigma_min to 0 is D.
+decides where and in which order networks run. The last prediction is the answer: the step from sigma_min to 0 is D. A
+solver whose answer is another (tokens, where a network predicts logits) returns it, and the last Step has it.
 """
 
+import contextlib
 from collections import namedtuple
 
 import torch
@@ -53,9 +55,8 @@ def follow(chain, predict):
     request = next(chain)
     while request is not None:
         z, sigma, block = request
-        prediction = predict(z, sigma, block)
+        request, prediction = _send(chain, predict(z, sigma, block))
         yield Step(sigma, block, prediction)
-        request = _send(chain, prediction)
 
 
 def block_by_block(chains, predictor):
@@ -71,10 +72,23 @@ def block_by_block(chains, predictor):
         for index in list(requests):
             while index in requests and requests[index][2] == block:
                 z, sigma, _ = requests.pop(index)
-                prediction = predict(index, z, sigma)
-                yield index, Step(sigma, block, prediction)
-                if (request := _send(chains[index], prediction)) is not None:
+                request, prediction = _send(chains[index], predict(index, z, sigma))
+                if request is not None:
                     requests[index] = request
+                yield index, Step(sigma, block, prediction)
+
+
+@contextlib.contextmanager
+def layers_run(method):
+    """A list that has grown, at the end, by one entry for each layer of a method's networks that was run in between."""
+    ran = []
+    layers = [layer for model in method.models.values() for layer in model.layers]
+    hooks = [layer.register_forward_hook(lambda *_: ran.append(None)) for layer in layers]
+    try:
+        yield ran
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def guide(predict, z, sigma, cond, unconditional, guidance):
@@ -88,8 +102,8 @@ def guide(predict, z, sigma, cond, unconditional, guidance):
 
 
 def _send(chain, prediction):
-    """The solver's next request, or None when it has ended."""
+    """(The solver's next request, or None when it has ended; the prediction, or the answer it has returned then.)"""
     try:
-        return chain.send(prediction)
-    except StopIteration:
-        return None
+        return chain.send(prediction), prediction
+    except StopIteration as end:
+        return None, prediction if end.value is None else end.value

@@ -63,7 +63,11 @@ def table(name, rows, paper_path, path):
 
 
 def _like(metric, known):
-    """Unit and direction of a variant (`accuracy_4_steps`) are those of the metric it is named after."""
+    """Unit and direction of a variant (`accuracy_4_steps`) are those of the metric it is named after.
+
+    A perplexity under another teacher than the paper's is another metric, but no less is it better lower.
+    """
+    known = {**known, **({"ppl_": {"better": "lower"}} if any(name.startswith("ppl_") for name in known) else {})}
     return next((about for name, about in known.items() if metric.startswith(name)), {})
 
 

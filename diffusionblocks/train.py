@@ -7,8 +7,8 @@ import time
 
 import torch
 
+from diffusionblocks import data as datasets
 from diffusionblocks import tensors
-from diffusionblocks.data.images import Images
 from diffusionblocks.device import pick_device
 from diffusionblocks.files import Interrupted, UserError, read_json, write_text
 from diffusionblocks.provenance import record
@@ -26,7 +26,7 @@ def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seco
     second trainer, a loss that is not finite; Interrupted on SIGTERM, after saving.
     """
     run, device = read_json(run_path), pick_device()
-    data = Images(data_path, device)
+    data = datasets.load(data_path, device)
     state = State(state_folder, {"run": run, "part": part, "data": data.about})
     with _stop_request() as stop, state.lock():
         trainer = Trainer(run, part, data, device)
@@ -106,13 +106,13 @@ class _Window:
             means = {"loss": loss, "objective": objective, "gradient_norm": norm}
             peak = self.trainer.memory()["peak_bytes"]
             self.state.append(
-                {"step": step, "block": block, **means, "lr": rate, "images_per_second": speed, "peak_bytes": peak}
+                {"step": step, "block": block, **means, "lr": rate, "samples_per_second": speed, "peak_bytes": peak}
             )
         if now - self.printed > PROGRESS_SECONDS or step == total:
             left = round((total - step) * (now - self.begun) / (step - self.first))
             mean = sum(value[0] for value in values) / len(values)
             print(
-                f"{self.name}: step {step}/{total} loss {mean:.4f} lr {rate:.1e} {speed:.0f} images/s "
+                f"{self.name}: step {step}/{total} loss {mean:.4f} lr {rate:.1e} {speed:.0f} samples/s "
                 f"eta {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
                 flush=True,
             )

@@ -70,7 +70,7 @@ class Batches:
         self.data, self.settings, self.device, self.seed = data, settings, device, seed
         self.per_epoch = data.train_size // settings.batch_size
         if not self.per_epoch:
-            raise UserError(f"train.batch_size {settings.batch_size} exceeds the {data.train_size} training images")
+            raise UserError(f"train.batch_size {settings.batch_size} exceeds the {data.train_size} training samples")
         self._epoch, self._order = None, None
 
     def micro_batches(self, number):

@@ -7,7 +7,6 @@ from pathlib import Path
 from diffusionblocks import cluster
 from diffusionblocks import config as planning
 from diffusionblocks.check import check, check_frame
-from diffusionblocks.codebase import PACKAGE, function_keywords
 from diffusionblocks.files import UserError
 
 
@@ -62,7 +61,7 @@ def section_of(wildcards):
 def shards_of(wildcards):
     """The encoded shards that a prepared file joins; a source without the keyword `shards` has none."""
     section = json.loads(section_of(wildcards))
-    keywords = function_keywords(PACKAGE / "data" / "sources.py")[section["name"]]
+    keywords = planning.data_sources()[section["name"]]
     count = section.get("shards", keywords.get("shards", 0))
     return [
         f"{RESULTS}/data/{wildcards.data}/shard{shard}.safetensors"
@@ -86,7 +85,7 @@ def metrics_section(wildcards):
 
 
 def samples_of(wildcards):
-    """All shards of all images that a run's metrics need to have generated."""
+    """All shards of all samples that a run's metrics need to have generated."""
     sets = planning.sample_sets(config, wildcards.table, wildcards.row)
     folder = f"{RESULTS}/{RUN}".format(**wildcards)
     return [
@@ -101,14 +100,23 @@ def sampling_of(wildcards):
     return json.dumps(sets[wildcards.sampling], sort_keys=True)
 
 
-def references_of(wildcards):
-    """An extractor's weights and the real images' features, if a run's metrics need them."""
-    section = planning.extractor(config, wildcards.table, wildcards.row)
-    if section is None:
-        return []
+def scorers_of(wildcards):
+    """What a run's metrics need to judge samples: an extractor's weights and the real images' features, or teachers."""
     data = planning.section_name(run_of(wildcards)["data"])
-    folder = f"{RESULTS}/features/{data}/{planning.section_name(section)}"
-    return [f"{folder}/weights.safetensors", f"{folder}/reference.safetensors"]
+    section = planning.extractor(config, wildcards.table, wildcards.row)
+    teachers = planning.teachers(config, wildcards.table, wildcards.row)
+    files = [f"{RESULTS}/teachers/{data}/{name}.safetensors" for name in teachers]
+    if section is not None:
+        folder = f"{RESULTS}/features/{data}/{planning.section_name(section)}"
+        files += [f"{folder}/weights.safetensors", f"{folder}/reference.safetensors"]
+    return files
+
+
+def teacher_of(wildcards):
+    """The teacher section behind its file name, as JSON."""
+    sections = [planning.teachers(config, *row) for row in trained_rows()]
+    found = {name: section for row in sections for name, section in row.items()}
+    return json.dumps(found[wildcards.teacher], sort_keys=True)
 
 
 def extractor_of(wildcards):
@@ -150,11 +158,20 @@ def code(step):
 
     def files(wildcards):
         run = run_of(wildcards) if "row" in wildcards.keys() else None
-        paths = [os.path.relpath(file) for file in planning.code(step, run)]
-        # The same files either way: leaving them out would itself count as a change of the inputs.
-        return paths if config["track_code"] else [ancient(path) for path in paths]
+        return tracked(planning.code(step, run))
 
     return files
+
+
+def code_of_source(step):
+    """Input function: the source files behind a step and the data source that its wildcard names."""
+    return lambda wildcards: tracked(planning.code(step, data=json.loads(section_of(wildcards))))
+
+
+def tracked(files):
+    paths = [os.path.relpath(file) for file in files]
+    # The same files either way: leaving them out would itself count as a change of the inputs.
+    return paths if config["track_code"] else [ancient(path) for path in paths]
 
 
 wildcard_constraints:
@@ -166,6 +183,7 @@ wildcard_constraints:
     sampling=r"[0-9a-f]{8}",
     shard=r"\d+",
     extractor=r"\w+(-[0-9a-f]{8})?",
+    teacher=r"\w+(-[0-9a-f]{8})?",
 
 
 # Jobs of an earlier, lost Snakemake go on under SLURM; a second trainer beside one would write the same files.

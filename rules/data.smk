@@ -40,7 +40,7 @@ rule encode:
 rule prepare:
     input:
         shards=shards_of,
-        code=code("data.prepare"),
+        code=code_of_source("data.prepare"),
     output:
         f"{RESULTS}/data/{{data}}.safetensors",
     log:

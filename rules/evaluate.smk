@@ -1,5 +1,6 @@
 localrules:
     extractor,
+    teacher,
 
 
 rule sample:
@@ -61,6 +62,26 @@ rule reference:
         " -o {output} > {log} 2>&1"
 
 
+# As the extractor: some weights are downloaded, none takes long.
+rule teacher:
+    input:
+        data=f"{RESULTS}/data/{{data}}.safetensors",
+        code=code("teaching"),
+    output:
+        f"{RESULTS}/teachers/{{data}}/{{teacher}}.safetensors",
+    log:
+        f"{RESULTS}/logs/teachers/{{data}}-{{teacher}}.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    resources:
+        data_dir=os.path.expanduser(config["data_dir"]),
+    params:
+        section=teacher_of,
+    shell:
+        "python -m diffusionblocks teacher {params.section:q} --data {input.data} --data-dir {resources.data_dir:q}"
+        " -o {output} > {log} 2>&1"
+
+
 rule evaluate:
     input:
         run=f"{RESULTS}/{RUN}/run.json",
@@ -68,7 +89,7 @@ rule evaluate:
         losses=parts_of(".jsonl"),
         data=data_of,
         samples=samples_of,
-        features=references_of,
+        scorers=scorers_of,
         code=code("evaluate"),
     output:
         f"{RESULTS}/{RUN}/metrics.json",
@@ -80,4 +101,4 @@ rule evaluate:
         metrics=metrics_section,
     shell:
         "python -m diffusionblocks evaluate {input.run} {input.model} {params.metrics:q} --data {input.data}"
-        " --logs {input.losses} --samples {input.samples} --features {input.features} -o {output} > {log} 2>&1"
+        " --logs {input.losses} --samples {input.samples} --scorers {input.scorers} -o {output} > {log} 2>&1"

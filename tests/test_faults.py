@@ -645,7 +645,7 @@ def test_damaged_prepared_data(tmp_path, digits, capsys, damage):
 def test_batch_larger_than_the_data(tmp_path, digits, capsys):
     job = Job(tmp_path, digits, tiny(batch_size=1438))
     code, errors = command(capsys, *job.arguments(300))
-    assert code == 2 and "train.batch_size 1438 exceeds the 1437 training images" in errors, errors
+    assert code == 2 and "train.batch_size 1438 exceeds the 1437 training samples" in errors, errors
     assert not job.weights.exists()
 
 

@@ -43,7 +43,7 @@ class Job:
         with torch.no_grad():
             weights = {name: value + 0.1 * torch.randn(value.shape) for name, value in method.state_dict().items()}
         tensors.write(self.model, weights, {"run": RUN})
-        entries = [{"event": "start", "step": 0}, {"step": 4, "block": 0, "loss": 1.0, "images_per_second": 9.0}]
+        entries = [{"event": "start", "step": 0}, {"step": 4, "block": 0, "loss": 1.0, "samples_per_second": 9.0}]
         self.log = folder / "block0.jsonl"
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in [*entries, {"event": "end"}]))
         self.extractor, self.reference = folder / "extractor.safetensors", folder / "reference.safetensors"

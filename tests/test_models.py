@@ -23,18 +23,19 @@ SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_s
 
 
 class Data:
-    """16 random images, in the place of a prepared data set."""
+    """16 random images, and texts, in the place of a prepared data set."""
 
-    shape, train_size = TINY, 16
+    shape, train_size = {**TINY, "vocab_size": 11, "seq_len": 6}, 16
 
     def __init__(self):
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(16, 1, 8, 8, generator=generator)
         self.labels = torch.randint(10, (16,), generator=generator)
+        self.tokens = torch.randint(11, (16, 6), generator=generator)
 
     def train_batch(self, indices, augmentations=()):
         images = self.images[indices]
-        return {"image": images, "signed": images, "label": self.labels[indices]}
+        return {"image": images, "signed": images, "label": self.labels[indices], "tokens": self.tokens[indices]}
 
 
 def shaken(model, scale=0.1):

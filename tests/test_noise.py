@@ -1,12 +1,14 @@
-"""Known answers of EDM noise, the truncated log-normal, the Euler step and the levels of inference."""
+"""Known answers of EDM noise, the truncated log-normal, the Euler step, the levels of inference, and masking."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from diffusionblocks.noise import EDM, corrupt, euler_step, inference_sigmas, karras_sigmas
+from diffusionblocks.noise import EDM, MASK, Masking, corrupt, euler_step, inference_sigmas, karras_sigmas
+from diffusionblocks.partition import boundaries, owner
 
 NOISE = EDM()
 SIGMAS = [0.002, 0.17963, 0.3012, 0.5050, 1.0, 80.0]
@@ -163,3 +165,49 @@ def test_karras_sigmas_of_other_noise_one_step_and_none():
     assert karras_sigmas(1) == [80.0]
     with pytest.raises(ValueError, match="num_steps must be at least 1, not 0"):
         karras_sigmas(0)
+
+
+# Masking
+
+
+def test_masking_keeps_what_its_schedule_says():
+    masking = Masking()
+    assert masking.keep(0.0) == pytest.approx(1 - 1e-4) and masking.keep(1.0) == pytest.approx(1e-4)
+    tokens = torch.randint(27, (4, 50_000), generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    z = masking.corrupt(tokens, t, torch.rand(tokens.shape, generator=torch.Generator().manual_seed(1)))
+    kept = (z != MASK).float().mean(1)
+    torch.testing.assert_close(kept, masking.keep(t), atol=0.01, rtol=0)
+    assert torch.equal(z[z != MASK], tokens[z != MASK])
+
+
+def test_masking_weight_is_the_slope_of_the_schedule_over_what_is_masked():
+    masking = Masking()
+    t = torch.linspace(0.01, 1, 50, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(masking.keep(t).sum(), t)
+    torch.testing.assert_close(masking.weight(t), -slope / (1 - masking.keep(t)))
+
+
+def test_masking_levels_are_spread_evenly_and_stay_in_their_interval():
+    masking = Masking()
+    u = torch.rand(10, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    levels = masking.sample(masking.spread(u), 1 / 3, 2 / 3).sort().values
+    torch.testing.assert_close(levels.diff(), torch.full((9,), 1 / 30, dtype=torch.float64))
+    assert levels[0] >= 1 / 3 and levels[-1] < 2 / 3
+
+
+def test_noises_widen_in_their_own_measure():
+    low, high = EDM().widen(0.1, 1.0, 0.1)
+    assert low == pytest.approx(0.1 / 10**0.1) and high == pytest.approx(10**0.1)
+    assert Masking().widen(1 / 3, 2 / 3, 0.1) == (pytest.approx(0.3), pytest.approx(0.7))
+    assert Masking().widen(0.0, 0.5, 0.1) == (0.0, pytest.approx(0.55))
+
+
+def test_a_masking_rate_is_cut_into_equal_drops_of_alpha():
+    bounds = boundaries(4, noise=Masking())
+    assert bounds == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+    drops = [Masking().keep(low) - Masking().keep(high) for high, low in itertools.pairwise(bounds)]
+    assert drops == pytest.approx([drops[0]] * 4)
+    assert [owner(bounds, t) for t in (1.0, 0.76, 0.75, 0.5, 0.0)] == [0, 0, 1, 2, 3]
+    with pytest.raises(ValueError, match="log_uniform"):
+        boundaries(4, "log_uniform", Masking())

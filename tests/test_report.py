@@ -84,12 +84,14 @@ def test_a_run_that_generates_nothing_has_no_pictures():
         ("fid_test", ["b1", "b2"], True),
         ("fid_test", ["b2", "b3"], False),
         ("fid_test", ["b1", "blocks"], False),
-        ("mauve", ["b1", "b2"], False),
+        ("mauve", ["b2", "b3"], True),
+        ("mauve", ["b2", "b3_calibrated"], False),
+        ("accuracy", ["b1", "b2"], False),
     ],
 )
 def test_which_tables_show_quality_against_the_number_of_blocks(metric, rows, there):
     part = shown("table_a2", {row: [run(row, **{metric: 5.0})] for row in rows}, metric)
-    expected = ["FID against the number of blocks, Table A2"] if there else None
+    expected = [f"{metric} against the number of blocks, Table A2"] if there else None
     assert pictures(part).get("Quality against the number of blocks") == expected
 
 
@@ -120,10 +122,53 @@ def test_images_are_drawn_in_grey_and_in_colour(drawn):
     assert labels == [("80", "0"), ("0.002", "0"), ("80", "0"), ("0.002", "1")]
 
 
-def test_quality_against_the_number_of_blocks_is_relative_to_one_block(drawn):
-    (axes,) = figures.block_count("title", {1: [4.0, 6.0], 3: [10.0]}, {1: 40.0, 3: 50.0, 6: 60.0}).axes
+@pytest.mark.parametrize("relative", [True, False])
+def test_quality_against_the_number_of_blocks(drawn, relative):
+    ours, paper = {"ours": {1: [4.0, 6.0], 3: [10.0]}, "louder": {1: [2.0], 3: [3.0]}}, {1: 40.0, 3: 50.0, 6: 60.0}
+    (axes,) = figures.block_count("title", "FID", ours, paper, relative).axes
     lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in axes.lines}
-    assert lines["ours"] == {1: 1.0, 3: 2.0} and lines["paper"] == {1: 1.0, 3: 1.25, 6: 1.5}
+    base = (5.0, 2.0, 40.0) if relative else (1.0, 1.0, 1.0)
+    assert lines["ours"] == {1: 5 / base[0], 3: 10 / base[0]} and lines["louder"] == {1: 2 / base[1], 3: 3 / base[1]}
+    assert lines["paper"] == {1: 40 / base[2], 3: 50 / base[2], 6: 60 / base[2]}
+
+
+def written(row, text, curve="bpc_by_level"):
+    """What metrics.json holds of a run of texts: two samples after one prompt each, and a curve."""
+    curves = {curve: {"sigma": [0.25, 0.75], "block": [1, 0], "value": [2.0, 4.0]}}
+    samples = {"texts": [["we the people", text], ["fellow citizens", text + "s"]]}
+    return {**run(row, 2, fid_test=5.0), "samples": samples, "curves": curves}
+
+
+def test_texts_of_all_rows_stand_under_their_prompt():
+    part = shown("table4", {row: [written(row, f"{row} word")] for row in ("a", "b")})
+    assert part["texts"] == [
+        ("we the people", {"a": "a word", "b": "b word"}),
+        ("fellow citizens", {"a": "a words", "b": "b words"}),
+    ]
+    assert "Generated images" not in pictures(part)
+
+
+def test_curves_of_text_models_have_figures_of_their_own():
+    found = pictures(shown("table3", {"a": [written("a", "x")], "b": [written("b", "x", "loss_chain")]}))
+    assert found["What each masking rate costs"] == ["Bits per character by masking rate, a"]
+    assert found["Cross-entropy of the next token along the chain"] == ["Cross-entropy along the chain, b"]
+
+
+def test_each_masking_rate_is_drawn_in_the_colour_of_its_block(drawn):
+    (axes,) = figures.likelihood("title", [written("a", "x")], [written("b", "x")]).axes
+    bars = {round(bar.get_x() + bar.get_width() / 2, 2): bar for bar in axes.patches}
+    assert {t: bar.get_height() for t, bar in bars.items()} == {0.25: 2.0, 0.75: 4.0}
+    assert bars[0.25].get_facecolor() != bars[0.75].get_facecolor()
+    (line,) = axes.lines
+    assert line.get_ydata().tolist() == [2.0, 4.0]
+
+
+def test_a_masking_rate_is_drawn_as_uniform(drawn):
+    masked = {"boundaries": [1.0, 0.5, 0.0], "intervals": [[0.45, 1.0], [0.0, 0.55]], "mass": [0.5, 0.5],
+              "noise": {}, "layers": [[0, 1], [1, 2]]}  # fmt: skip
+    (axes,) = figures.partition("title", masked).axes
+    assert axes.get_xscale() == "linear" and axes.get_xlabel() == "masking rate t"
+    assert set(axes.lines[0].get_ydata()) == {1.0}
 
 
 @pytest.mark.parametrize(

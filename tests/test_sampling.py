@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from diffusionblocks import sample
+from diffusionblocks import sample_images
 from diffusionblocks.data.latents import to_uint8
 from diffusionblocks.methods import build
 from diffusionblocks.metrics import layer_evaluations, relative_speed
 from diffusionblocks.noise import inference_sigmas, karras_sigmas
-from diffusionblocks.sample import generate, noise
+from diffusionblocks.sample_images import generate, noise
 from diffusionblocks.sampling import SOLVERS, block_by_block, follow, guide
 from diffusionblocks.trainer import Trainer
 
@@ -246,7 +246,7 @@ def test_guidance_leads_away_from_the_null_class(guidance):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_layer_evaluations_of_an_image(num_blocks, layers, guidance, monkeypatch):
     """12 layers times 50 steps for one block, a B-th of that for B blocks (appendix H); a guided pair counts once."""
-    monkeypatch.setattr(sample, "BATCH", 4)
+    monkeypatch.setattr(sample_images, "BATCH", 4)
     options = {"num_steps": 50, "guidance": guidance}
     _, steps, cost = generate(dit(12, num_blocks), 0, range(10), SHAPE, CPU, options)
     assert cost == {"layers": layers, "networks": 50, "num_layers": 12}
@@ -270,7 +270,7 @@ def test_unequal_blocks_cost_what_their_layers_cost():
 
 
 def images(batch, indices, monkeypatch, **options):
-    monkeypatch.setattr(sample, "BATCH", batch)
+    monkeypatch.setattr(sample_images, "BATCH", batch)
     denoised = generate(dit(), 3, indices, SHAPE, CPU, {"num_steps": 12, "guidance": 2.0, **options})[0]
     return torch.cat(denoised)
 
@@ -300,7 +300,7 @@ def test_classes_take_turns_from_set_to_set(monkeypatch):
     seen, method = [], dit(num_blocks=1)
     (model,) = method.models.values()
     model.condition = lambda batch, condition=model.condition: seen.append(batch["label"]) or condition(batch)
-    monkeypatch.setattr(sample, "BATCH", 8)
+    monkeypatch.setattr(sample_images, "BATCH", 8)
     generate(method, 0, range(5, 25), SHAPE, CPU, {"num_steps": 1})
     assert torch.cat(seen).tolist() == [number % 10 for number in range(5, 25)]
 

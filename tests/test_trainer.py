@@ -153,7 +153,7 @@ def test_micro_batches_share_out_the_batch():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(UserError, match="batch_size 21 exceeds the 20 training images"):
+    with pytest.raises(UserError, match="batch_size 21 exceeds the 20 training samples"):
         trainer_of(JOINT, batch_size=21)
 
 

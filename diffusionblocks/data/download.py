@@ -18,7 +18,8 @@ Archive = namedtuple("Archive", "url size sha256")
 
 VAE = "https://huggingface.co/stabilityai/sd-vae-ft-ema/resolve/f04b2c4b98319346dad8c65879f680b1997b204a"
 
-# Sizes and hashes of the data sets as published in TensorFlow Datasets' checksum files, of weights by their hosts.
+# Sizes and hashes of the data sets as published in TensorFlow Datasets' checksum files (text8's, which is not there, as
+# many projects pin it), of weights by their hosts.
 ARCHIVES = {
     "cifar10": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -29,6 +30,16 @@ ARCHIVES = {
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         168_513_733,
         "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+    ),
+    "text8": Archive(
+        "https://mattmahoney.net/dc/text8.zip",
+        31_344_016,
+        "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+    ),
+    "lm1b": Archive(
+        "https://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz",
+        1_792_209_805,
+        "01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e",
     ),
     "inception_v3": Archive(
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",

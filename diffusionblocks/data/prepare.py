@@ -1,9 +1,10 @@
 """A data set, read once and written in the form that training and evaluation map into memory."""
 
+import importlib
+
 import numpy as np
 
 from diffusionblocks import tensors
-from diffusionblocks.data import sources
 from diffusionblocks.data.folder import fingerprint
 from diffusionblocks.files import UserError
 
@@ -14,7 +15,9 @@ def prepare(section, data_dir, path, shards=()):
     shards: the files of its encoded shards, in order, for a source that has them.
     """
     keywords = {key: value for key, value in section.items() if key != "name"}
-    found = getattr(sources, section["name"])(data_dir, **keywords)
+    found = _source(section["name"])(data_dir, **keywords)
+    if "documents" in found:
+        return _module("tokens").write(path, found)
     arrays, about = _join(found, shards) if "shards" in found else _pixels(found)
     about |= {
         "title": found["title"],
@@ -22,6 +25,19 @@ def prepare(section, data_dir, path, shards=()):
         "test_size": len(arrays["test_labels"]),
     }
     tensors.write(path, arrays, about, framework="np")
+
+
+def _module(name):
+    """A module by its name, so that code for texts is not code behind images: an edit would prepare all anew."""
+    return importlib.import_module(f"diffusionblocks.data.{name}")
+
+
+def _source(name):
+    """The function of a source, by its name: of sources.py, else of texts.py."""
+    for module in ("sources", "texts"):
+        if hasattr(_module(module), name):
+            return getattr(_module(module), name)
+    raise UserError(f"config: data.name: {name!r} is no data set")
 
 
 def _pixels(found):

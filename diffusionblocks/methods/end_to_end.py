@@ -1,5 +1,6 @@
 """Ordinary training: one network, one loss, gradients through every layer."""
 
+import torch
 from torch import nn
 
 from diffusionblocks.sampling import Step
@@ -25,3 +26,33 @@ class Method(nn.Module):
     def predict(self, batch, eps=None):
         """The single Step of a network without noise."""
         return [Step(None, None, self.models["all"].end_to_end_prediction(batch))]
+
+    def scores(self, step, batch):
+        """What a text model's Step scores on the true tokens: its network's `scores`."""
+        return self.models["all"].scores(step.prediction, batch)
+
+    def extend(self, tokens, eps, draws, *, top_p=0.95):
+        """Texts (N, length) that go on from `tokens` (N, P), each token drawn from the network's distribution.
+
+        eps: (N, length, width) standard normal, for networks whose state starts at random; draws: (N, length) uniforms
+        in [0, 1), of which each picks its token. top_p: only the likeliest tokens that together have this probability
+        are drawn (Holtzman et al. 2020).
+        """
+        length = draws.shape[1]
+        model = self.models["all"]
+        session = model.begin(tokens, model.layers, length, eps)
+        while tokens.shape[1] < length:
+            chosen = nucleus(session.predict().full().softmax(-1), draws[:, tokens.shape[1]], top_p)
+            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+            session.append(chosen)
+        return tokens
+
+
+def nucleus(probabilities, draws, top_p):
+    """One token (N,) of each distribution (N, V) by its uniform (N,), out of the fewest that together have top_p."""
+    ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = ordered * (before < top_p)
+    cumulative = kept.cumsum(-1)
+    index = (cumulative <= draws[:, None] * cumulative[:, -1:]).sum(-1)
+    return tokens.gather(1, index[:, None].clamp(max=tokens.shape[1] - 1))[:, 0]

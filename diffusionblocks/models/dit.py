@@ -122,9 +122,9 @@ class Model(nn.Module):
         x = x.view(-1, side, side, patch, patch, channels)
         return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, size, size)
 
-    def loss(self, denoised, batch, z0):
+    def loss(self, denoised, batch, z):
         """Mean squared error of each sample (N,)."""
-        return (denoised - z0).square().flatten(1).mean(1)
+        return (denoised - self.target(batch)).square().flatten(1).mean(1)
 
     def to_z(self, denoised):
         """A prediction of an image is its own clean target."""

@@ -128,8 +128,8 @@ class Model(nn.Module):
         shift, scale = F.silu(self.head_adaptive(level)).chunk(2, dim=1)
         return self.head(modulate(denoised[:, None], shift, scale)[:, 0])
 
-    def loss(self, logits, batch, z0):
-        """Cross-entropy of each sample (N,); a discrete target needs no distance to z0."""
+    def loss(self, logits, batch, z):
+        """Cross-entropy of each sample (N,)."""
         return F.cross_entropy(logits.float(), batch["label"], reduction="none")
 
     def to_z(self, logits):

@@ -1,0 +1,247 @@
+"""Autoregressive transformer, plain and as a denoiser of the next token's embedding (paper section 5.4, appendix E.4).
+
+Layers are Llama 2's. The denoiser sees every sequence twice: clean tokens are the context, and each noisy one sees
+those before it and itself (Block Diffusion, Arriola et al. 2025, with blocks of a single token).
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diffusionblocks.layers import modulate, sinusoid
+from diffusionblocks.rotary import Attention, Cache, RMSNorm, SwiGLU
+from diffusionblocks.vocabulary import Logits
+
+NOISE_FEATURES = 256
+
+
+class BothHalves(Attention):
+    """Attention that, given clean halves and then noisy ones (2N, T, D), lets clean i see clean j <= i and noisy i see
+    clean j < i and itself, never the clean token that it is to become."""
+
+    def forward(self, x, cache=None, keep=True, noisy_only=False):
+        """With a cache, x goes on from what it holds, and `keep` says whether it stays there."""
+        if cache is not None:
+            return super().forward(x, cache, keep)
+        queries, keys, values = self.project(x)
+        (q, noisy_q), (k, noisy_k), (v, noisy_v) = queries.chunk(2), keys.chunk(2), values.chunk(2)
+        heads = before_and_itself(noisy_q, k, v, noisy_k, noisy_v)
+        if not noisy_only:
+            heads = torch.cat([F.scaled_dot_product_attention(q, k, v, is_causal=True), heads])
+        return self.merge(heads)
+
+
+def before_and_itself(q, k, v, own_k, own_v):
+    """Attention of query i to the keys j < i and to a key and value of its own; all (N, H, T, d).
+
+    It is plain causal attention over the keys [own, 0, 1, ..., T - 2], so that any fused kernel computes it. The first
+    key cannot be each query's own, but its score can: an extra feature of q has it, where that key alone has a 1. In
+    the same place its value has a 1, which brings out the weight for the value that belongs there.
+    """
+    extra = 8  # features; kernels want multiples of 8
+    score = F.pad((q * own_k).sum(-1, keepdim=True), (0, extra - 1))
+    first = F.pad(q.new_ones(*q.shape[:2], 1, 1), (q.shape[-1], extra - 1))
+    keys, values = (torch.cat([first, F.pad(context[:, :, :-1], (0, extra))], dim=2) for context in (k, v))
+    scale = q.shape[-1] ** -0.5
+    seen = F.scaled_dot_product_attention(torch.cat([q, score], dim=-1), keys, values, is_causal=True, scale=scale)
+    context, weight = seen.split([q.shape[-1], extra], dim=-1)
+    return context + weight[..., :1] * own_v
+
+
+class Layer(nn.Module):
+    """Llama 2's pre-norm layer; with `noise_width` shifted, scaled and gated by the noise level as in DiT."""
+
+    def __init__(self, width, num_heads, mlp_width, dropout, noise_width=None):
+        super().__init__()
+        # AdaLN's scale stands for the norms' weights.
+        self.norm1, self.norm2 = (RMSNorm(width, elementwise_affine=not noise_width) for _ in range(2))
+        self.attention = (BothHalves if noise_width else Attention)(width, num_heads)
+        self.mlp = SwiGLU(width, mlp_width)
+        self.dropout = nn.Dropout(dropout)
+        self.adaptive = nn.Linear(noise_width, 6 * width) if noise_width else None
+
+    def forward(self, x, level=None, cache=None, keep=True, noisy_only=False):
+        """x: (N, T, D), or both halves (2N, T, D); level: (N or 2N, noise_width) for a noise-conditioned layer.
+
+        noisy_only: give only the noisy half; the clean one gives keys and values, all that the last layer needs of it.
+        """
+        if self.adaptive is None:
+            x = x + self.dropout(self.attention(self.norm1(x), cache))
+            return x + self.dropout(self.mlp(self.norm2(x)))
+        changes = self.adaptive(F.silu(level))
+        shift, scale, gate = changes.chunk(6, dim=1)[:3]
+        heads = self.attention(modulate(self.norm1(x), shift, scale), cache, keep, noisy_only)
+        if noisy_only:
+            x, gate, changes = (both.chunk(2)[1] for both in (x, gate, changes))
+        x = x + gate[:, None] * self.dropout(heads)
+        shift, scale, gate = changes.chunk(6, dim=1)[3:]
+        return x + gate[:, None] * self.dropout(self.mlp(modulate(self.norm2(x), shift, scale)))
+
+
+class Model(nn.Module):
+    """A causal language model; without `noise` the plain network, with `noise` (an EDM) a denoiser of embeddings.
+
+    shape: vocab_size and seq_len of the data. target_norm: length of the clean embeddings. The first token has no
+    context; it is given, not learned. dropout: on the embeddings and after both branches of a layer.
+    """
+
+    def __init__(
+        self,
+        shape,
+        noise=None,
+        target_norm=1.0,
+        *,
+        num_layers=12,
+        width=768,
+        num_heads=12,
+        mlp_width=2048,
+        dropout=0.0,
+    ):
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
+        self.noise, self.target_norm = noise, target_norm
+        self.z_shape = (shape["seq_len"], width)
+        noise_width = width // 6 if noise else None  # as in the official code's ViT: 128 for 768
+        self.tokens = nn.Embedding(shape["vocab_size"], width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(Layer(width, num_heads, mlp_width, dropout, noise_width) for _ in range(num_layers))
+        self.norm = RMSNorm(width)
+        self.head = nn.Linear(width, shape["vocab_size"], bias=False)
+        if noise:
+            self.level = nn.Sequential(
+                nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width)
+            )
+            self.head_adaptive = nn.Linear(noise_width, 2 * width)
+        self._initialise()
+
+    def _initialise(self):
+        """Normals of 0.02, and a denoiser that says nothing at first: its head is zero, its layers are Llama's own.
+
+        As long as a denoiser makes no use of its context, noise is all that flows through its layers. With their gates
+        shut as in DiT, weights of 0.02 or a faint context a small one is still there after 300 updates; hence open
+        gates, weights that keep a token's length, and `_context`.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5 if self.noise else 0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        if self.noise:
+            for module in (self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)):
+                nn.init.zeros_(module.weight)
+            for layer in self.layers:
+                nn.init.ones_(layer.adaptive.bias.detach().view(6, -1)[2::3])
+
+    # As a denoiser
+
+    def _context(self, tokens):
+        """Clean tokens as they enter the layers (N, T, D): a denoiser's with unit variance, as its noisy ones have."""
+        x = self.tokens(tokens)
+        return self.dropout(F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.noise else x)
+
+    def _levels(self, sigma):
+        """Features (N, noise_width) of the levels sigma (N,)."""
+        features = sinusoid(self.noise.precondition(sigma)[3], NOISE_FEATURES)
+        return self.level(features.to(self.head.weight.dtype))
+
+    def _clean_level(self, count):
+        """The features of the clean half, (count, noise_width): a constant, so that one cache serves all levels."""
+        return self._levels(self.head.weight.new_full((1,), self.noise.sigma_min)).expand(count, -1)
+
+    def condition(self, batch):
+        """Clean tokens as each block's layers receive them, (N, n, D): all that is known at inference."""
+        return self._context(batch["tokens"])
+
+    def target(self, batch):
+        """Clean embeddings z0 (N, n, D) of length target_norm; without the normalisation they collapse."""
+        return self.target_norm * F.normalize(self.tokens(batch["tokens"]), dim=-1)
+
+    def predict(self, z, sigma, cond, layers):
+        """Logits (N, n) of the tokens behind noisy z (N, n, D) at levels sigma (N,), by `layers` alone."""
+        level = self._levels(sigma)
+        both = torch.cat([self._clean_level(len(z)), level])
+        x = torch.cat([cond, self._enter(z, sigma)])
+        for layer in layers:
+            x = layer(x, both, noisy_only=layer is layers[-1])
+        return self._read(z, sigma, x, level)
+
+    def _enter(self, z, sigma):
+        return self.dropout(self.noise.precondition(sigma)[2][:, None, None] * z)
+
+    def _read(self, z, sigma, x, level):
+        """Logits from noisy z and what the layers made of it, x; both (N, T, D)."""
+        c_skip, c_out = (c[:, None, None] for c in self.noise.precondition(sigma)[:2])
+        denoised = c_skip * z + c_out * self.norm(x)
+        shift, scale = self.head_adaptive(F.silu(level)).chunk(2, dim=1)
+        return Logits(modulate(denoised, shift, scale), self.head.weight)
+
+    def to_z(self, logits, hard=False):
+        """The mean embedding softmax(logits) E, or with `hard` the likeliest token's."""
+        return logits.expected(self.target_norm * F.normalize(self.tokens.weight, dim=1), hard)
+
+    # As the plain network
+
+    def end_to_end_prediction(self, batch):
+        """Logits (N, n) of the plain network; the first token, which nothing predicts, has zeros."""
+        x = self._context(batch["tokens"][:, :-1])
+        for layer in self.layers:
+            x = layer(x)
+        return Logits(F.pad(self.norm(x), (0, 0, 1, 0)), self.head.weight)
+
+    def end_to_end_loss(self, batch):
+        """Nats per token of each sequence (N,), without the first token."""
+        return self.loss(self.end_to_end_prediction(batch), batch)
+
+    # Both
+
+    def loss(self, logits, batch, z=None):
+        """Nats per token of each sequence (N,), without the first token."""
+        return self._nats(logits, batch).mean(1)
+
+    def _nats(self, logits, batch):
+        return logits._replace(hidden=logits.hidden[:, 1:]).cross_entropy(batch["tokens"][:, 1:])
+
+    def scores(self, logits, batch):
+        """Of each sequence (N,), over all tokens but the first: nats, share of likeliest tokens that are the true one,
+        probability of the true token."""
+        nats = self._nats(logits, batch)
+        hits = logits.argmax()[:, 1:] == batch["tokens"][:, 1:]
+        return nats.mean(1), hits.float().mean(1), nats.neg().exp().mean(1)
+
+    def begin(self, tokens, layers, length, eps=None):
+        """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions."""
+        return Session(self, tokens, layers, length)
+
+
+class Session:
+    """Generation token by token. The cache of each layer holds clean tokens alone."""
+
+    def __init__(self, model, tokens, layers, length):
+        self.model, self.layers = model, layers
+        self.caches = [Cache(length) for _ in layers]
+        self._extend(tokens)
+
+    def append(self, tokens):
+        """Make tokens (N,) the next clean position."""
+        self._extend(tokens[:, None])
+
+    def _extend(self, tokens):
+        level = self.model._clean_level(len(tokens)) if self.model.noise else None
+        self.last = self._run(self.model._context(tokens), level)[:, -1]
+
+    def _run(self, x, level, keep=True):
+        for layer, cache in zip(self.layers, self.caches, strict=True):
+            x = layer(x, level, cache, keep)
+        return x
+
+    def predict(self, z=None, sigma=None, step=0):
+        """Logits (N,) of the next position: of a denoiser from noisy z (N, D) at level sigma."""
+        model = self.model
+        if model.noise is None:
+            return Logits(model.norm(self.last), model.head.weight)
+        z, sigma = z[:, None], z.new_full((len(z),), sigma)
+        level = model._levels(sigma)
+        logits = model._read(z, sigma, self._run(model._enter(z, sigma), level, keep=False), level)
+        return logits._replace(hidden=logits.hidden[:, 0])

@@ -1,0 +1,289 @@
+"""Recurrent-depth transformer, Huginn (Geiping et al. 2025), plain and as a denoiser (paper section 5.5, appendix E.5).
+
+Plain, a core of layers refines a random state many times over; as a denoiser, one pass of the same core takes the state
+from one noise level to the next. The sizes are those of Pythia-70M, the layers and their initialisation Huginn's.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diffusionblocks.layers import modulate, sinusoid
+from diffusionblocks.rotary import Attention, Cache, RMSNorm, SwiGLU
+from diffusionblocks.vocabulary import Logits
+
+NOISE_FEATURES = 256
+ROTARY_BASE = 50_000
+RATE_SPREAD = 0.5  # standard deviation of the log of the mean depth
+CUT = 3  # standard deviations at which normals are truncated
+LOGIT_SCALE = 16  # of cosines; unscaled, the right embedding itself would be read as an almost even distribution
+
+
+class Layer(nn.Module):
+    """Sandwich layer: the norm after each sum is what keeps the recurrence bounded.
+
+    With `noise_width` its two branches are shifted, scaled and gated by the noise level as in DiT, but the gates start
+    at 1, as in the plain layer: with norms after the sums it could not start as the identity anyway.
+    """
+
+    def __init__(self, width, num_heads, mlp_width, noise_width=None):
+        super().__init__()
+        # AdaLN's scale stands for the weights of the norms in front.
+        self.norm1, self.norm3 = (RMSNorm(width, elementwise_affine=not noise_width) for _ in range(2))
+        self.norm2, self.norm4 = RMSNorm(width), RMSNorm(width)
+        self.attention = Attention(width, num_heads, ROTARY_BASE, qk_bias=True)
+        self.mlp = SwiGLU(width, mlp_width)
+        self.adaptive = nn.Linear(noise_width, 6 * width) if noise_width else None
+
+    def forward(self, x, level=None, cache=None):
+        """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
+        if self.adaptive is None:
+            x = self.norm2(x + self.attention(self.norm1(x), cache))
+            return self.norm4(x + self.mlp(self.norm3(x)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaptive(F.silu(level)).chunk(6, dim=1)
+        x = self.norm2(x + (1 + gate1[:, None]) * self.attention(modulate(self.norm1(x), shift1, scale1), cache))
+        return self.norm4(x + (1 + gate2[:, None]) * self.mlp(modulate(self.norm3(x), shift2, scale2)))
+
+
+class Model(nn.Module):
+    """A causal language model; without `noise` the plain network, with `noise` (an EDM) a denoiser of embeddings.
+
+    Position i has read token i and predicts token i + 1, whose noisy embedding is the denoiser's state there. So the
+    first token is given, not learned, and the sequence need not be doubled: what earlier states are about, the prelude
+    shows anyway.
+    shape: vocab_size and seq_len of the data. target_norm: length of the clean embeddings. num_layers: of the core.
+    mean_recurrence: of the random number of iterations in training, of which the last bptt_steps carry gradients.
+    recurrences: iterations otherwise. All three are of the plain network.
+    """
+
+    def __init__(
+        self,
+        shape,
+        noise=None,
+        target_norm=1.0,
+        *,
+        num_layers=4,
+        prelude_layers=2,
+        coda_layers=2,
+        width=512,
+        num_heads=8,
+        mlp_width=2048,
+        mean_recurrence=32,
+        bptt_steps=8,
+        recurrences=32,
+    ):
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
+        if min(mean_recurrence, bptt_steps, recurrences) < 1:
+            raise ValueError("mean_recurrence, bptt_steps and recurrences must be at least 1")
+        self.noise, self.target_norm = noise, target_norm
+        self.z_shape = (shape["seq_len"] - 1, width)
+        self.mean_recurrence, self.bptt_steps, self.recurrences = mean_recurrence, bptt_steps, recurrences
+        noise_width = width // 6 if noise else None  # as in the official code's ViT
+
+        def layers(count, noise_width=noise_width):
+            return nn.ModuleList(Layer(width, num_heads, mlp_width, noise_width) for _ in range(count))
+
+        self.tokens = nn.Embedding(shape["vocab_size"], width)
+        self.prelude = layers(prelude_layers, None)  # clean context, which has no noise level
+        self.adapter = nn.Linear(2 * width, width, bias=False)
+        self.layers = layers(num_layers)
+        self.coda = layers(coda_layers)
+        self.norm = RMSNorm(width)
+        if noise:
+            self.level = nn.Sequential(
+                nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width)
+            )
+            self.head_adaptive = nn.Linear(noise_width, 2 * width)
+        self._initialise()
+
+    def all_layers(self):
+        """The layers from the first to the last, each once."""
+        return [*self.prelude, *self.layers, *self.coda]
+
+    def _initialise(self):
+        """Huginn's: what adds to the residual stream is divided by sqrt(2 depth), and AdaLN starts at zero."""
+        std = math.sqrt(2 / (5 * self.norm.weight.numel()))
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                truncated_normal_(module.weight, std)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)
+        core = len(self.layers) * (1 if self.noise else self.mean_recurrence)
+        outward = std / math.sqrt(2 * (len(self.prelude) + core + len(self.coda)))
+        for layer in self.all_layers():
+            _, value = layer.mlp.gate_up.weight.chunk(2)
+            for weight in (layer.attention.out.weight, layer.mlp.down.weight, value):
+                truncated_normal_(weight, outward)
+        if self.noise:
+            for module in (self.head_adaptive, *(layer.adaptive for layer in (*self.layers, *self.coda))):
+                nn.init.zeros_(module.weight)
+
+    def _context(self, tokens, caches=None):
+        """What the prelude makes of the tokens so far, e (N, T, D)."""
+        return run(self.prelude, math.sqrt(self.adapter.out_features) * self.tokens(tokens), None, caches)
+
+    def _core(self, state, context, layers, level=None, caches=None):
+        """One iteration: the state, shown its context anew."""
+        x = self.adapter(torch.cat([state, context], dim=-1))
+        return run(layers, x.to(state.dtype), level, caches)  # under autocast, sums stay in single precision
+
+    def _coda(self, state, level=None, caches=None):
+        return self.norm(run(self.coda, self.norm(state), level, caches))
+
+    # As a denoiser
+
+    def _unit_table(self):
+        """(V, D), rows of length 1; without the normalisation the embeddings collapse."""
+        return F.normalize(self.tokens.weight, dim=1)
+
+    def embed(self, tokens):
+        """Clean embeddings (..., D) of length target_norm."""
+        return self.target_norm * self._unit_table()[tokens]
+
+    def condition(self, batch):
+        """The prelude's e (N, n - 1, D) of all tokens but the last: all that is known at inference."""
+        return self._context(batch["tokens"][:, :-1])
+
+    def target(self, batch):
+        """Clean embeddings z0 (N, n - 1, D) of all tokens but the first. The table learns through the loss."""
+        return self.embed(batch["tokens"][:, 1:])
+
+    def predict(self, z, sigma, cond, layers, caches=None):
+        """Logits (N, T) of the tokens behind noisy z (N, T, D) at levels sigma (N,), by `layers` and the coda.
+
+        The embedding table reads the denoised vector, so that at low noise, where the answer is z itself, it is read
+        off rightly from the first update on.
+        """
+        c_skip, c_out, c_in, c_noise = (c[:, None, None] for c in self.noise.precondition(sigma))
+        level = self.level(sinusoid(c_noise.flatten(), NOISE_FEATURES).to(z.dtype))
+        state = self._core(c_in * z, cond, layers, level, caches and caches[: len(layers)])
+        out = self._coda(state, level, caches and caches[len(layers) :])
+        # At the highest level, where c_skip is 0, D is then as long as the clean embedding.
+        length = self.target_norm / (self.noise.sigma_data * math.sqrt(z.shape[-1]))
+        denoised = c_skip * z + c_out * length * out
+        shift, scale = self.head_adaptive(F.silu(level)).chunk(2, dim=1)
+        return Logits(LOGIT_SCALE / self.target_norm * modulate(denoised, shift, scale), self._unit_table())
+
+    def to_z(self, logits, hard=False):
+        """The mean embedding softmax(logits) E, or with `hard` the likeliest token's."""
+        return logits.expected(self.target_norm * self._unit_table(), hard)
+
+    # As the plain network
+
+    def depth(self):
+        """Random (iterations without, iterations with gradients) of a training step."""
+        mean = math.log(self.mean_recurrence) - RATE_SPREAD**2 / 2
+        rate = torch.exp(mean + RATE_SPREAD * torch.randn(()))  # on the CPU, so that no device has to be waited for
+        iterations = int(torch.poisson(rate)) + 1
+        return max(iterations - self.bptt_steps, 0), min(iterations, self.bptt_steps)
+
+    def refine(self, state, context, layers, depth, caches=None):
+        """The state after (iterations without, iterations with gradients); caches: of each iteration's layers."""
+        without, with_gradients = depth
+        for i in range(without + with_gradients):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and i >= without):
+                state = self._core(state, context, layers, caches=caches and caches[i])
+        return state
+
+    def end_to_end_prediction(self, batch):
+        """Logits (N, n - 1) of the plain network. Its initial state is random; in evaluation, the same each time."""
+        context = self.condition(batch)
+        if self.training:
+            eps, depth = torch.randn_like(context), self.depth()
+        else:
+            eps, depth = torch.randn(context.shape, generator=torch.Generator().manual_seed(0)), (0, self.recurrences)
+        state = self.refine(initial_state(eps.to(context)), context, self.layers, depth)
+        return Logits(self._coda(state), self.tokens.weight)
+
+    def end_to_end_loss(self, batch):
+        """Nats per token of each sequence (N,), without the first token."""
+        return self.loss(self.end_to_end_prediction(batch), batch)
+
+    # Both
+
+    def loss(self, logits, batch, z=None):
+        """Nats per token of each sequence (N,), without the first token."""
+        return logits.cross_entropy(batch["tokens"][:, 1:]).mean(1)
+
+    def scores(self, logits, batch):
+        """Of each sequence (N,), over all tokens but the first: nats, share of likeliest tokens that are the true one,
+        probability of the true token."""
+        nats = logits.cross_entropy(batch["tokens"][:, 1:])
+        hits = logits.argmax() == batch["tokens"][:, 1:]
+        return nats.mean(1), hits.float().mean(1), nats.neg().exp().mean(1)
+
+    def begin(self, tokens, layers, length, eps):
+        """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions.
+
+        eps: (N, length, D) standard normal; that of position i makes the state that is to become token i.
+        """
+        return Session(self, tokens, layers, length, eps)
+
+
+class Session:
+    """Generation token by token. The prelude's caches hold clean tokens, and every step (of a chain: a level; of the
+    plain network: an iteration) has caches of its own, of the states that its positions had at that step."""
+
+    def __init__(self, model, tokens, layers, length, eps):
+        self.model, self.tokens, self.layers, self.length = model, tokens, layers, length
+        self.eps = eps
+        self.prelude = self._caches(model.prelude)
+        self.context = model._context(tokens, self.prelude)
+        self.steps = {}  # caches of each level's core and coda
+        if model.noise is None:
+            self.core = [self._caches(layers) for _ in range(model.recurrences)]
+            self.coda = self._caches(model.coda)
+
+    def _caches(self, layers):
+        return [Cache(self.length) for _ in layers]
+
+    def append(self, tokens):
+        """Make tokens (N,) the next clean position."""
+        self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
+        self.context = torch.cat([self.context, self.model._context(tokens[:, None], self.prelude)], dim=1)
+
+    def predict(self, z=None, sigma=None, step=0):
+        """Logits (N,) of the next position: of a denoiser from noisy z (N, D) at level sigma, the step-th of its chain.
+
+        A step is asked once for each position; when it is first asked, all positions before it pass, the known tokens
+        under this level's noise.
+        """
+        logits = self._plain() if self.model.noise is None else self._denoise(z, sigma, step)
+        return logits._replace(hidden=logits.hidden[:, -1])
+
+    def _plain(self):
+        model, start = self.model, self.core[0][0].used
+        state = initial_state(self.eps[:, start + 1 : self.tokens.shape[1] + 1])
+        state = model.refine(state, self.context[:, start:], self.layers, (0, model.recurrences), self.core)
+        return Logits(model._coda(state, caches=self.coda), model.tokens.weight)
+
+    def _denoise(self, z, sigma, step):
+        model = self.model
+        if step not in self.steps:
+            self.steps[step] = self._caches([*self.layers, *model.coda])
+        caches = self.steps[step]
+        start, end = caches[0].used, self.tokens.shape[1]
+        sigma = z.new_full((len(z),), sigma)
+        known = model.noise.corrupt(model.embed(self.tokens[:, start + 1 :]), sigma, self.eps[:, start + 1 : end])
+        return model.predict(torch.cat([known, z[:, None]], dim=1), sigma, self.context[:, start:], self.layers, caches)
+
+
+def run(layers, x, level=None, caches=None):
+    """x (N, T, D) after the layers, one cache each."""
+    for layer, cache in zip(layers, caches or [None] * len(layers), strict=True):
+        x = layer(x, level, cache)
+    return x
+
+
+def truncated_normal_(weight, std):
+    nn.init.trunc_normal_(weight, std=std, a=-CUT * std, b=CUT * std)
+
+
+def initial_state(eps):
+    """Huginn's initial state: truncated normals of deviation sqrt(2/5), at the quantiles of standard normal eps."""
+    inside = math.erf(CUT / math.sqrt(2))  # probability between the cuts
+    return math.sqrt(2 / 5) * math.sqrt(2) * torch.erfinv(inside * torch.erf(eps / math.sqrt(2)))

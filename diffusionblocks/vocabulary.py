@@ -1,0 +1,52 @@
+"""What a text model predicts: logits over a vocabulary, which are larger than all else in a small model, in chunks."""
+
+from collections import namedtuple
+
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 2**24  # logits that exist at a time: 64 MB in single precision
+
+
+class Logits(namedtuple("Logits", "hidden head")):
+    """hidden (..., D) and the weight (V, D) that reads it. The logits themselves are computed where they are used.
+
+    They carry the head of the block that made them, so that the next block can take them over without it.
+    """
+
+    def full(self):
+        """The logits (..., V) in single precision."""
+        return F.linear(self.hidden, self.head).float()
+
+    def cross_entropy(self, targets):
+        """Nats (...) of the tokens `targets` (...); chunks are computed again in the backward pass, and not kept."""
+
+        def nats(hidden, head, wanted):
+            return F.cross_entropy(F.linear(hidden, head).float(), wanted, reduction="none")
+
+        hidden, wanted = self.hidden.flatten(0, -2), targets.flatten()
+        chunks = zip(hidden.split(self._rows), wanted.split(self._rows), strict=True)
+        if not torch.is_grad_enabled() or len(hidden) <= self._rows:
+            found = [nats(part, self.head, tokens) for part, tokens in chunks]
+        else:
+            found = [checkpoint(nats, part, self.head, tokens, use_reentrant=False) for part, tokens in chunks]
+        return torch.cat(found).view(targets.shape)
+
+    def expected(self, table, hard=False):
+        """softmax(logits) @ table (..., D'), the mean of the rows of `table` (V, D'); `hard`: the likeliest row."""
+        if hard:
+            return table[self.argmax()]
+        found = [part.softmax(-1) @ table.float() for part in self._chunks()]
+        return torch.cat(found).view(*self.hidden.shape[:-1], -1)
+
+    def argmax(self):
+        """The likeliest tokens (...)."""
+        return torch.cat([part.argmax(-1) for part in self._chunks()]).view(self.hidden.shape[:-1])
+
+    @property
+    def _rows(self):
+        return max(1, CHUNK // len(self.head))
+
+    def _chunks(self):
+        return (F.linear(part, self.head).float() for part in self.hidden.flatten(0, -2).split(self._rows))

@@ -1,0 +1,291 @@
+"""The autoregressive model: nothing leaks, caches change nothing, and it learns what it is shown."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diffusionblocks.methods.diffusionblocks import Method
+from diffusionblocks.models.autoregressive import Layer, Model, before_and_itself
+from diffusionblocks.noise import EDM
+from diffusionblocks.rotary import rotate
+
+TINY = {"vocab_size": 11, "seq_len": 8}
+SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 40}
+PAPER = {"vocab_size": 32_000, "seq_len": 256}
+
+
+def shaken(model, scale=0.1):
+    """In double precision, with noise on all weights, so that no zero of the initialisation hides anything."""
+    generator = torch.Generator().manual_seed(1)
+    model = model.double()
+    with torch.no_grad():
+        for value in model.parameters():
+            value += scale * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    return model.eval()
+
+
+def network(noise=None, **options):
+    torch.manual_seed(0)
+    return shaken(Model(TINY, noise, **{**SIZES, **options}))
+
+
+def texts(count=2, shape=TINY, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(shape["vocab_size"], (count, shape["seq_len"]), generator=generator)
+
+
+def noisy(count=2, seed=0):
+    return torch.randn(count, 8, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def count(noise=None, **options):
+    with torch.device("meta"):
+        return sum(value.numel() for value in Model(PAPER, noise, **options).parameters())
+
+
+# Sizes
+
+
+def test_paper_scale_parameter_counts():
+    layer = 4 * 768**2 + 3 * 768 * 2048
+    tables = 2 * 32_000 * 768
+    level = 256 * 128 + 128 + 128**2 + 128
+    assert count() == tables + 12 * (layer + 2 * 768) + 768 == 134_105_856
+    adaptive = (128 + 1) * 6 * 768
+    outside = tables + 768 + level + (128 + 1) * 2 * 768
+    assert count(EDM()) == outside + 12 * (layer + adaptive)
+    assert count(EDM(), num_layers=3) == outside + 3 * (layer + adaptive)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"num_heads 5 .* width 24\b"):
+        Model(TINY, **{**SIZES, "num_heads": 5})
+
+
+# Parts
+
+
+def test_plain_layer_is_llamas():
+    torch.manual_seed(0)
+    layer, x = shaken(Layer(12, 3, 20, 0.0)), noisy()[..., :12]
+
+    def norm(x, weight):
+        return weight * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+    qkv = norm(x, layer.norm1.weight) @ layer.attention.qkv.weight.T
+    q, k, v = (part.unflatten(-1, (3, 4)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    q, k = (rotate(part, torch.arange(8), 10_000) for part in (q, k))
+    scores = (q @ k.mT / 2).masked_fill(torch.ones(8, 8).triu(1).bool(), -torch.inf)
+    middle = x + (scores.softmax(-1) @ v).transpose(1, 2).flatten(2) @ layer.attention.out.weight.T
+    gate, up = (norm(middle, layer.norm2.weight) @ layer.mlp.gate_up.weight.T).chunk(2, dim=-1)
+    torch.testing.assert_close(layer(x), middle + (F.silu(gate) * up) @ layer.mlp.down.weight.T)
+
+
+def test_attention_to_the_past_and_itself_is_the_mask_of_both_halves():
+    q, k, v, own_k, own_v = (torch.randn(2, 3, 5, 4, dtype=torch.float64).requires_grad_() for _ in range(5))
+    found = before_and_itself(q, k, v, own_k, own_v)
+    mask = torch.cat([torch.ones(5, 5).tril(-1), torch.eye(5)], dim=1).bool()
+    keys, values = torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2)
+    expected = (q @ keys.mT / 2).masked_fill(~mask, -torch.inf).softmax(-1) @ values
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    inputs = (q, k, v, own_k, own_v)
+    ours, theirs = (torch.autograd.grad((out * weight).sum(), inputs) for out in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_last_layer_leaves_out_only_what_nobody_reads():
+    model = network(EDM())
+    x, level = torch.cat([noisy(), noisy(seed=1)]), noisy(4)[:, 0, :4]
+    torch.testing.assert_close(model.layers[0](x, level, noisy_only=True), model.layers[0](x, level)[2:])
+
+
+def test_both_start_at_the_loss_of_a_uniform_guess():
+    torch.manual_seed(0)
+    batch = {"tokens": texts()}
+    denoiser, plain = Model(TINY, EDM(), **SIZES), Model(TINY, **SIZES)
+    z = noisy().float()
+    losses = denoiser.loss(denoiser.predict(z, torch.ones(2), denoiser.condition(batch), denoiser.layers), batch, z)
+    torch.testing.assert_close(losses, torch.full((2,), math.log(11)))
+    torch.testing.assert_close(plain.end_to_end_loss(batch), torch.full((2,), math.log(11)), atol=0.1, rtol=0)
+
+
+def test_a_noise_conditioned_layer_starts_as_llamas():
+    torch.manual_seed(0)
+    model, plain = Model(TINY, EDM(), **SIZES).double(), Layer(24, 2, 40, 0.0).double()
+    plain.load_state_dict(model.layers[0].state_dict(), strict=False)
+    clean, level = noisy(), noisy(4)[:, 0, :4]
+    torch.testing.assert_close(model.layers[0](torch.cat([clean, noisy(seed=1)]), level)[:2], plain(clean))
+
+
+def test_the_context_is_as_loud_as_noise():
+    model = network(EDM())
+    context = model.condition({"tokens": texts()})
+    torch.testing.assert_close(context.square().mean(-1), torch.ones(2, 8, dtype=torch.float64))
+    torch.testing.assert_close(F.normalize(context, dim=-1), model.target({"tokens": texts()}))
+
+
+def test_target_has_the_asked_length_and_to_z_is_its_mean():
+    model = network(EDM(), target_norm=0.3)
+    batch = {"tokens": texts()}
+    torch.testing.assert_close(model.target(batch).norm(dim=-1), torch.full((2, 8), 0.3, dtype=torch.float64))
+    prediction = model.predict(noisy(), torch.ones(2), model.condition(batch), model.layers)
+    table = model.target({"tokens": torch.arange(11)})
+    torch.testing.assert_close(
+        model.to_z(prediction).double(), prediction.full().softmax(-1).double() @ table, atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(model.to_z(prediction, hard=True), table[prediction.full().argmax(-1)])
+
+
+def test_preconditioning_acts_on_the_vector():
+    """With layers that do nothing, the head reads c_skip z + c_out norm(c_in z)."""
+    model = network(EDM())
+    z, sigma = noisy(), torch.tensor([0.1, 20.0], dtype=torch.float64)
+    c_skip, c_out, c_in, _ = (c[:, None, None] for c in EDM().precondition(sigma))
+    with torch.no_grad():
+        for module in (model.head_adaptive, *(layer.adaptive for layer in model.layers)):
+            module.weight.zero_()
+            module.bias.zero_()
+    hidden = model.predict(z, sigma, model.condition({"tokens": texts()}), model.layers).hidden
+    torch.testing.assert_close(hidden, c_skip * z + c_out * model.norm(c_in * z))
+
+
+# Leaks
+
+
+def logits(model, tokens, z):
+    sigma = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    return model.predict(z, sigma, model.condition({"tokens": tokens}), model.layers).hidden @ model.head.weight.T
+
+
+@pytest.mark.parametrize("position", [0, 3, 7])
+def test_a_clean_token_changes_what_comes_after_it_alone(position):
+    model, tokens, z = network(EDM()), texts(), noisy()
+    other = tokens.clone()
+    other[:, position] = (other[:, position] + 1) % 11
+    changed = (logits(model, tokens, z) != logits(model, other, z)).any(-1)
+    assert not changed[:, : position + 1].any() and changed[:, position + 1 :].all()
+
+
+def test_no_gradient_reaches_a_clean_token_from_its_own_position_or_before():
+    model, z = network(EDM()), noisy()
+    cond = model.condition({"tokens": texts()}).detach().requires_grad_()
+    sigma = torch.ones(2, dtype=torch.float64)
+    for position in range(8):
+        hidden = model.predict(z, sigma, cond, model.layers).hidden[:, position]
+        (gradient,) = torch.autograd.grad(hidden.square().sum(), cond)
+        reached = gradient.abs().sum((0, 2)) > 0
+        assert reached.tolist() == [i < position for i in range(8)]
+
+
+@pytest.mark.parametrize("position", [0, 3, 7])
+def test_a_noisy_token_changes_its_own_position_alone(position):
+    model, tokens, z = network(EDM()), texts(), noisy()
+    other = z.clone()
+    other[:, position] += 1
+    changed = (logits(model, tokens, z) != logits(model, tokens, other)).any(-1)
+    assert changed.all(0).tolist() == changed.any(0).tolist() == [i == position for i in range(8)]
+
+
+def test_the_plain_network_predicts_a_token_from_those_before_it():
+    model, tokens = network(), texts()
+    other = tokens.clone()
+    other[:, 4] = (other[:, 4] + 1) % 11
+    predictions = [model.end_to_end_prediction({"tokens": t}).hidden for t in (tokens, other)]
+    changed = (predictions[0] != predictions[1]).any(-1)
+    assert not changed[:, :5].any() and changed[:, 5:].all()
+    assert not predictions[0][:, 0].any()
+
+
+# Generation
+
+
+@pytest.mark.parametrize("chosen", [slice(0, 3), slice(0, 1), slice(1, 3)])
+def test_a_denoiser_with_caches_is_the_one_without(chosen):
+    model, tokens, z = network(EDM()), texts(), noisy()
+    layers = model.layers[chosen]
+    session = model.begin(tokens[:, :2], layers, 8)
+    for position in range(2, 8):
+        for step, sigma in enumerate((80.0, 0.5)):
+            levels = torch.full((2,), sigma, dtype=torch.float64)
+            expected = model.predict(z, levels, model.condition({"tokens": tokens}), layers).hidden[:, position]
+            found = session.predict(z[:, position], sigma, step)
+            torch.testing.assert_close(found.hidden, expected, atol=1e-5, rtol=1e-5)
+            assert found.head is model.head.weight
+        session.append(tokens[:, position])
+
+
+def test_the_plain_network_with_caches_is_the_one_without():
+    model, tokens = network(), texts()
+    session = model.begin(tokens[:, :1], model.layers, 8)
+    expected = model.end_to_end_prediction({"tokens": tokens}).hidden
+    for position in range(1, 8):
+        torch.testing.assert_close(session.predict().hidden, expected[:, position], atol=1e-5, rtol=1e-5)
+        session.append(tokens[:, position])
+
+
+# Scores
+
+
+def test_scores_are_means_over_all_but_the_first_token():
+    model, tokens = network(), texts()
+    batch = {"tokens": tokens}
+    prediction = model.end_to_end_prediction(batch)
+    losses, correct, probability = model.scores(prediction, batch)
+    chances = prediction.full().softmax(-1)[:, 1:]
+    true = chances.gather(-1, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(losses, -true.log().mean(1))
+    torch.testing.assert_close(losses, model.end_to_end_loss(batch))
+    torch.testing.assert_close(probability, true.mean(1))
+    torch.testing.assert_close(correct, (chances.argmax(-1) == tokens[:, 1:]).float().mean(1))
+
+
+# Learning
+
+STORIES = {"vocab_size": 20, "seq_len": 8}
+
+
+@pytest.fixture(scope="module")
+def overfitted():
+    """Two blocks that learned 16 sequences, which their first tokens tell apart, and the sequences."""
+    torch.manual_seed(0)
+    build = partial(Model, STORIES, num_layers=2, width=32, num_heads=2, mlp_width=64)
+    method = Method(build, num_blocks=2, loss_weight="none", p_mean=1.5)
+    tokens = texts(16, STORIES)
+    tokens[:, 0] = torch.arange(16)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3, weight_decay=0.0)
+    for _ in range(400):
+        optimizer.zero_grad()
+        for block in method.blocks:
+            method.loss({"tokens": tokens}, block)[0].backward()
+        optimizer.step()
+    return method.eval(), tokens
+
+
+@torch.no_grad()
+def loss_at_sigma_max(method, tokens, context):
+    model, layers = method._network(0)
+    z = 80 * torch.randn(len(tokens), *method.z_shape, generator=torch.Generator().manual_seed(0))
+    prediction = model.predict(z, torch.full((len(z),), 80.0), model.condition({"tokens": context}), layers)
+    return model.loss(prediction, {"tokens": tokens}, z).mean().item()
+
+
+def test_overfits_sequences_where_z_says_nothing(overfitted):
+    method, tokens = overfitted
+    assert loss_at_sigma_max(method, tokens, tokens) < 0.05
+
+
+def test_a_scrambled_context_raises_the_loss(overfitted):
+    method, tokens = overfitted
+    assert loss_at_sigma_max(method, tokens, tokens.roll(1, dims=0)) > math.log(20)
+
+
+@torch.no_grad()
+def test_generation_reproduces_what_was_learned(overfitted):
+    method, tokens = overfitted
+    eps = torch.randn(len(tokens), *method.z_shape, generator=torch.Generator().manual_seed(0))
+    for hand_off in ("soft", "hard"):
+        assert torch.equal(method.extend(tokens[:, :1], eps, None, num_steps=4, hand_off=hand_off), tokens)

@@ -1,0 +1,506 @@
+"""Text data sets from their files to batches, on tiny files in the real forms."""
+
+import io
+import json
+import lzma
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+from test_data import hard_link, header, know, link, renamed
+
+from diffusionblocks import data as datasets
+from diffusionblocks.codebase import PACKAGE, closure, function_keywords
+from diffusionblocks.data import text, texts, tokens
+from diffusionblocks.data.download import ARCHIVES
+from diffusionblocks.data.images import Images
+from diffusionblocks.data.prepare import prepare
+from diffusionblocks.data.text import Text
+from diffusionblocks.files import UserError
+
+CPU = torch.device("cpu")
+
+
+def documents_of(found):
+    """{split: its texts} of a source."""
+    parts = {}
+    for split, document in found["documents"]:
+        parts.setdefault(split, []).append(document)
+    return parts
+
+
+def prepared(section, data_dir, path):
+    prepare(section, data_dir, path)
+    return Text(path, CPU)
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "sentences.safetensors"
+    prepare({"name": "sotu_sentences"}, "nowhere", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "characters.safetensors"
+    prepare({"name": "sotu_characters", "seq_len": 64}, "nowhere", path)
+    return path
+
+
+# Symbols and packing
+
+
+def test_text8_symbols():
+    assert tokens.letters("In 1790,\n Ünion—don't!") == "in one seven nine zero nion don t"
+    characters = tokens.Characters()
+    assert characters.encode(["az ", "b"]).tolist() == [0, 25, 26, 1]
+    assert characters.vocab_size == 27
+
+
+class Words:
+    """A tokenizer of numbers, with 1 to begin a sequence and 2 to end a document."""
+
+    vocab_size, start, content, about = 300, (1,), b"", {"title": "words", "eos": 2}
+
+    def encode(self, texts):
+        return np.array([int(word) for text in texts for word in [*text.split(), "2"]], np.int32)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 1 << 20])
+def test_documents_are_packed_in_order_whatever_the_batches(monkeypatch, batch):
+    monkeypatch.setattr(tokens, "BATCH", batch)
+    documents = [("train", "10 11 12"), ("test", "20 21 22 23"), ("train", "13"), ("train", "14 15 16"), ("test", "24")]
+    found = {"train": [], "test": []}
+    for split, sequences in tokens.packed(iter(documents), Words(), 4):
+        found[split] += sequences.tolist()
+    assert found["train"] == [[1, 10, 11, 12], [1, 2, 13, 2], [1, 14, 15, 16]]  # its last EOS fills no sequence
+    assert found["test"] == [[1, 20, 21, 22], [1, 23, 2, 24]]
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("limit", "count", "gap"), [(0, 100, 1), (7, 7, 20), (60, 60, 2), (100, 100, 1), (500, 100, 1)]
+)
+def test_at_most_so_many_test_sequences_evenly_spread(block, limit, count, gap):
+    sequences, spread = np.arange(100)[:, None], tokens.Spread(limit)
+    for start in range(0, 100, block):
+        spread.add(sequences[start : start + block])
+        assert not limit or len(spread._kept) < 2 * limit, "no more are held, of a corpus of any size"
+    chosen = np.array(spread.chosen())[:, 0]
+    assert len(chosen) == count and chosen[0] == 0 and chosen[-1] >= 100 - 2 * gap
+    assert 1 <= np.diff(chosen).min() <= np.diff(chosen).max() <= gap
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(256, "U8"), (32_000, "I16"), (40_000, "I32")])
+def test_files_are_small_and_readable(tmp_path, vocab_size, dtype):
+    tokenizer = Words()
+    tokenizer.vocab_size = vocab_size
+    documents = [("train", "3 4 5"), ("test", f"{vocab_size - 1} 7 8"), ("train", "9 9")]
+    found = {"title": "tiny", "tokenizer": tokenizer, "seq_len": 3, "test_size": 0, "documents": documents}
+    tokens.write(tmp_path / "tiny.safetensors", found)
+    with safe_open(tmp_path / "tiny.safetensors", "np") as file:
+        assert file.get_slice("train_tokens").get_dtype() == dtype
+    about = header(tmp_path / "tiny.safetensors")
+    assert about["kind"] == "text" and about["shape"] == {"vocab_size": vocab_size, "seq_len": 3}
+    data = Text(tmp_path / "tiny.safetensors", CPU)
+    assert (data.train_size, data.test_size) == (3, 2)
+    assert data.train_batch(torch.tensor([2, 0]))["tokens"].tolist() == [[1, 9, 9], [1, 3, 4]]
+    assert data.test_tokens.tolist() == [[1, vocab_size - 1, 7], [1, 8, 2]]
+    assert data.teacher_tokens.shape == (0, 3)
+
+
+def test_a_text_too_short_for_its_sequences_is_refused(tmp_path):
+    documents = [("train", "3 4 5"), ("test", "6")]
+    found = {"title": "tiny", "tokenizer": Words(), "seq_len": 4, "test_size": 0, "documents": documents}
+    with pytest.raises(UserError, match=r"too short for a test sequence of 4 tokens: lower data\.seq_len"):
+        tokens.write(tmp_path / "tiny.safetensors", found)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="seq_len 1 should be at least 2"):
+        texts.sotu_characters("nowhere", seq_len=1)
+
+
+# State of the Union
+
+
+def test_addresses_are_in_one_split_each():
+    whole = {split: documents_of({"documents": texts._addresses(split)}) for split in ("test", "validation")}
+    counts = {split: {part: len(found) for part, found in parts.items()} for split, parts in whole.items()}
+    assert counts["test"] == {"train": 175, "test": 12, "teacher": 46}
+    assert counts["validation"] == {"train": 164, "test": 11, "teacher": 46}
+    for parts in whole.values():
+        found = [text for part in parts.values() for text in part]
+        assert len(set(found)) == len(found)
+    assert whole["test"]["teacher"] == whole["validation"]["teacher"]
+    validation, test = set(whole["validation"]["test"]), set(whole["test"]["test"])
+    assert validation < set(whole["test"]["train"]) and not test & set(whole["validation"]["train"])
+    # An address is several thousand words: none of the held-out ones is a copy of another, cut differently.
+    heads = {part: {text[:200] for text in found} for part, found in whole["test"].items()}
+    assert not heads["train"] & heads["test"] and not heads["teacher"] & (heads["train"] | heads["test"])
+
+
+def test_characters_are_the_addresses_one_after_another(characters):
+    data, arrays = Text(characters, CPU), load_file(characters)
+    assert data.title == "State of the Union, characters"
+    assert data.shape == {"vocab_size": 27, "seq_len": 64} and data.test_size == 1000
+    assert (len(arrays["train_tokens"]), len(arrays["teacher_tokens"])) == (129_349, 32_160)
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)} and arrays["train_tokens"].max() == 26
+    parts = documents_of({"documents": texts._addresses("test")})
+    text = " ".join(tokens.letters(part) for part in parts["train"])
+    assert "".join(data.decode(torch.from_numpy(arrays["train_tokens"][:2000]))) == text[:128_000]
+    assert tokens.letters(parts["test"][0]).startswith(data.decode(data.test_tokens[:1])[0])
+
+
+def test_sentences_are_packed_and_shuffled(sentences):
+    data = Text(sentences, CPU)
+    assert data.title == "State of the Union, sentences (512 subwords)"
+    assert data.shape == {"vocab_size": 512, "seq_len": 64} and data.test_size == 1000
+    first = data.train_batch(torch.arange(200))["tokens"]
+    assert first[:, 0].eq(0).all()
+    stream = first[:, 1:].reshape(1, -1)
+    assert not (stream == 0).any()
+    lines = data.decode(stream)[0].split("\n")[:-1]
+    parts = documents_of({"documents": texts._addresses("test")})
+    where = [next(index for index, text in enumerate(parts["train"]) if line in text) for line in lines]
+    assert len(set(where)) > 50 and all(len(line.split()) >= 3 for line in lines)
+    test = data.decode(data.test_tokens[:20])
+    assert all(any(max(part.split("\n"), key=len) in text for text in parts["test"]) for part in test)
+
+
+def test_documents_are_whole_addresses():
+    found = texts.sotu_documents("nowhere", vocab_size=4096)
+    assert found["title"] == "State of the Union, documents (4096 subwords)"
+    assert found["tokenizer"].vocab_size == 4096
+    assert documents_of(found) == documents_of({"documents": texts._addresses("test")})
+    assert texts.sotu_documents("nowhere", split="validation")["title"].endswith("(validation split)")
+
+
+def test_sentences_end_where_the_next_begins_with_a_capital():
+    text = 'We came. "What is it, sir?" (He asked.) It was 3.5 million. Yes! no more of it.'
+    assert texts._sentences(text) == ['"What is it, sir?"', "It was 3.5 million.", "Yes! no more of it."]
+
+
+@pytest.mark.parametrize("vocab_size", [512, 4096])
+def test_tokenizers_round_trip(vocab_size):
+    tokenizer = texts._bpe(vocab_size)
+    assert tokenizer.vocab_size == vocab_size and tokenizer.start == (0,) and tokenizer.about["eos"] == 1
+    text = "Fellow-Citizens — “naïve” 1790.  Two\nlines </s> of <s>"
+    encoded = tokenizer.encode([text, "and"])
+    assert (encoded == 1).sum() == 2, "what a text spells out is no end"
+    assert tokenizer._tokenizer.decode(encoded[: list(encoded).index(1)]) == text
+
+
+def test_the_committed_tokenizer_comes_from_training_texts_alone():
+    held_in = documents_of({"documents": texts._addresses("validation")})["train"]
+    assert tokens.train_bpe(held_in, 512) + "\n" == (texts.SOTU / "bpe512.json").read_text()
+
+
+def test_an_unknown_vocabulary_names_those_that_are_there():
+    with pytest.raises(UserError, match=r"data\.vocab_size: 100 is not one of 512, 4096"):
+        texts.sotu_sentences("nowhere", vocab_size=100)
+
+
+def test_the_same_file_twice(characters, tmp_path):
+    prepare({"name": "sotu_characters", "seq_len": 64}, "nowhere", tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == characters.read_bytes()
+
+
+# text8
+
+
+def text8_archive(folder, monkeypatch, text, name="text8"):
+    monkeypatch.setattr(texts, "TEXT8", (70, 85, 100))
+    path = folder / Path(ARCHIVES["text8"].url).name
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, text)
+    know(monkeypatch, "text8", path)
+    return path
+
+
+def test_text8_is_cut_by_its_published_splits(tmp_path, monkeypatch):
+    assert texts.TEXT8 == (90_000_000, 95_000_000, 100_000_000)
+    text = "".join(tokens.ALPHABET[index % 27] for index in range(100))
+    text8_archive(tmp_path, monkeypatch, text)
+    for split, start in (("test", 85), ("validation", 70)):
+        section = {"name": "text8", "seq_len": 4, "split": split}
+        data = prepared(section, tmp_path, tmp_path / f"{split}.safetensors")
+        assert (data.train_size, data.test_size) == (17, 3)  # what fills no sequence is dropped
+        assert "".join(data.decode(data.train_batch(torch.arange(17))["tokens"])) == text[:68]
+        assert "".join(data.decode(data.test_tokens)) == text[start : start + 12]
+        assert data.teacher_tokens.shape == (0, 4)
+    assert function_keywords(PACKAGE / "data/texts.py")["text8"]["seq_len"] == 256
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("a" * 99, "text8"), ("a" * 99 + "A", "text8"), ("a" * 99 + "é", "text8"), ("a" * 100, "other")]
+)
+def test_another_text8_is_refused(tmp_path, monkeypatch, text, name):
+    path = text8_archive(tmp_path, monkeypatch, text, name)
+    with pytest.raises(UserError, match=r"corrupt or truncated.*Delete it and start again") as refusal:
+        texts.text8(tmp_path)
+    assert str(path) in str(refusal.value)
+
+
+# LM1B and OpenWebText
+
+
+@pytest.fixture
+def llama2(tmp_path):
+    """A tiny tokenizer in the place of Llama 2's."""
+    (tmp_path / "llama2").mkdir()
+    (tmp_path / "llama2/tokenizer.json").write_text(tokens.train_bpe(["the cat sat on the mat"] * 3, 270))
+    return tmp_path
+
+
+def add(archive, name, content, change=lambda member, content: (member, content)):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member, content = change(member, content)
+    archive.addfile(member, io.BytesIO(content) if content else None)
+
+
+def lm1b_archive(folder, monkeypatch, change=lambda member, content: (member, content)):
+    """LM1B's archive with two lines in each shard, and a file that nobody wants; `change` is made to shard 2."""
+    path = folder / Path(ARCHIVES["lm1b"].url).name
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, f"{texts.LM1B}/heldout-monolingual.tokenized.shuffled/news.en-00000-of-00100", b"not wanted\n")
+        for name in [*texts.LM1B_TEST, *reversed(texts.LM1B_TRAIN)]:
+            shard = name.rpartition("/")[2]
+            content = f"first of {shard} .\nsecond of {shard} é .\n".encode()
+            add(archive, name, content, *([change] if name == texts.LM1B_TRAIN[1] else []))
+    know(monkeypatch, "lm1b", path)
+    return path
+
+
+def test_lm1b_has_its_shards_line_by_line(llama2, monkeypatch):
+    lm1b_archive(llama2, monkeypatch)
+    parts = documents_of(texts.lm1b(llama2))
+    assert parts.keys() == {"train", "test"} and len(parts["train"]) == 198 and len(parts["test"]) == 100
+    assert parts["test"][1] == "second of news.en.heldout-00000-of-00050 é ."
+    assert {line.split()[2] for line in parts["train"]} == {f"news.en-{n:05}-of-00100" for n in range(1, 100)}
+    validation = documents_of(texts.lm1b(llama2, split="validation"))
+    assert {line.split()[2] for line in validation["test"]} == {"news.en-00099-of-00100"}
+    assert sorted(validation["train"] + validation["test"]) == sorted(parts["train"])
+    data = prepared({"name": "lm1b", "seq_len": 8, "test_size": 5}, llama2, llama2 / "lm1b.safetensors")
+    assert data.title == "LM1B" and data.test_size == 5 and data.teacher_tokens.shape == (0, 8)
+    assert data.test_tokens[:, 0].tolist() == [0] * 5 and data.decode(data.test_tokens[:1])[0].startswith("first")
+
+
+@pytest.mark.parametrize("change", [link, hard_link, renamed])
+def test_lm1b_takes_only_regular_files(llama2, monkeypatch, change):
+    path = lm1b_archive(llama2, monkeypatch, change)
+    with pytest.raises(UserError, match=r"has no regular file .*news\.en-00002-of-00100") as refusal:
+        prepare({"name": "lm1b", "seq_len": 8}, llama2, llama2 / "lm1b.safetensors")
+    assert str(path) in str(refusal.value) and not (llama2 / "lm1b.safetensors").exists()
+
+
+def test_lm1b_that_is_no_archive_is_refused(llama2, monkeypatch):
+    path = llama2 / Path(ARCHIVES["lm1b"].url).name
+    path.write_bytes(b"<html>not found</html>")
+    know(monkeypatch, "lm1b", path)
+    with pytest.raises(UserError, match="corrupt or truncated") as refusal:
+        prepare({"name": "lm1b"}, llama2, llama2 / "lm1b.safetensors")
+    assert str(path) in str(refusal.value)
+
+
+def test_absent_llama2_says_how_to_get_it(tmp_path, monkeypatch):
+    lm1b_archive(tmp_path, monkeypatch)
+    with pytest.raises(UserError, match=r"on request.*data_dir") as refusal:
+        texts.lm1b(tmp_path)
+    assert str(tmp_path / "llama2/tokenizer.json") in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": 3}', "no <s>"])
+def test_a_damaged_tokenizer_is_refused(llama2, content):
+    path = llama2 / "llama2/tokenizer.json"
+    path.write_text(path.read_text().replace('"<s>"', '"<x>"') if "no" in content else content)
+    (llama2 / "openwebtext").mkdir()
+    (llama2 / "openwebtext/a.jsonl").write_text('{"text": "x"}\n')
+    with pytest.raises(UserError, match=r"not a tokenizer|has no tokens <s> and </s>") as refusal:
+        texts.openwebtext(llama2)
+    assert str(path) in str(refusal.value)
+
+
+def part_of_openwebtext(first, change=lambda member, content: (member, content)):
+    """An urlsf_subset*_data.xz: ten documents."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as archive:
+        for number in range(first, first + 10):
+            add(archive, f"{number:07}-abc.txt", f"document {number} é\nhas lines.\n".encode(), change)
+    return packed.getvalue()
+
+
+def openwebtext_archive(path, first=0, change=lambda member, content: (member, content)):
+    """An urlsf_subset*.tar: two parts of ten documents."""
+    with tarfile.open(path, "w") as archive:
+        for part in (0, 1):
+            name = f"openwebtext/{path.stem}-{part}_data.xz"
+            add(archive, name, part_of_openwebtext(first + 10 * part), change)
+
+
+def numbers(found):
+    return [int(text.split()[1]) for text in found]
+
+
+def test_openwebtext_holds_out_a_tenth_of_its_documents(llama2):
+    folder = llama2 / "openwebtext"
+    folder.mkdir()
+    for index, name in enumerate(texts.OPENWEBTEXT):
+        openwebtext_archive(folder / name, 20 * index)
+    found = texts.openwebtext(llama2)
+    assert found["title"] == "OpenWebText" and found["seq_len"] == 1024
+    parts = documents_of(found)
+    assert parts["train"][0] == "document 0 é\nhas lines.\n"
+    assert numbers(parts["test"]) == list(range(7, 420, 10))
+    assert numbers(parts["train"]) == [number for number in range(420) if number % 10 != 7]
+    parts = documents_of(texts.openwebtext(llama2, split="validation"))
+    assert numbers(parts["test"]) == list(range(3, 420, 10))
+    assert numbers(parts["train"]) == [number for number in range(420) if number % 10 not in (3, 7)]
+    data = prepared({"name": "openwebtext", "seq_len": 16}, llama2, llama2 / "owt.safetensors")
+    assert data.decode(data.train_batch(torch.tensor([0]))["tokens"])[0].startswith("document 0 é")
+    (folder / texts.OPENWEBTEXT[4]).unlink()
+    assert texts.openwebtext(llama2)["title"] == "OpenWebText (20 files, not its 21 archives)"
+
+
+def test_openwebtext_in_its_other_forms(llama2):
+    folder = llama2 / "openwebtext"
+    folder.mkdir()
+    (folder / "urlsf_subset00-1_data.xz").write_bytes(part_of_openwebtext(10))
+    lines = [json.dumps({"text": f"document {number}", "url": "x"}) for number in range(10)]
+    (folder / "mine.jsonl").write_text("\n".join(lines) + "\n")
+    found = texts.openwebtext(llama2)
+    assert found["title"] == "OpenWebText (2 files, not its 21 archives)"
+    assert numbers(documents_of(found)["train"]) == [number for number in range(20) if number % 10 != 7]
+
+
+@pytest.mark.parametrize("change", [link, hard_link])
+def test_openwebtext_follows_no_links(llama2, change):
+    (llama2 / "openwebtext").mkdir()
+    (llama2 / "openwebtext/urlsf_subset00-1_data.xz").write_bytes(part_of_openwebtext(0, change))
+    openwebtext_archive(llama2 / "openwebtext/urlsf_subset00.tar", change=change)
+    assert documents_of(texts.openwebtext(llama2)) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("urlsf_subset00-1_data.xz", part_of_openwebtext(0)[:-30]),
+        ("urlsf_subset00-1_data.xz", part_of_openwebtext(0)[:-1]),
+        ("urlsf_subset00-1_data.xz", part_of_openwebtext(0)[:100]),
+        ("urlsf_subset00-1_data.xz", b"<html>not found</html>"),
+        ("urlsf_subset00-1_data.xz", lzma.compress(b"no tar")),
+        ("urlsf_subset00.tar", b"<html>not found</html>"),
+        ("urlsf_subset00.tar", b""),
+        ("mine.jsonl", b'{"text": "whole"}\n{"text": "cut'),
+        ("mine.jsonl", b'{"words": "none"}\n'),
+        ("mine.jsonl", b"[1]\n"),
+        ("mine.jsonl", b'{"text": "\xff"}\n'),
+    ],
+)
+def test_a_damaged_file_of_openwebtext_is_named(llama2, name, content):
+    path = llama2 / "openwebtext" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"corrupt or truncated.*Fetch it again") as refusal:
+        prepare({"name": "openwebtext", "seq_len": 4}, llama2, llama2 / "owt.safetensors")
+    assert str(path) in str(refusal.value) and not (llama2 / "owt.safetensors").exists()
+
+
+def test_a_truncated_archive_of_openwebtext_is_named(llama2):
+    path = llama2 / "openwebtext/urlsf_subset00.tar"
+    path.parent.mkdir()
+    openwebtext_archive(path)
+    whole = path.read_bytes()
+    for size in (600, 900, len(part_of_openwebtext(0)) + 1200):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="corrupt or truncated") as refusal:
+            documents_of(texts.openwebtext(llama2))
+        assert str(path) in str(refusal.value)
+
+
+def test_absent_openwebtext_says_what_belongs_there(llama2):
+    with pytest.raises(UserError, match=r"urlsf_subset00\.tar to urlsf_subset20\.tar.*data_dir") as refusal:
+        texts.openwebtext(llama2)
+    assert str(llama2 / "openwebtext") in str(refusal.value)
+
+
+# Batches
+
+
+def test_batches_are_the_chosen_sequences(sentences):
+    data, arrays = Text(sentences, CPU), load_file(sentences)
+    batch = data.train_batch(torch.tensor([30_000, 2]))
+    assert batch.keys() == {"tokens"} and batch["tokens"].dtype == torch.int64
+    assert batch["tokens"].tolist() == arrays["train_tokens"][[30_000, 2]].tolist()
+    batches = [batch["tokens"] for batch in data.test_batches(300)]
+    assert [len(batch) for batch in batches] == [300, 300, 300, 100] and batches[0].dtype == torch.int64
+    assert torch.cat(batches).tolist() == arrays["test_tokens"].tolist() == data.test_tokens.tolist()
+    assert data.teacher_tokens.tolist() == arrays["teacher_tokens"].tolist()
+    with pytest.raises(UserError, match=r"train\.augment.*only \[\] is possible"):
+        data.train_batch(torch.tensor([0]), ["flip"])
+
+
+def test_a_job_holds_what_it_asks_for(sentences, monkeypatch):
+    data = Text(sentences, CPU)
+    assert data.bytes == 0
+    data.train_batch(torch.tensor([0]))
+    assert data.bytes == data.train_size * 64 * 2
+    monkeypatch.setattr(text, "RESIDENT", 1000)
+    data = Text(sentences, torch.device("meta"))  # too large for the device: it stays in its file
+    assert data._tokens("train").device == CPU and data.bytes == 0
+    assert data.train_batch(torch.tensor([0]))["tokens"].device.type == "meta"
+
+
+def test_texts_come_back_with_a_line_for_each_document(sentences):
+    data, tokenizer = Text(sentences, CPU), texts._bpe(512)
+    encoded = torch.from_numpy(np.concatenate([[0], tokenizer.encode(["One — two.", "Three.", "Fo"])[:-1]]))[None]
+    assert data.decode(encoded) == ["One — two.\nThree.\nFo"]
+    assert data.decode(torch.tensor([[0, 1, 1], [0, 0, 0]])) == ["\n\n", ""]
+    assert data.decode(torch.empty(2, 0, dtype=torch.int64)) == ["", ""]
+    half = tokenizer.encode(["—"])[:1]
+    assert data.decode(torch.from_numpy(half)[None]) == ["�"], "half a character is no error"
+
+
+def test_a_file_is_opened_as_what_it_is(characters, tmp_path):
+    prepare({"name": "digits"}, "nowhere", tmp_path / "digits.safetensors")
+    assert type(datasets.load(characters, CPU)) is Text
+    assert type(datasets.load(tmp_path / "digits.safetensors", CPU)) is Images
+    assert datasets.load(characters, CPU).decode(torch.tensor([[0, 26]])) == ["a "]
+    (tmp_path / "cut.safetensors").write_bytes(characters.read_bytes()[:100_000])
+    with pytest.raises(UserError, match=r"cut\.safetensors: absent, damaged .*run prepare again"):
+        datasets.load(tmp_path / "cut.safetensors", CPU)
+
+
+def test_texts_and_images_are_not_behind_each_other():
+    def names(*modules):
+        return {Path(file).name for file in closure(*(f"diffusionblocks.data.{module}" for module in modules))}
+
+    assert not {"texts.py", "tokens.py", "sources.py", "text.py", "images.py"} & names("prepare")
+    assert {"texts.py", "tokens.py", "download.py"} <= names("prepare", "texts")
+    assert "sources.py" not in names("texts", "text") and "texts.py" not in names("sources", "images")
+    assert not {"images.py", "augment.py"} & names("text")
+
+
+def test_a_data_set_that_nobody_knows_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data\.name: 'absent' is no data set"):
+        prepare({"name": "absent"}, "nowhere", tmp_path / "x.safetensors")
+    sources = set(function_keywords(PACKAGE / "data/texts.py"))
+    assert sources == {"sotu_characters", "sotu_sentences", "sotu_documents", "text8", "lm1b", "openwebtext"}
+
+
+def test_preparing_texts_needs_no_torch(tmp_path):
+    program = (
+        "import sys; from diffusionblocks.data.prepare import prepare;"
+        "prepare({'name': 'sotu_characters', 'seq_len': 4096}, 'nowhere', sys.argv[1]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "x.safetensors"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
