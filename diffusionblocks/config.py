@@ -32,11 +32,7 @@ INPUTS = {
         *TAUGHT,
     },
 }
-# Kinds of data: the file with their sources, and what samples and measures them.
-KINDS = {
-    "images": {"sources": "sources", "sample": "sample_images", "evaluate": "evaluate_images"},
-    "text": {"sources": "texts", "sample": "sample_text", "evaluate": "evaluate_text"},
-}
+KINDS = {"images": "sources", "text": "texts"}  # of data, each with the file in data/ that has its sources
 
 
 def merge(base, over):
@@ -201,16 +197,16 @@ def teachers(config, table, row):
 
 def data_kind(name):
     """"images" or "text": the kind of a source by its name. None if there is no such source."""
-    for kind, modules in KINDS.items():
-        if name in function_keywords(PACKAGE / "data" / f"{modules['sources']}.py"):
-            return kind
-    return None
+    return next((kind for kind, file in KINDS.items() if name in _sources(file)), None)
 
 
 def data_sources():
     """{source: {keyword: default}} of all kinds."""
-    files = (PACKAGE / "data" / f"{modules['sources']}.py" for modules in KINDS.values())
-    return {name: keywords for file in files for name, keywords in function_keywords(file).items()}
+    return {name: keywords for file in KINDS.values() for name, keywords in _sources(file).items()}
+
+
+def _sources(file):
+    return function_keywords(PACKAGE / "data" / f"{file}.py")
 
 
 def component_file(kind, name):
@@ -256,9 +252,8 @@ def code(step, run=None, data=None):
     if run:
         chosen = [component_module(kind, run[kind]["name"]) for kind in ("model", "method")]
         kind = data_kind(run["data"]["name"])
-        chosen.append(f"diffusionblocks.data.{kind}")
-        if step in KINDS[kind]:
-            chosen.append(f"diffusionblocks.{KINDS[kind][step]}")
+    if run and step != "assemble":  # which joins weights and sees no data
+        chosen += [f"diffusionblocks.data.{kind}", f"diffusionblocks.{step}_{kind}"]  # the second, if there is one
     if data:
-        chosen.append(f"diffusionblocks.data.{KINDS[data_kind(data['name'])]['sources']}")
+        chosen.append(f"diffusionblocks.data.{KINDS[data_kind(data['name'])]}")
     return closure(f"diffusionblocks.{step}", *chosen)

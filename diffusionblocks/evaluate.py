@@ -8,7 +8,6 @@ import torch
 
 from diffusionblocks import data as datasets
 from diffusionblocks import metrics
-from diffusionblocks.config import KINDS
 from diffusionblocks.device import pick_device
 from diffusionblocks.files import read_json, read_json_lines, write_json
 from diffusionblocks.methods import load_trained
@@ -30,7 +29,7 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
     data = datasets.load(data_path, device)
     method = load_trained(run, model_path, data.shape).eval()
     started = time.monotonic()
-    kind = importlib.import_module(f"diffusionblocks.{KINDS[datasets.kind(data_path)]['evaluate']}")
+    kind = importlib.import_module(f"diffusionblocks.evaluate_{datasets.kind(data_path)}")
     inputs = kind.Inputs(run, method, data, device, sample_paths, scorer_paths)
     numbers, curves = {}, {}
     for column, section in metric_sections.items():

@@ -12,7 +12,6 @@ import torch
 
 from diffusionblocks import data as datasets
 from diffusionblocks import tensors
-from diffusionblocks.config import KINDS
 from diffusionblocks.device import pick_device
 from diffusionblocks.files import UserError, read_json
 from diffusionblocks.methods import load_trained
@@ -28,7 +27,7 @@ def sample(run_path, model_path, data_path, sampling, shard, path, data_dir=None
     if not 0 <= shard < sampling["shards"]:
         raise UserError(f"shard {shard}: the sampling section has the shards 0 to {sampling['shards'] - 1}")
     run, device = read_json(run_path), pick_device()
-    kind = importlib.import_module(f"diffusionblocks.{KINDS[datasets.kind(data_path)]['sample']}")
+    kind = importlib.import_module(f"diffusionblocks.sample_{datasets.kind(data_path)}")
     data = kind.open_data(data_path, device, data_dir)
     method = load_trained(run, model_path, data.shape).eval()  # on the CPU; each block moves when its turn comes
     total = sampling["num_samples"] * sampling["sets"]

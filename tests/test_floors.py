@@ -56,7 +56,8 @@ def files(paths):
     return {str(Path(path).relative_to(codebase.PACKAGE)) for path in paths} - {"__init__.py"}  # a version number
 
 
-RUN = {"model": {"name": "vit"}, "method": {"name": "end_to_end"}}
+DIGITS, TEXT = {"data": {"name": "digits"}}, {"data": {"name": "sotu_characters"}}
+RUN = {**DIGITS, "model": {"name": "vit"}, "method": {"name": "end_to_end"}}
 
 
 def test_training_depends_on_its_own_model_and_method_only(tmp_path, monkeypatch):
@@ -86,7 +87,7 @@ def test_training_depends_on_its_own_model_and_method_only(tmp_path, monkeypatch
     ]
     absent += ["models/other.py", "methods/other.py", "methods/diffusionblocks.py", "partition.py", "data/sources.py"]
     assert not found & set(absent)
-    other = files(code("train", {"model": {"name": "other"}, "method": {"name": "diffusionblocks"}}))
+    other = files(code("train", {**DIGITS, "model": {"name": "other"}, "method": {"name": "diffusionblocks"}}))
     assert {"models/other.py", "methods/diffusionblocks.py", "partition.py", "layers.py"} <= other
     assert "models/vit.py" not in other
 
@@ -94,7 +95,10 @@ def test_training_depends_on_its_own_model_and_method_only(tmp_path, monkeypatch
 def test_steps_depend_on_what_they_use():
     assert {"evaluate.py", "metrics.py", "models/vit.py"} <= files(code("evaluate", RUN))
     assert files(code("tables")) == {"tables.py", "files.py"}
-    assert {"data/sources.py", "data/download.py"} <= files(code("data.prepare"))
+    assert {"data/sources.py", "data/download.py"} <= files(code("data.prepare", **DIGITS))
+    assert {"data/texts.py", "data/tokens.py"} <= files(code("data.prepare", **TEXT))
+    assert "data/texts.py" not in files(code("data.prepare", **DIGITS))
+    assert "data/sources.py" not in files(code("data.prepare", **TEXT))
     assert not {"data/images.py", "trainer.py"} & files(code("data.prepare"))
 
 
@@ -105,6 +109,8 @@ NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run'
     ("file", "steps"),
     [
         ("sample.py", {"sample"}),
+        ("sample_images.py", {"sample"}),
+        ("evaluate_images.py", {"evaluate"}),
         ("metrics.py", {"evaluate"}),
         ("generated.py", {"evaluate"}),
         ("features.py", {"features", "evaluate"}),
@@ -114,6 +120,12 @@ NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run'
         ("data/latents.py", {"data.encode", "sample", "features", "evaluate"}),
         ("data/images.py", {"train", "sample", "features", "evaluate"}),
         ("data/sources.py", {"data.prepare", "data.encode"}),
+        ("data/text.py", set()),
+        ("data/texts.py", set()),
+        ("sample_text.py", set()),
+        ("evaluate_text.py", set()),
+        ("teachers.py", set()),
+        ("models/autoregressive.py", set()),
         ("models/dit.py", NETWORK),
         ("sampling.py", NETWORK),  # the method imports it
         ("models/vit.py", set()),
@@ -123,10 +135,31 @@ NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run'
     ],
 )
 def test_what_an_edit_of_a_file_does_again(file, steps):
-    run = {"model": {"name": "dit"}, "method": {"name": "diffusionblocks"}}
-    alone = ("data.prepare", "data.encode", "features", "tables", "report")
+    run = {**DIGITS, "model": {"name": "dit"}, "method": {"name": "diffusionblocks"}}
+    alone = ("data.encode", "features", "tables", "report")
     found = {step for step in alone if file in files(code(step))}
+    found |= {"data.prepare"} if file in files(code("data.prepare", **DIGITS)) else set()
     assert found | {step for step in NETWORK if file in files(code(step, run))} == steps
+
+
+@pytest.mark.parametrize(
+    ("file", "steps"),
+    [
+        ("data/texts.py", {"data.prepare"}),
+        ("data/text.py", {"train", "sample", "teaching", "evaluate"}),
+        ("sample_text.py", {"sample"}),
+        ("evaluate_text.py", {"evaluate"}),
+        ("teachers.py", {"teaching", "evaluate"}),
+        ("models/autoregressive.py", NETWORK),
+        ("data/images.py", set()),
+        ("generated.py", set()),
+    ],
+)
+def test_what_an_edit_does_again_of_texts(file, steps):
+    run = {**TEXT, "model": {"name": "autoregressive"}, "method": {"name": "diffusionblocks"}}
+    found = {step for step in NETWORK if file in files(code(step, run))}
+    found |= {"data.prepare"} if file in files(code("data.prepare", **TEXT)) else set()
+    assert found | ({"teaching"} if file in files(code("teaching")) else set()) == steps
 
 
 def test_closure_finds_imports_wherever_they_stand(tmp_path, monkeypatch):
@@ -152,7 +185,7 @@ def test_modules_outside_the_package_are_dependencies_too(tmp_path, monkeypatch)
     (tmp_path / "my").mkdir()
     (tmp_path / "my/net.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    found = code("train", {"model": {"name": "my.net"}, "method": {"name": "end_to_end"}})
+    found = code("train", {**DIGITS, "model": {"name": "my.net"}, "method": {"name": "end_to_end"}})
     assert str(tmp_path / "my/net.py") in found
     found = closure("my_models")
     assert str(tmp_path / "my_models.py") in found and str(PACKAGE / "layers.py") in found

@@ -141,6 +141,14 @@ def test_starts_as_the_identity_and_a_uniform_prediction():
     assert model.predict(z, torch.rand(4), None, model.layers).full().any()
 
 
+def test_initial_weights_have_sedds_spread():
+    model = Model(TEXT8, Masking(), num_layers=1, width=64, num_heads=4, mlp_width=256)
+    for weight in (model.tokens.weight, model.layers[0].attention.qkv.weight, model.layers[0].mlp.up.weight):
+        assert weight.abs().max() <= 64**-0.5 and weight.std().item() == pytest.approx(64**-0.5 / 3**0.5, rel=0.05)
+    for linear in (model.head_adaptive, model.layers[0].adaptive):
+        assert not linear.weight.any() and not linear.bias.any()
+
+
 @torch.no_grad()
 def test_prediction_by_hand():
     model, z, t = mdm(), masked(tokens()), torch.tensor([0.0, 0.013, 0.5, 1.0])
@@ -152,7 +160,8 @@ def test_prediction_by_hand():
     ((x, level),) = entered
     assert torch.equal(x[z == MASK], model.tokens.weight[27].expand((z == MASK).sum(), -1))
     assert torch.equal(x[z != MASK], model.tokens.weight[z[z != MASK]])
-    torch.testing.assert_close(level, model.level(sinusoid(1000 * t)))
+    first, second = model.level[0], model.level[2]
+    torch.testing.assert_close(level, F.silu(second(F.silu(first(sinusoid(1000 * t))))))
     shift, scale = model.head_adaptive(level).chunk(2, dim=1)
     normalised = F.layer_norm(left[0], (24,), model.norm.weight)
     torch.testing.assert_close(found, modulate(normalised, shift, scale) @ model.head.weight.T)

@@ -1,4 +1,4 @@
-"""Teachers of text: the n-gram against direct computation, likelihoods given a prompt, and pretrained models by file."""
+"""Teachers of text: the n-gram against direct computation, likelihoods given a prompt, pretrained models by file."""
 
 import math
 import sys
@@ -184,7 +184,7 @@ def saved(folder, kind):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     package = pretrained.transformers()
-    words = ["<s>", "</s>", "[UNK]", *"the state of union is strong . we and peace".split()]
+    words = ["<s>", "</s>", "[UNK]", *["the", "state", "of", "union", "is", "strong", ".", "we", "and", "peace"]]
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]"}

@@ -50,6 +50,17 @@ def test_mauve_of_a_set_with_itself_and_of_sets_apart(factor):
     assert floor(2) == pytest.approx(1 / 6)
 
 
+def test_mauve_is_the_librarys_but_where_points_of_its_curve_coincide():
+    from mauve import compute_mauve
+
+    generated, references = cloud(60, 1, 1), cloud(40, 2)
+    found = compute_mauve(references, generated, mauve_scaling_factor=2).mauve
+    assert metrics.mauve((generated, references), kmeans_seeds=1) == pytest.approx(found, abs=1e-9)
+    # Two clusters of one half each: both divergences are exactly zero at each point.
+    halves = np.repeat([[1.0, 0.0], [0.0, 1.0]], 8, axis=0) + 0.01 * cloud(16, 3)[:, :2]
+    assert metrics.mauve((halves, halves)) == pytest.approx(1, abs=1e-12)
+
+
 def test_mauve_falls_with_the_distance_and_averages_seeds():
     near, middle, far = (metrics.mauve((cloud(300, 1, at), cloud(200, 2))) for at in (0, 1, 3))
     assert 1 > near > 0.95 > middle > far + 0.1 > floor(2) + 0.1

@@ -1,0 +1,192 @@
+"""From trained weights to texts and their numbers, through the files that the jobs hand on."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from diffusionblocks import tensors
+from diffusionblocks.data import load
+from diffusionblocks.data.prepare import prepare
+from diffusionblocks.evaluate import evaluate
+from diffusionblocks.files import UserError, read_json, write_json
+from diffusionblocks.methods import build
+from diffusionblocks.methods.end_to_end import nucleus
+from diffusionblocks.sample import sample
+from diffusionblocks.teaching import teacher
+
+CPU = torch.device("cpu")
+SIZES = {"num_layers": 2, "width": 16, "num_heads": 2, "mlp_width": 16}
+DATA = {
+    "characters": {"name": "sotu_characters", "seq_len": 16, "test_size": 30},
+    "sentences": {"name": "sotu_sentences", "seq_len": 16, "test_size": 30},
+}
+BLOCKS = {"name": "diffusionblocks", "num_blocks": 2}
+MODELS = {
+    "masked": ("characters", {"name": "masked_diffusion", **SIZES}, {**BLOCKS, "loss_weight": "per_sample"}),
+    "plain": ("sentences", {"name": "autoregressive", **SIZES}, {"name": "end_to_end"}),
+    "denoiser": ("sentences", {"name": "autoregressive", **SIZES}, BLOCKS),
+    "recurrent": (
+        "sentences",
+        {"name": "recurrent_depth", "prelude_layers": 1, "coda_layers": 1, "recurrences": 2, **SIZES},
+        {**BLOCKS, "num_blocks": 1},
+    ),
+}
+CONTINUED = {"num_samples": 20, "sets": 1, "shards": 1, "continuations": 5, "prompt_len": 6, "new_tokens": 5}
+LEARNED = {"name": "small_lm", "width": 8, "steps": 5}
+COUNTED = {"name": "ngram", "order": 3}
+
+
+class Job:
+    """A row's files, with weights that no training made."""
+
+    def __init__(self, folder, data, name):
+        self.folder, self.name = folder, name
+        self.data, self.model, self.run = data, folder / f"{name}.safetensors", folder / f"{name}.json"
+        kind, model, method = MODELS[name]
+        settings = {"data": DATA[kind], "model": model, "method": method, "train": {"steps": 4}}
+        self.settings = {"scale": "demo", "table": "t", "row": name, "seed": 3, **settings}
+        write_json(self.run, self.settings)
+        torch.manual_seed(0)
+        method = build(self.settings, load(data, CPU).shape, None)
+        with torch.no_grad():
+            weights = {name: value + 0.1 * torch.randn(value.shape) for name, value in method.state_dict().items()}
+        tensors.write(self.model, weights, {"run": self.settings})
+        entries = [{"event": "start", "step": 0}, {"step": 4, "block": 0, "loss": 1.0, "samples_per_second": 9.0}]
+        self.log = folder / f"{name}-block0.jsonl"
+        self.log.write_text("".join(json.dumps(entry) + "\n" for entry in [*entries, {"event": "end"}]))
+
+    def shards(self, sampling):
+        paths = []
+        for shard in range(sampling["shards"]):
+            paths.append(self.folder / f"{self.name}-{json.dumps(sampling)[:60]}-{shard}.safetensors")
+            sample(self.run, self.model, self.data, sampling, shard, paths[-1])
+        return paths
+
+    def evaluate(self, sections, shards=(), teachers=()):
+        path = self.folder / f"{self.name}-metrics.json"
+        evaluate(self.run, self.model, self.data, sections, [self.log], path, shards, teachers)
+        return read_json(path)
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    files = {name: folder / f"{name}.safetensors" for name in DATA}
+    for name, path in files.items():
+        prepare(DATA[name], "nowhere", path)
+    return {name: Job(folder, files[kind], name) for name, (kind, _, _) in MODELS.items()}
+
+
+@pytest.fixture(scope="module")
+def teachers(jobs):
+    job, paths = jobs["denoiser"], []
+    for section in (LEARNED, COUNTED):
+        paths.append(job.folder / f"{section['name']}.teacher")
+        teacher(section, job.data, None, paths[-1])
+    return paths
+
+
+def tokens(paths):
+    return torch.cat([tensors.read(path, "")[0]["tokens"] for path in paths])
+
+
+@pytest.mark.parametrize("name", ["plain", "denoiser", "recurrent"])
+def test_continuations_start_with_their_prompts_and_shards_change_nothing(jobs, name):
+    job = jobs[name]
+    whole, split = tokens(job.shards(CONTINUED)), tokens(job.shards({**CONTINUED, "shards": 3}))
+    assert whole.shape == (20, 11) and torch.equal(whole, split)
+    prompts = load(job.data, CPU).test_tokens[:4, :6].repeat_interleave(5, dim=0)
+    assert torch.equal(whole[:, :6], prompts.int())
+    if name != "denoiser":  # whose last block has not learned to read z: its chance weights write one token for all
+        assert len(whole[:5].unique(dim=0)) == 5  # continuations of one prompt differ: each has noise of its own
+
+
+def test_masked_texts_are_whole_and_shards_change_nothing(jobs):
+    sampling = {"num_samples": 6, "sets": 1, "shards": 1, "num_steps": 8}
+    whole = tokens(jobs["masked"].shards(sampling))
+    assert whole.shape == (6, 16) and whole.min() >= 0 and whole.max() < 27
+    assert torch.equal(whole, tokens(jobs["masked"].shards({**sampling, "shards": 2})))
+
+
+def test_a_token_of_the_denoiser_costs_one_pass_per_block_and_one_for_the_caches(jobs):
+    (path,) = jobs["denoiser"].shards(CONTINUED)
+    # Two layers: a level each, and the clean token through both; the prompt is one more pass.
+    assert tensors.about(path, "")["evaluations"] == {"layers": (5 * (2 + 2) + 2) / 5, "num_layers": 2}
+
+
+def test_prompts_that_are_not_there_are_refused(jobs):
+    for wrong in ({"num_samples": 200}, {"new_tokens": 11}):
+        with pytest.raises(UserError, match="Lower num_samples, prompt_len or new_tokens"):
+            jobs["plain"].shards({**CONTINUED, **wrong})
+
+
+def test_metrics_of_a_chain_and_of_its_texts(jobs, teachers):
+    sections = {
+        "loss": {"name": "next_token_loss", "sampling": {}},
+        "chain": {"name": "next_token_loss_per_step", "sampling": {"from_target": True}},
+        "mauve": {"name": "mauve", "teacher": LEARNED, "sampling": CONTINUED},
+        "learned": {"name": "generative_perplexity", "teacher": LEARNED, "sampling": CONTINUED},
+        "counted": {"name": "generative_perplexity", "teacher": COUNTED, "sampling": CONTINUED},
+        "real": {"name": "reference_perplexity", "teacher": COUNTED, "sampling": CONTINUED},
+        "distinct_2": {"name": "distinct_2", "sampling": CONTINUED},
+    }
+    job = jobs["denoiser"]
+    found = job.evaluate(sections, job.shards({**CONTINUED, "shards": 2}), teachers)
+    numbers = {name: number["value"] for name, number in found["metrics"].items()}
+    assert 0 < numbers["mauve"] <= 1 and 0 < numbers["distinct_2"] <= 100
+    assert 1 < numbers["real"] < numbers["counted"] < math.inf  # weights of chance write worse than presidents
+    assert found["metrics"]["mauve"]["extractor"] == "small language model trained on the data"
+    assert found["metrics"]["counted"]["samples"] == 20
+    curve = found["curves"]["chain"]
+    assert curve["block"] == [0, 1] and curve["sigma"] == pytest.approx([80, 0.002]) and len(curve["value"]) == 2
+    assert [len(pair) for pair in found["samples"]["texts"]] == [2] * 4  # the first continuation of each prompt
+    assert [job["first"] for job in found["sampling"]] == [0, 10]
+
+
+def test_likelihood_is_that_of_all_levels_and_its_density_has_it_as_its_mean(jobs):
+    sampling = {"passes": 48}
+    sections = {
+        "bpc": {"name": "bpc", "sampling": sampling},
+        "density": {"name": "bpc_by_level", "sampling": sampling},
+        "error": {"name": "bpc_standard_error", "sampling": sampling},
+    }
+    found = jobs["masked"].evaluate(sections)
+    density, bpc = found["curves"]["density"], found["metrics"]["bpc"]["value"]
+    assert sum(density["value"]) / 24 == pytest.approx(bpc, rel=0.01)  # as many draws in each interval, nearly
+    assert density["block"] == [1] * 12 + [0] * 12  # block 0 owns the rates near 1
+    assert 0 < found["metrics"]["error"]["value"] < 0.1 * bpc
+    assert found["partition"]["noise"] == {} and found["partition"]["mass"] == pytest.approx([0.5, 0.5])
+
+
+def test_what_an_update_costs_is_counted(jobs):
+    sections = {name: {"name": name} for name in ("layers_forward", "layers_backward")}
+    numbers = jobs["recurrent"].evaluate(sections)["metrics"]
+    assert {name: number["value"] for name, number in numbers.items()} == dict.fromkeys(sections, 4)  # each layer once
+
+
+def test_missing_files_are_named(jobs, teachers):
+    job, other = jobs["denoiser"], jobs["plain"].shards(CONTINUED)
+    mauve = {"mauve": {"name": "mauve", "teacher": LEARNED, "sampling": CONTINUED}}
+    shards = job.shards({**CONTINUED, "shards": 2})
+    for paths, words in ((other, "another run than t/denoiser"), (shards[1:], "starts with text 10, and 0 is next")):
+        with pytest.raises(UserError, match=words):
+            job.evaluate(mauve, paths, teachers)
+    with pytest.raises(UserError, match="10 generated texts"):
+        job.evaluate(mauve, shards[:1], teachers)
+    with pytest.raises(UserError, match="no weights of the teacher small_lm"):
+        job.evaluate(mauve, shards, teachers[1:])
+    with pytest.raises(UserError, match="no generated texts"):
+        job.evaluate({"mauve": {**mauve["mauve"], "sampling": {**CONTINUED, "new_tokens": 4}}}, shards, teachers)
+
+
+def test_nucleus_draws_from_the_fewest_tokens_that_reach_top_p():
+    probabilities = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
+    draws = torch.linspace(0, 0.9999, 4001)
+    found = nucleus(probabilities.expand(4001, -1), draws, 0.7)
+    shares = [(found == token).float().mean().item() for token in range(4)]
+    assert shares == pytest.approx([0, 2 / 3, 0, 1 / 3], abs=0.001)
+    everything = nucleus(probabilities.expand(4001, -1), draws, 1.0)
+    shares = [(everything == token).float().mean().item() for token in range(4)]
+    assert shares == pytest.approx([0.1, 0.5, 0.15, 0.25], abs=0.001)
