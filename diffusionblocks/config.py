@@ -157,8 +157,8 @@ def sample_defaults(resolved):
 
 def continues(run):
     """Whether a run's network writes texts on from a prompt, and does not make whole samples."""
-    file = component_file("model", run["model"]["name"])
-    return bool(file) and not absent_members(file, "Model", ("begin",))
+    file = component_file("model", str(run.get("model", {}).get("name")))
+    return file is not None and not absent_members(file, "Model", ("begin",))
 
 
 def metric_inputs(metric):

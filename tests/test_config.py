@@ -33,6 +33,9 @@ SHAPES = {
     "cifar10": {"image_size": 32, "channels": 3, "num_classes": 10},
     "cifar100": {"image_size": 32, "channels": 3, "num_classes": 100},
     "imagenet": {"image_size": 32, "channels": 4, "num_classes": 1000},  # latents
+    "text8": {"vocab_size": 27, "seq_len": 256},
+    "lm1b": {"vocab_size": 32_000, "seq_len": 256},
+    "openwebtext": {"vocab_size": 32_000, "seq_len": 1024},
 }
 SCALES = ("demo", "gpu", "paper")
 ROWS = [
@@ -202,7 +205,7 @@ def test_a_metric_has_the_rows_sampling_under_its_own():
     assert found["fid"] == {"name": "fid", "reference": "train", "sampling": {**common, "guidance": 2.0}}
     assert found["fid_plain"]["sampling"] == {**common, "guidance": 1.0}
     predicts = planning.metrics(GENERATION, "t", "predicts")
-    assert predicts["accuracy"]["sampling"] == {"num_steps": 3}, "predictions have no number of samples"
+    assert predicts["accuracy"]["sampling"] == {}, "a row says how it generates; predictions say it themselves"
 
 
 def test_images_are_generated_once_for_all_metrics_that_agree():
@@ -267,7 +270,7 @@ def test_every_row_is_built(scale, table, row):
     config = edited(scale=scale)
     run = planning.run(config, *planning.trained(config, table, row), 0)
     Settings(**run["train"])
-    shape = SHAPES[run["data"]["name"]]
+    shape = SHAPES.get(run["data"]["name"]) or {"vocab_size": 512, "seq_len": 64, **run["data"]}
     with torch.device("meta"):
         whole = build(run, shape, None).state_dict()
         parts = [build(run, shape, part).state_dict() for part in planning.parts(run)]
@@ -324,6 +327,62 @@ def test_paper_scale_is_appendix_e2():
                 "num_samples": 50_000, "sets": 3, "num_steps": 50, "guidance": 2.0
             }  # fmt: skip
             assert planning.extractor(config, *origin) == {"name": "inception_v3_compat"}
+
+
+def paper_run(table, row):
+    """A run of scale paper, its settings of training and of its method with all defaults."""
+    run = planning.run(edited(scale="paper"), *planning.trained(CONFIG, table, row), 0)
+    return run, dataclasses.asdict(Settings(**run["train"])), planning.method_settings(run)
+
+
+def test_paper_scale_is_appendix_e3():
+    """paper.md section 2: masked diffusion on text8."""
+    for row, blocks in (("mdm_end_to_end", 1), ("mdm_diffusionblocks", 3)):
+        run, train, method = paper_run("table3", row)
+        assert run["data"] == {"name": "text8"} and run["model"]["name"] == "masked_diffusion"
+        assert [run["model"][key] for key in ("num_layers", "width", "num_heads")] == [12, 768, 12]
+        wanted = {"epochs": 100, "batch_size": 256, "lr": 3e-4, "weight_decay": 0.03, "warmup_steps": 2000}
+        assert {key: train[key] for key in wanted} == wanted
+        assert method["num_blocks"] == blocks and method["loss_weight"] == "per_sample"
+        assert method["overlap"] == (0.05 if blocks == 3 else 0.0)
+
+
+def test_paper_scale_is_appendix_e4():
+    """paper.md section 2: autoregressive transformers on LM1B and OpenWebText, and how they are judged."""
+    for corpus, data in (("lm1b", "lm1b"), ("owt", "openwebtext")):
+        for row in ("end_to_end", "diffusionblocks", "diffusionblocks_calibrated"):
+            run, train, method = paper_run("table4", f"{corpus}_ar_{row}")
+            assert run["data"]["name"] == data and run["model"]["name"] == "autoregressive"
+            sizes = ("num_layers", "width", "num_heads", "mlp_width")
+            assert [run["model"][key] for key in sizes] == [12, 768, 12, 2048]
+            wanted = {"epochs": 10, "batch_size": 256, "lr": 3e-4, "warmup_steps": 2500}
+            assert {key: train[key] for key in wanted} == wanted
+            if row == "end_to_end":
+                assert method["name"] == "end_to_end"
+                continue
+            assert (method["num_blocks"], method["overlap"]) == (4, 0.1)
+            official = (-1.2, 1.0, "decoupled")
+            assert ((method["p_mean"], method["target_norm"], method["loss_weight"]) == official) == (
+                row == "diffusionblocks"
+            )
+    metrics = planning.metrics(edited(scale="paper"), "table4", "lm1b_ar_diffusionblocks")
+    sampling = metrics["mauve"]["sampling"]
+    assert [sampling[key] for key in ("num_samples", "continuations", "prompt_len", "new_tokens")] == [5000, 5, 50, 50]
+    teachers = {name: section["teacher"]["name"] for name, section in metrics.items() if "teacher" in section}
+    assert teachers["mauve"] == "gpt2_large" and teachers["ppl_llama2_7b"] == "llama2_7b"
+    assert teachers["ppl_gpt2_xl"] == "gpt2_xl"
+
+
+def test_paper_scale_is_appendix_e5():
+    """paper.md section 2: Huginn at Pythia-70M's sizes, five epochs against fifteen of a single pass."""
+    for row, epochs in (("huginn_end_to_end", 5), ("huginn_diffusionblocks", 15)):
+        run, train, method = paper_run("table5", row)
+        sizes = ("num_layers", "prelude_layers", "coda_layers", "width", "num_heads")
+        defaults = planning.class_keywords(planning.component_file("model", "recurrent_depth"), "Model")
+        model = {**defaults, **run["model"]}
+        assert [model[key] for key in sizes] == [4, 2, 2, 512, 8]
+        assert (model["mean_recurrence"], model["bptt_steps"], train["epochs"]) == (32, 8, epochs)
+        assert method.get("num_blocks", 1) == 1
 
 
 def test_rows_of_the_ablations_are_what_their_names_say():
@@ -449,7 +508,7 @@ BAD = [
     ({f"{DIT}__sampling": {"num_samples": 0}}, ["sampling.num_samples", "at least 1", "is 0"]),
     ({f"{DIT}__sampling": {"num_samples": 4e4}}, ["sampling.num_samples", "40000.0", "int"]),
     ({f"{DIT}__sampling": {"sets": 0}}, ["sampling.sets", "at least 1"]),
-    ({f"{DIT}__sampling": {"num_samples": 40, "sets": 2, "shards": 81}}, ["sampling.shards", "81", "images"]),
+    ({f"{DIT}__sampling": {"num_samples": 40, "sets": 2, "shards": 81}}, ["sampling.shards", "81", "samples"]),
     ({f"{DIT}__sampling": {"num_steps": 2}}, ["sampling.num_steps", "2", "3 blocks"]),
     ({f"{DIT}__sampling": {"solver": "huen"}}, ["sampling.solver", "huen", "euler, heun"]),
     ({f"{DIT}__sampling": {"grid": "karas"}}, ["sampling.grid", "karas", "karras"]),
@@ -459,7 +518,22 @@ BAD = [
     ({f"{DIT}__extractor": {"step": 5}}, ["diffusionblocks.extractor", "step", "did you mean 'steps'"]),
     ({f"{DIT}__metrics": {"fid_test": {"reference": "tets"}}}, ["metrics.fid_test.reference", "tets", "test, train"]),
     ({f"{DIT}__method": {"name": "end_to_end"}}, ["model", "models/dit.py", "lacks end_to_end_loss"]),
-    ({"tables__table1__metrics__fid": {"name": "fid"}}, ["metrics.fid", "end_to_end", "cannot generate"]),
+    ({"tables__table4__metrics__accuracy": {"name": "accuracy"}}, ["metrics.accuracy", "logits", "text"]),
+    ({"tables__table1__metrics__bpc": {"name": "bpc"}}, ["metrics.bpc", "nelbo", "images"]),
+    ({"tables__table4__metrics__bpc": {"name": "bpc"}}, ["metrics.bpc", "bound", "end_to_end"]),
+    ({"tables__table4__metrics__ppl": {"name": "generative_perplexity"}}, ["metrics.ppl", "teacher"]),
+    (
+        {"tables__table4__demo__metrics__mauve__teacher": {"name": "small_ml"}},
+        ["mauve.teacher.name", "small_ml", "small_lm"],
+    ),
+    ({"tables__table3__sampling": {"prompt_len": 3}}, ["sampling", "prompt_len"]),
+    ({"tables__table3__metrics__bpc": {"name": "bpc", "sampling": {"pass": 3}}}, ["bpc.sampling", "pass", "passes"]),
+    ({"tables__table3__demo__train__augment": ["flip"]}, ["train.augment", "text"]),
+    (
+        {"tables__table3__method": {"name": "diffusionblocks", "num_blocks": 1, "partition": "log_uniform"}},
+        ["log_uniform"],
+    ),
+    ({"tables__table1__metrics__fid": {"name": "fid"}}, ["metrics.fid", "end_to_end", "does not have"]),
     (
         {f"{ROW}__metrics__kid": {"name": "kid", "sampling": {"num_samples": 9}}},
         ["vit_diffusionblocks.metrics.kid", "needs an `extractor`"],
