@@ -162,7 +162,10 @@ def _check_split(model, method):
         split_layers(model["num_layers"], method["num_blocks"], method.get("layers_per_block"))
     if "partition" in method:
         kind = class_constant(component_file("model", model["name"]), "Model", "noise_kind", "edm")
-        noise = NOISES[kind](**({"p_mean": method["p_mean"]} if kind == "edm" and "p_mean" in method else {}))
+        loudness = {key: method[key] for key in ("p_mean", "sigma_min") if key in method and kind == "edm"}
+        if not 0 < loudness.get("sigma_min", 1) < 80:
+            raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {loudness['sigma_min']}")
+        noise = NOISES[kind](**loudness)
         interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method.get("overlap", 0), noise)
     if not method.get("target_norm", 1) > 0:
         raise ValueError(f"target_norm must be above 0, and is {method['target_norm']}")
@@ -256,6 +259,10 @@ def _check_generation(where, sampling, run):
             raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")
     if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
         raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
+    if class_constant(component_file("model", run["model"]["name"]), "Model", "noise_kind", "edm") == "masking":
+        for key in ("guidance", "solver", "grid"):
+            if key in sampling:
+                raise UserError(f"config: {where}.{key}: is for noise of images, and this model masks tokens")
     if sampling.get("guidance", 1) != 1:
         file = component_file("model", run["model"]["name"])
         if absent_members(file, "Model", ("unconditional",)):

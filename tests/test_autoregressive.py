@@ -55,7 +55,7 @@ def test_paper_scale_parameter_counts():
     level = 256 * 128 + 128 + 128**2 + 128
     assert count() == tables + 12 * (layer + 2 * 768) + 768 == 134_105_856
     adaptive = (128 + 1) * 6 * 768
-    outside = tables + 768 + level + (128 + 1) * 2 * 768
+    outside = tables + 2 * 768 + level + (128 + 1) * 2 * 768
     assert count(EDM()) == outside + 12 * (layer + adaptive)
     assert count(EDM(), num_layers=3) == outside + 3 * (layer + adaptive)
 
@@ -113,15 +113,24 @@ def test_both_start_at_the_loss_of_a_uniform_guess():
     torch.testing.assert_close(plain.end_to_end_loss(batch), torch.full((2,), math.log(11)), atol=0.1, rtol=0)
 
 
-def test_a_noise_conditioned_layer_starts_as_llamas():
+def test_a_noise_conditioned_layer_with_open_gates_is_the_plain_one():
     torch.manual_seed(0)
-    model, plain = Model(TINY, EDM(), **SIZES).double(), Layer(24, 2, 40, 0.0).double()
-    plain.load_state_dict(model.layers[0].state_dict(), strict=False)
+    layer, plain = Layer(24, 2, 40, 0.0, noise_width=4).double(), Layer(24, 2, 40, 0.0).double()
+    plain.load_state_dict(layer.state_dict(), strict=False)
+    with torch.no_grad():
+        layer.adaptive.weight.zero_()
+        layer.adaptive.bias.zero_()
+        layer.adaptive.bias.view(6, 24)[2::3] = 1  # shift, scale, gate of the attention, then of the MLP
     clean, level = noisy(), noisy(4)[:, 0, :4]
-    torch.testing.assert_close(model.layers[0](torch.cat([clean, noisy(seed=1)]), level)[:2], plain(clean))
+    torch.testing.assert_close(layer(torch.cat([clean, noisy(seed=1)]), level)[:2], plain(clean))
 
 
-def test_the_context_is_as_loud_as_noise():
+def test_noise_conditioned_layers_start_as_the_identity():
+    layer, x = Model(TINY, EDM(), **SIZES).layers[0], noisy(4).float()
+    assert torch.equal(layer(x, torch.randn(4, 4)), x)
+
+
+def test_the_context_of_a_denoiser_has_unit_variance():
     model = network(EDM())
     context = model.condition({"tokens": texts()})
     torch.testing.assert_close(context.square().mean(-1), torch.ones(2, 8, dtype=torch.float64))
@@ -141,7 +150,7 @@ def test_target_has_the_asked_length_and_to_z_is_its_mean():
 
 
 def test_preconditioning_acts_on_the_vector():
-    """With layers that do nothing, the head reads c_skip z + c_out norm(c_in z)."""
+    """With layers that do nothing, the head reads c_skip z + c_out norm(what z entered as)."""
     model = network(EDM())
     z, sigma = noisy(), torch.tensor([0.1, 20.0], dtype=torch.float64)
     c_skip, c_out, c_in, _ = (c[:, None, None] for c in EDM().precondition(sigma))
@@ -150,7 +159,7 @@ def test_preconditioning_acts_on_the_vector():
             module.weight.zero_()
             module.bias.zero_()
     hidden = model.predict(z, sigma, model.condition({"tokens": texts()}), model.layers).hidden
-    torch.testing.assert_close(hidden, c_skip * z + c_out * model.norm(c_in * z))
+    torch.testing.assert_close(hidden, c_skip * z + c_out * model.norm(model.noisy + 0.1 * c_in * z))
 
 
 # Leaks
@@ -245,23 +254,25 @@ def test_scores_are_means_over_all_but_the_first_token():
 
 # Learning
 
-STORIES = {"vocab_size": 20, "seq_len": 8}
+STORIES = {"vocab_size": 50, "seq_len": 8}
 
 
 @pytest.fixture(scope="module")
 def overfitted():
     """Two blocks that learned 16 sequences, which their first tokens tell apart, and the sequences."""
     torch.manual_seed(0)
-    build = partial(Model, STORIES, num_layers=2, width=32, num_heads=2, mlp_width=64)
-    method = Method(build, num_blocks=2, loss_weight="none", p_mean=1.5)
+    build = partial(Model, STORIES, num_layers=4, width=32, num_heads=2, mlp_width=64)
+    method = Method(build, num_blocks=2, loss_weight="none", p_mean=0.0)
     tokens = texts(16, STORIES)
     tokens[:, 0] = torch.arange(16)
     optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3, weight_decay=0.0)
-    for _ in range(400):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=300)
+    for _ in range(300):
         optimizer.zero_grad()
         for block in method.blocks:
             method.loss({"tokens": tokens}, block)[0].backward()
         optimizer.step()
+        schedule.step()
     return method.eval(), tokens
 
 
@@ -280,7 +291,7 @@ def test_overfits_sequences_where_z_says_nothing(overfitted):
 
 def test_a_scrambled_context_raises_the_loss(overfitted):
     method, tokens = overfitted
-    assert loss_at_sigma_max(method, tokens, tokens.roll(1, dims=0)) > math.log(20)
+    assert loss_at_sigma_max(method, tokens, tokens.roll(1, dims=0)) > math.log(50)
 
 
 @torch.no_grad()
@@ -288,4 +299,5 @@ def test_generation_reproduces_what_was_learned(overfitted):
     method, tokens = overfitted
     eps = torch.randn(len(tokens), *method.z_shape, generator=torch.Generator().manual_seed(0))
     for hand_off in ("soft", "hard"):
-        assert torch.equal(method.extend(tokens[:, :1], eps, None, num_steps=4, hand_off=hand_off), tokens)
+        written = method.extend(tokens[:, :1], eps, None, hand_off=hand_off)
+        assert (written == tokens).all(1).sum() >= 14  # of 16; a chain ends in a sample

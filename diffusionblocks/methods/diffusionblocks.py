@@ -21,8 +21,9 @@ class Method(nn.Module):
     one process, a random block per step, the small modules shared.
     loss_weight: `per_sample` is the paper's mean(w loss); `decoupled` is mean(w) mean(loss), what the official code
     computes through a broadcast; `none` leaves the weight out.
-    target_norm, p_mean: length of a discrete target's embedding and mean of log sigma; both set how loud the noise is.
-    A network whose `noise_kind` is "masking" has neither; its levels are masking rates.
+    target_norm, p_mean, sigma_min: length of a discrete target's embedding, mean of log sigma, and the lowest sigma, at
+    which a chain ends; they set how loud the noise is. A network whose `noise_kind` is "masking" has none of them; its
+    levels are masking rates.
     """
 
     needs = ("condition", "target", "predict", "loss", "to_z")  # of a network
@@ -40,14 +41,17 @@ class Method(nn.Module):
         loss_weight: Literal["decoupled", "per_sample", "none"] = "decoupled",
         target_norm=1.0,
         p_mean=-1.2,
+        sigma_min=0.002,
     ):
         super().__init__()
         if target_norm <= 0:
             raise ValueError(f"target_norm must be above 0, and is {target_norm}")
         self.masking = getattr(build_model.func, "noise_kind", "edm") == "masking"
-        if self.masking and (target_norm != 1 or p_mean != -1.2):
-            raise ValueError("a network with masking noise takes neither target_norm nor p_mean")
-        self.noise = NOISES["masking"]() if self.masking else NOISES["edm"](p_mean=p_mean)
+        if self.masking and (target_norm, p_mean, sigma_min) != (1, -1.2, 0.002):
+            raise ValueError("a network with masking noise takes none of target_norm, p_mean and sigma_min")
+        if not 0 < sigma_min < 80:
+            raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {sigma_min}")
+        self.noise = NOISES["masking"]() if self.masking else NOISES["edm"](p_mean=p_mean, sigma_min=sigma_min)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
         self.intervals = [parts.interval(self.boundaries, block, overlap, self.noise) for block in range(num_blocks)]

@@ -13,6 +13,7 @@ from diffusionblocks.rotary import Attention, Cache, RMSNorm, SwiGLU
 from diffusionblocks.vocabulary import Logits
 
 NOISE_FEATURES = 256
+QUIET = 0.1  # how loud c_in z is beside the constant that marks a noisy token
 
 
 class BothHalves(Attention):
@@ -112,16 +113,13 @@ class Model(nn.Module):
             self.level = nn.Sequential(
                 nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width)
             )
+            self.noisy = nn.Parameter(torch.empty(width))
             self.head_adaptive = nn.Linear(noise_width, 2 * width)
         self._initialise()
 
     def _initialise(self):
-        """Normals of 0.02, and a denoiser that says nothing at first: its head is zero, its layers are Llama's own.
-
-        As long as a denoiser makes no use of its context, noise is all that flows through its layers. With their gates
-        shut as in DiT, weights of 0.02 or a faint context a small one is still there after 300 updates; hence open
-        gates, weights that keep a token's length, and `_context`.
-        """
+        """Normals: of 0.02 in the plain network, in a denoiser such that linear maps keep the variance. There, zeros
+        where layers start as the identity, and in the head."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5 if self.noise else 0.02)
@@ -129,15 +127,17 @@ class Model(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.tokens.weight, std=0.02)
         if self.noise:
+            nn.init.normal_(self.noisy)
             for module in (self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)):
                 nn.init.zeros_(module.weight)
-            for layer in self.layers:
-                nn.init.ones_(layer.adaptive.bias.detach().view(6, -1)[2::3])
 
     # As a denoiser
 
     def _context(self, tokens):
-        """Clean tokens as they enter the layers (N, T, D): a denoiser's with unit variance, as its noisy ones have."""
+        """Clean tokens as they enter the layers (N, T, D).
+
+        A denoiser's have unit variance, as c_in z has: raw rows of 0.02 would be lost in what the first layer adds.
+        """
         x = self.tokens(tokens)
         return self.dropout(F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.noise else x)
 
@@ -168,7 +168,13 @@ class Model(nn.Module):
         return self._read(z, sigma, x, level)
 
     def _enter(self, z, sigma):
-        return self.dropout(self.noise.precondition(sigma)[2][:, None, None] * z)
+        """Noisy z as it enters the layers (N, T, D).
+
+        c_in z alone would be nothing but noise at high levels, and with noise as its query a position finds no
+        context: small networks then stay at unigrams for hundreds of updates (docs/faithfulness.md). So c_in z is added
+        faintly to a learned vector, much as the ViT's noisy label has a learned position.
+        """
+        return self.dropout(self.noisy + QUIET * self.noise.precondition(sigma)[2][:, None, None] * z)
 
     def _read(self, z, sigma, x, level):
         """Logits from noisy z and what the layers made of it, x; both (N, T, D)."""

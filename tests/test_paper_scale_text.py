@@ -1,0 +1,63 @@
+"""Every row of the text tables at the paper's sizes: one update of one of its parts, and twenty tokens from all of it."""
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from diffusionblocks import config as planning
+from diffusionblocks.codebase import PACKAGE
+from diffusionblocks.methods import build
+from diffusionblocks.trainer import Trainer
+
+CONFIG = {**yaml.safe_load((PACKAGE.parent / "config.yaml").read_text()), "scale": "paper"}
+ROWS = [
+    (table, row)
+    for table in ("table3", "table4", "table5", "table_a3")
+    for row in CONFIG["tables"][table]["rows"]
+    if planning.trained(CONFIG, table, row) == (table, row)
+]
+NEW = 20
+CPU = torch.device("cpu")
+
+
+class Data:
+    """Sequences of chance tokens, shorter than the paper's: no size of the network depends on their length."""
+
+    train_size = 4
+
+    def __init__(self, vocab_size, seq_len=32):
+        self.shape = {"vocab_size": vocab_size, "seq_len": seq_len}
+        self.tokens = torch.randint(vocab_size, (4, seq_len), generator=torch.Generator().manual_seed(0))
+
+    def train_batch(self, indices, augmentations=()):
+        return {"tokens": self.tokens[indices]}
+
+
+@pytest.mark.skipif(psutil.virtual_memory().available < 8e9, reason="takes 8 GB of memory")
+@pytest.mark.parametrize(("table", "row"), ROWS)
+def test_a_step_and_twenty_tokens(table, row):
+    run = planning.run(CONFIG, table, row, 0)
+    data = Data(27 if run["data"]["name"] == "text8" else 32_000)
+    train = {**run["train"], "batch_size": 1, "accumulate": 1, "precision": "fp32", "compile": False}
+    trainer = Trainer({**run, "train": train}, planning.parts(run)[-1], data, CPU)
+    before = trainer.method.models[next(iter(trainer.method.models))].layers[0].state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    _, values = trainer.update(0)
+    assert values.isfinite().all() and values[0] > 0
+    layer = next(iter(trainer.method.models.values())).layers[0]
+    assert any(not torch.equal(value, before[name]) for name, value in layer.named_parameters())
+    del trainer
+
+    method = build(run, data.shape, None).eval()
+    with torch.inference_mode():
+        if planning.continues(run):
+            eps, draws = torch.randn(1, 4 + NEW, run["model"]["width"]), torch.rand(1, 4 + NEW)
+            steps = planning.resolve(CONFIG, table, row).get("sampling", {}).get("num_steps")
+            written = method.extend(data.tokens[:1, :4], eps, draws, **({"num_steps": steps} if steps else {}))
+            assert written.shape == (1, 4 + NEW) and torch.equal(written[:, :4], data.tokens[:1, :4])
+        else:
+            *_, (_, last) = method.sample([{}], [torch.rand(1, NEW, 32)], CPU, num_steps=NEW)
+            written = last.prediction
+            assert written.shape == (1, 32) and written.min() >= 0
+    assert written.max() < data.shape["vocab_size"]
