@@ -206,7 +206,7 @@ def _check_metrics(sections, run, extractor):
         inputs = metric_inputs(metric["name"])
         if foreign := sorted(set(inputs) - INPUTS[kind]):
             raise UserError(
-                f"config: {where}.{column}: {metric['name']} is computed from {', '.join(foreign)}, which {kind} have not"
+                f"config: {where}.{column}: {metric['name']} needs {', '.join(foreign)}, which {kind} has not"
             )
         _check_sampling(f"{where}.{column}", metric, run)
         if TAUGHT.intersection(inputs):

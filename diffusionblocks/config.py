@@ -26,10 +26,10 @@ LIKELIHOOD = {"passes": 10}
 TAUGHT = {"text_features", "text_nll", "reference_nll"}  # by a teacher
 GENERATED = {"features", "references", "evaluations", "texts", *TAUGHT}  # from generated samples
 INPUTS = {
-    "images": {"logits", "labels", "features", "references", "evaluations"},
+    "images": {"logits", "labels", "features", "references", "evaluations", "training"},
     "text": {
         *("losses", "correct", "probability", "nelbo", "nelbo_per_level", "update_cost", "texts", "evaluations"),
-        *TAUGHT,
+        *("training", *TAUGHT),
     },
 }
 KINDS = {"images": "sources", "text": "texts"}  # of data, each with the file in data/ that has its sources
@@ -196,7 +196,7 @@ def teachers(config, table, row):
 
 
 def data_kind(name):
-    """"images" or "text": the kind of a source by its name. None if there is no such source."""
+    """ "images" or "text": the kind of a source by its name. None if there is no such source."""
     return next((kind for kind, file in KINDS.items() if name in _sources(file)), None)
 
 

@@ -14,6 +14,7 @@ from diffusionblocks.methods import load_trained
 from diffusionblocks.partition import mass
 from diffusionblocks.provenance import record
 
+TRAINING = {"updates": "step", "seconds": "seconds"}  # summed over a run's parts, from the ends of their logs
 NOT_KEYWORDS = ("name", "sampling", "teacher")  # of a metric's section; the rest are the function's keywords
 
 
@@ -31,12 +32,15 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
     started = time.monotonic()
     kind = importlib.import_module(f"diffusionblocks.evaluate_{datasets.kind(data_path)}")
     inputs = kind.Inputs(run, method, data, device, sample_paths, scorer_paths)
+    parts = {log.stem: _summary(read_json_lines(log)) for log in logs}
+    training = {name: sum(part.get(key, 0) for part in parts.values()) for name, key in TRAINING.items()}
     numbers, curves = {}, {}
     for column, section in metric_sections.items():
         metric = getattr(metrics, section["name"])
         needed = _inputs(metric)
         with torch.inference_mode():
-            found, about, steps = inputs.of(section, needed)
+            found, about, steps = inputs.of(section, needed) if needed != ["training"] else ({}, {"samples": 0}, None)
+        found = {**found, "training": training}
         keywords = {name: value for name, value in section.items() if name not in NOT_KEYWORDS}
         value = metric(*(found[name] for name in needed), **keywords)
         if isinstance(value, list):
@@ -50,7 +54,7 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
         "curves": curves,
         "samples": inputs.shown(),
         "parameters": sum(value.numel() for value in method.parameters()),
-        "parts": {log.stem: _summary(read_json_lines(log)) for log in logs},
+        "parts": parts,
         "sampling": inputs.jobs(),
         "evaluation": {"seconds": time.monotonic() - started, **record(device)},
     }

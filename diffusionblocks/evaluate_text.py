@@ -1,4 +1,4 @@
-"""What metrics of text models are computed from: scores of the test set, its likelihood, or texts that were generated."""
+"""What metrics of text models are computed from: scores of the test set, its likelihood, or generated texts."""
 
 import json
 from functools import cached_property
@@ -67,7 +67,7 @@ class Inputs:
             yield batch, None if eps is None else eps.to(self.device)
 
     def _scores(self, **sampling):
-        """losses, correct, probability (steps, N) of the next token along the chain, all true tokens before it given."""
+        """losses, correct, probability (steps, N) of the next token along the chain, the true ones before it given."""
         found, steps = [], []
         for batch, eps in self._batches(self.method.z_shape):
             chain = self.method.predict(batch, eps, **sampling)

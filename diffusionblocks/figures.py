@@ -227,7 +227,7 @@ def chain(title, runs, baseline=None, names=CHAINS, ylabel="test accuracy (%)", 
 
 
 def partition(title, partition):
-    """Density of log sigma or of the masking rate, coloured by owner; bars below: the intervals on which blocks train."""
+    """Density of log sigma or of the masking rate, coloured by owner; bars below: where each block trains."""
     bounds, noise = partition["boundaries"], partition["noise"]
     if noise:
         sigma = np.geomspace(bounds[-1], bounds[0], 800)
@@ -250,6 +250,8 @@ def partition(title, partition):
             axes.fill_between(sigma[own], density[own], color=colour, alpha=0.7, linewidth=0, label=label)
             low, high = partition["intervals"][block]
             axes.plot([low, high], [-step * (block + 1)] * 2, color=colour, linewidth=4, solid_capstyle="butt")
-        axes.set(xscale="log" if noise else "linear", ylim=(-step * (len(colours) + 1), density.max() * 1.45), yticks=[])
+        axes.set(
+            xscale="log" if noise else "linear", ylim=(-step * (len(colours) + 1), density.max() * 1.45), yticks=[]
+        )
         axes.legend(loc="upper right")
         return _svg(figure)

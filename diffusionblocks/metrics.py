@@ -159,6 +159,16 @@ def layers_backward(update_cost):
     return update_cost["backward"]
 
 
+def training_layers(update_cost, training):
+    """Thousands of layers run in all training updates, backward counted twice, since it takes about twice the work."""
+    return training["updates"] * (update_cost["forward"] + 2 * update_cost["backward"]) / 1000
+
+
+def training_seconds(training):
+    """Seconds in training of all parts together, on the hardware that the page names."""
+    return training["seconds"]
+
+
 def distinct_2(texts):
     """Share in percent of a text's pairs of neighbouring tokens that differ from all its others; mean over texts.
 

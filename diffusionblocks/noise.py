@@ -91,8 +91,8 @@ class EDM:
 class Masking:
     """Each token is kept with probability alpha(t), else it becomes MASK; t in [0, 1], alpha falls linearly.
 
-    MD4's linear schedule, squeezed by eps at both ends so that its weight stays finite. Equal steps of t are equal drops
-    of alpha, which is how the paper cuts it into blocks: alpha_b = 1 - b / B. Block 0 owns the t nearest 1.
+    MD4's linear schedule, squeezed by eps at both ends so that its weight stays finite. Equal steps of t are equal
+    drops of alpha, which is how the paper cuts it into blocks: alpha_b = 1 - b / B. Block 0 owns the t nearest 1.
     """
 
     eps: float = 1e-4

@@ -96,11 +96,18 @@ def table_title(name):
 
 
 def verdict(claim, frame):
-    """A claim with what our numbers say of it: held, did not hold, or undecided within two standard errors."""
+    """A claim with what our numbers say of it: held, did not hold, or undecided within two standard errors.
+
+    A claim with a `factor` is about something counted: it holds when `against` has at least so many times of it.
+    """
     cells = frame[(frame["metric"] == claim["metric"]) & frame["ours"].notna()].set_index("row")
     if not {claim["row"], claim["against"]} <= set(cells.index):
-        return {**claim, "verdict": "not measured", "difference": None, "error": None}
+        return {**claim, "verdict": "not measured", "difference": None, "error": None, "ratio": None}
     ours, other = (cells.loc[row] for row in (claim["row"], claim["against"]))
+    if "factor" in claim:
+        ratio = other["ours"] / ours["ours"]
+        word = "held" if ratio >= claim["factor"] else "did not hold"
+        return {**claim, "verdict": word, "ratio": ratio, "difference": None, "error": None}
     sign = -1 if ours["better"] == "lower" else 1
     difference = sign * (ours["ours"] - other["ours"])
     variance = sum(row["std"] ** 2 / row["seeds"] for row in (ours, other))
@@ -111,6 +118,7 @@ def verdict(claim, frame):
     return {
         **claim,
         "verdict": word,
+        "ratio": None,
         "difference": sign * difference,
         "error": error if math.isfinite(error) else None,
         "seeds": int(min(ours["seeds"], other["seeds"])),
@@ -148,7 +156,7 @@ def _figures(trained, frame):
         ),
         (
             "Quality against the number of blocks",
-            "Mean and range over seeds. FID is relative to that of one block, and lower is better; MAUVE is better higher.",
+            "Mean and range over seeds. FID is relative to that of one block, lower is better; of MAUVE higher is.",
             _block_counts(trained, frame),
         ),
         (

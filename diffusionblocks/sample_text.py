@@ -10,7 +10,7 @@ from diffusionblocks.device import seed_of
 from diffusionblocks.files import UserError
 from diffusionblocks.sampling import layers_run
 
-BATCH = 250
+BATCH = 125  # caches of the recurrent model hold every pass: 10 GB at the paper's sizes
 
 
 def open_data(path, device, data_dir):
@@ -18,7 +18,7 @@ def open_data(path, device, data_dir):
 
 
 def samples(method, data, seed, indices, device, options):
-    """({tokens (N, length)}, what to know of them). options: of generation, and of the method's `extend` or `sample`."""
+    """({tokens (N, length)}, what to know of them). options: of generation and of `extend` or `sample`."""
     chunks = torch.tensor(indices).split(BATCH)
     write = _continuations if "prompt_len" in options else _whole
     with layers_run(method) as ran:
@@ -34,7 +34,7 @@ def _continuations(method, data, seed, indices, device, continuations, prompt_le
     prompts = [index // continuations for index in indices]
     if length > data.shape["seq_len"] or max(prompts) >= data.test_size:
         raise UserError(
-            f"sampling: {max(prompts) + 1} prompts of {prompt_len} + {new_tokens} tokens do not fit {data.title}, which "
+            f"sampling: {max(prompts) + 1} prompts of {prompt_len} + {new_tokens} tokens do not fit {data.title}: it "
             f"has {data.test_size} test sequences of {data.shape['seq_len']}. Lower num_samples, prompt_len or "
             "new_tokens."
         )

@@ -28,7 +28,9 @@ def euler(z, sigmas, owners, to_z):
     for i, (sigma, block) in enumerate(zip(sigmas, owners, strict=True)):
         prediction = yield z, sigma, block
         if i + 1 < len(sigmas):
-            z = euler_step(z, to_z(prediction, block), sigma, sigmas[i + 1], to_z(prediction, owners[i + 1]))
+            denoised = to_z(prediction, block)
+            handed_on = denoised if owners[i + 1] == block else to_z(prediction, owners[i + 1])
+            z = euler_step(z, denoised, sigma, sigmas[i + 1], handed_on)
 
 
 def heun(z, sigmas, owners, to_z):

@@ -128,7 +128,8 @@ class Trainer:
         if self.settings.compile:
             torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too
             for model in self.method.models.values():
-                for layer in model.layers:  # layers share one compiled graph; whole networks would compile per block
+                every = model.all_layers() if hasattr(model, "all_layers") else model.layers
+                for layer in every:  # layers share one compiled graph; whole networks would compile per block
                     layer.compile(dynamic=False)
 
     def update(self, step):

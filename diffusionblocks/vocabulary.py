@@ -33,6 +33,11 @@ class Logits(namedtuple("Logits", "hidden head")):
             found = [checkpoint(nats, part, self.head, tokens, use_reentrant=False) for part, tokens in chunks]
         return torch.cat(found).view(targets.shape)
 
+    def scores(self, targets):
+        """Of each sequence (N,): mean nats, share of likeliest tokens that are `targets` (N, T), their probability."""
+        nats, hits = self.cross_entropy(targets), self.argmax() == targets
+        return nats.mean(1), hits.float().mean(1), nats.neg().exp().mean(1)
+
     def expected(self, table, hard=False):
         """softmax(logits) @ table (..., D'), the mean of the rows of `table` (V, D'); `hard`: the likeliest row."""
         if hard:

@@ -47,6 +47,35 @@ TINY_GENERATION = {
         "table7": {"rows": {f"{name}_4_4_4": {"demo": {"seeds": [0]}} for name in ("uniform", "equi_probability")}},
     },
 }
+# Tables 3, 4, 5 and A3 likewise.
+TINY_TEXT = {
+    "scale": "demo",
+    "seeds": [0],
+    "tables": {
+        "table3": {
+            "demo": {
+                "data": {"seq_len": 16, "test_size": 50},
+                "model": {"num_layers": 3, "width": 16, "num_heads": 2, "mlp_width": 16},
+                "train": {"steps": 4, "warmup_steps": 1, "log_every": 2},
+                "sampling": {"num_samples": 6, "num_steps": 8},
+            }
+        },
+        "table4": {
+            "demo": {
+                "data": {"seq_len": 16, "test_size": 50},
+                "model": {"width": 16, "num_heads": 2, "mlp_width": 16},
+                "train": {"steps": 4, "warmup_steps": 1, "log_every": 2},
+                "sampling": {"num_samples": 40, "prompt_len": 6, "new_tokens": 6},
+                "metrics": {
+                    column: {"teacher": {"name": "small_lm", "width": 8, "steps": 5}}
+                    for column in ("mauve", "mauve_c5", "ppl_small_lm")
+                },
+            }
+        },
+        "table5": {"demo": {"model": {"name": "recurrent_depth", "width": 16, "num_heads": 2, "mlp_width": 16}}},
+    },
+}
+TEXT = ("table3", "table4", "table5", "table_a3")
 GENERATION = ("table2", "table7", "table8", "table_a2")
 
 
@@ -129,6 +158,14 @@ def generated(tmp_path_factory):
     """A checkout of the tables of generated images in which table 2 has run at tiny size; to be copied likewise."""
     checkout = Checkout(tmp_path_factory.mktemp("generation") / "checkout", GENERATION, TINY_GENERATION)
     checkout.snakemake("table2")
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """A checkout of the tables of texts in which tables 3 and 5 have run at tiny size; to be copied likewise."""
+    checkout = Checkout(tmp_path_factory.mktemp("text") / "checkout", TEXT, TINY_TEXT)
+    checkout.snakemake("table3", "table5")
     return checkout
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from diffusionblocks import figures
-from diffusionblocks.report import section
+from diffusionblocks.report import section, verdict
 
 
 def run(row, blocks=1, title="digits", colour=(7,), loss=1.0, **values):
@@ -93,6 +93,15 @@ def test_which_tables_show_quality_against_the_number_of_blocks(metric, rows, th
     part = shown("table_a2", {row: [run(row, **{metric: 5.0})] for row in rows}, metric)
     expected = [f"{metric} against the number of blocks, Table A2"] if there else None
     assert pictures(part).get("Quality against the number of blocks") == expected
+
+
+@pytest.mark.parametrize(("factor", "word"), [(3, "held"), (4, "did not hold")])
+def test_a_claim_about_something_counted_goes_by_the_ratio(factor, word):
+    lines = [{"metric": "training_layers", "row": row, "ours": ours, "better": math.nan} for row, ours in
+             (("one_pass", 10.0), ("many", 35.0))]  # fmt: skip
+    claim = {"metric": "training_layers", "row": "one_pass", "against": "many", "factor": factor}
+    found = verdict(claim, pd.DataFrame(lines))
+    assert found["verdict"] == word and found["ratio"] == 3.5
 
 
 # What is drawn

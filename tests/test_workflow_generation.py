@@ -65,7 +65,7 @@ def test_page_shows_numbers_and_pictures(generated):
         "samples, trajectories, losses of four rows, two partitions shared by two each"
     )
     assert page.count('class="verdict undecided"') == page.count('class="verdict') == 2
-    assert "Also measured" in page and "relative_speed" in page and "40 images" in page
+    assert "Also measured" in page and "relative_speed" in page and "40 samples" in page
     assert f"{CNN} for Inception-v3" in page and "39.83" in page and "sampling 2" in page
 
 

@@ -8,7 +8,7 @@ CURE = "Delete it and run prepare again."
 
 
 def kind(path):
-    """"images" or "text": what a prepared file holds."""
+    """ "images" or "text": what a prepared file holds."""
     return tensors.about(path, CURE).get("kind", "images")
 
 

@@ -115,9 +115,7 @@ class Method(nn.Module):
         model = self._network(block)[0]
         return model.to_z(prediction, hard=True) if hand_off == "hard" else model.to_z(prediction)
 
-    def predict(
-        self, batch, eps, *, num_steps=None, from_target=False, hand_off: Literal["soft", "hard"] = "soft"
-    ):
+    def predict(self, batch, eps, *, num_steps=None, from_target=False, hand_off: Literal["soft", "hard"] = "soft"):
         """Steps of the chain that starts at sigma_max eps and ends at sigma_min; the last prediction is the answer.
 
         eps: (N, *z_shape) standard normal. num_steps: network evaluations, by default one per block (appendix H).
@@ -216,10 +214,8 @@ class Method(nn.Module):
 
         return block_by_block(chains, predictor)
 
-    def extend(
-        self, tokens, eps, draws, *, num_steps=None, hand_off: Literal["soft", "hard"] = "soft"
-    ):
-        """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers that ends greedily.
+    def extend(self, tokens, eps, draws, *, num_steps=None, hand_off: Literal["soft", "hard"] = "soft"):
+        """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
 
         eps: (N, length, width) standard normal, position by position; draws: uniforms, which this method needs not.
         num_steps: levels per token, by default one per block. hand_off: as for `predict`. Every block keeps a cache of
@@ -234,9 +230,7 @@ class Method(nn.Module):
         to_z = partial(self._to_z, hand_off=hand_off)
         while tokens.shape[1] < length:
             chain = euler(eps[:, tokens.shape[1]] * sigmas[0], sigmas, owners, to_z)
-            *_, last = follow(
-                chain, lambda z, sigma, block: sessions[block].predict(z, sigma, sigmas.index(sigma))
-            )
+            *_, last = follow(chain, lambda z, sigma, block: sessions[block].predict(z, sigma, sigmas.index(sigma)))
             chosen = last.prediction.argmax()
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             for session in sessions.values():

@@ -204,17 +204,14 @@ class Model(nn.Module):
 
     def loss(self, logits, batch, z=None):
         """Nats per token of each sequence (N,), without the first token."""
-        return self._nats(logits, batch).mean(1)
-
-    def _nats(self, logits, batch):
-        return logits._replace(hidden=logits.hidden[:, 1:]).cross_entropy(batch["tokens"][:, 1:])
+        return self._foretold(logits).cross_entropy(batch["tokens"][:, 1:]).mean(1)
 
     def scores(self, logits, batch):
-        """Of each sequence (N,), over all tokens but the first: nats, share of likeliest tokens that are the true one,
-        probability of the true token."""
-        nats = self._nats(logits, batch)
-        hits = logits.argmax()[:, 1:] == batch["tokens"][:, 1:]
-        return nats.mean(1), hits.float().mean(1), nats.neg().exp().mean(1)
+        """`Logits.scores` over all tokens but the first."""
+        return self._foretold(logits).scores(batch["tokens"][:, 1:])
+
+    def _foretold(self, logits):
+        return logits._replace(hidden=logits.hidden[:, 1:])
 
     def begin(self, tokens, layers, length, eps=None):
         """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions."""

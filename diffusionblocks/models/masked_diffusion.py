@@ -113,8 +113,5 @@ class Model(nn.Module):
         return logits.argmax()
 
     def scores(self, logits, batch):
-        """Of each sequence (N,), over all tokens: nats, share of likeliest tokens that are the true one, probability of
-        the true token."""
-        nats = logits.cross_entropy(batch["tokens"])
-        hits = logits.argmax() == batch["tokens"]
-        return nats.mean(1), hits.float().mean(1), nats.neg().exp().mean(1)
+        """`Logits.scores` over all tokens."""
+        return logits.scores(batch["tokens"])

@@ -210,11 +210,8 @@ class Model(nn.Module):
         return logits.cross_entropy(batch["tokens"][:, 1:]).mean(1)
 
     def scores(self, logits, batch):
-        """Of each sequence (N,), over all tokens but the first: nats, share of likeliest tokens that are the true one,
-        probability of the true token."""
-        nats = logits.cross_entropy(batch["tokens"][:, 1:])
-        hits = logits.argmax() == batch["tokens"][:, 1:]
-        return nats.mean(1), hits.float().mean(1), nats.neg().exp().mean(1)
+        """`Logits.scores` over all tokens but the first."""
+        return logits.scores(batch["tokens"][:, 1:])
 
     def begin(self, tokens, layers, length, eps):
         """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions.

@@ -1,0 +1,59 @@
+"""Logits in chunks against the whole matrix, forward and backward."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diffusionblocks import vocabulary
+from diffusionblocks.vocabulary import Logits
+
+
+@pytest.fixture(params=[1, 7 * 4, vocabulary.CHUNK], ids=["a row", "four rows", "all"])
+def logits(request, monkeypatch):
+    """Logits (3, 5) over 7 tokens, computed in chunks of some size."""
+    monkeypatch.setattr(vocabulary, "CHUNK", request.param)
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = (torch.randn(*shape, generator=generator).requires_grad_() for shape in ((3, 5, 4), (7, 4)))
+    return Logits(hidden, head)
+
+
+TARGETS = torch.randint(7, (3, 5), generator=torch.Generator().manual_seed(1))
+
+
+def test_cross_entropy_and_its_gradients(logits):
+    ours = logits.cross_entropy(TARGETS)
+    theirs = F.cross_entropy(logits.full().transpose(1, 2), TARGETS, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.rand(3, 5, generator=torch.Generator().manual_seed(2))
+    for found, expected in zip(
+        *(torch.autograd.grad((loss * weights).sum(), [logits.hidden, logits.head]) for loss in (ours, theirs)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_no_chunk_is_kept_for_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(vocabulary, "CHUNK", 1000)
+    logits = Logits(torch.randn(64, 4, requires_grad=True), torch.randn(1000, 4, requires_grad=True))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda x: x):
+        logits.cross_entropy(torch.zeros(64, dtype=torch.long))
+    assert max(kept) < 64 * 1000, "the whole matrix of logits was kept"
+
+
+def test_expectation_of_a_table_and_its_likeliest_row(logits):
+    table = torch.randn(7, 6, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        torch.testing.assert_close(logits.expected(table), logits.full().softmax(-1) @ table)
+        likeliest = logits.full().argmax(-1)
+        assert torch.equal(logits.argmax(), likeliest)
+        assert torch.equal(logits.expected(table, hard=True), table[likeliest])
+
+
+def test_scores_are_means_over_a_sequence(logits):
+    with torch.no_grad():
+        nats, hits, probability = logits.scores(TARGETS)
+        chances = logits.full().softmax(-1).gather(2, TARGETS[:, :, None])[:, :, 0]
+        torch.testing.assert_close(nats, -chances.log().mean(1))
+        torch.testing.assert_close(probability, chances.mean(1))
+        assert hits.tolist() == pytest.approx((logits.full().argmax(-1) == TARGETS).float().mean(1).tolist())
