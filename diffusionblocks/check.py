@@ -247,10 +247,17 @@ def _check_sampling(where, metric, run):
     file = component_file("method", name)
     if absent_members(file, "Method", (function,)):
         raise UserError(f"config: {where}: {metric['name']} needs `{function}`, which method {name} does not have")
+    if function in ("predict", "bound") and (function == "bound") != _masks(run):
+        masks = "masks tokens" if _masks(run) else "does not mask tokens"
+        raise UserError(f"config: {where}: {metric['name']} is not for {run['model']['name']}, which {masks}")
     keywords = LIKELIHOOD if function == "bound" else class_keywords(file, "Method", function)
     _check_keys(f"{where}.sampling", metric["sampling"], keywords | (sample_defaults(run) if generated else {}))
     if generated:
         _check_generation(f"{where}.sampling", metric["sampling"], run)
+
+
+def _masks(run):
+    return class_constant(component_file("model", run["model"]["name"]), "Model", "noise_kind", "edm") == "masking"
 
 
 def _check_generation(where, sampling, run):
@@ -259,7 +266,7 @@ def _check_generation(where, sampling, run):
             raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")
     if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
         raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
-    if class_constant(component_file("model", run["model"]["name"]), "Model", "noise_kind", "edm") == "masking":
+    if _masks(run):
         for key in ("guidance", "solver", "grid"):
             if key in sampling:
                 raise UserError(f"config: {where}.{key}: is for noise of images, and this model masks tokens")

@@ -60,6 +60,7 @@ def edited(**changes):
 
 ROW = "tables__table1__rows__vit_diffusionblocks"
 DIT = "tables__table2__rows__cifar10_dit_diffusionblocks"
+ROW4 = "tables__table4__rows__lm1b_ar_diffusionblocks"
 
 
 # Merging
@@ -526,6 +527,9 @@ BAD = [
         {"tables__table4__demo__metrics__mauve__teacher": {"name": "small_ml"}},
         ["mauve.teacher.name", "small_ml", "small_lm"],
     ),
+    ({"tables__table3__metrics__loss": {"name": "next_token_loss"}}, ["metrics.loss", "masked_diffusion", "masks"]),
+    ({f"{ROW4}__metrics__bpc": {"name": "bpc"}}, ["metrics.bpc", "autoregressive", "does not mask"]),
+    ({"tables__table3__sampling": {"solver": "heun"}}, ["sampling.solver", "masks"]),
     ({"tables__table3__sampling": {"prompt_len": 3}}, ["sampling", "prompt_len"]),
     ({"tables__table3__metrics__bpc": {"name": "bpc", "sampling": {"pass": 3}}}, ["bpc.sampling", "pass", "passes"]),
     ({"tables__table3__demo__train__augment": ["flip"]}, ["train.augment", "text"]),
