@@ -54,6 +54,11 @@ def closure(*modules):
     Snakemake sees the command `python -m diffusionblocks train`, not the code behind it. A rule that lists these files
     as input is run again when one of them changes, and only then.
     """
+    return list(_closure(PACKAGE, modules))
+
+
+@functools.cache  # hundreds of jobs ask for the same few
+def _closure(package, modules):
     found, queue = set(), list(modules)
     while queue:
         module = queue.pop()

@@ -1,12 +1,15 @@
 """Text data sets from their files to batches, on tiny files in the real forms."""
 
+import hashlib
 import io
 import json
 import lzma
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +21,15 @@ from test_data import hard_link, header, know, link, renamed
 
 from diffusionblocks import data as datasets
 from diffusionblocks.codebase import PACKAGE, closure, function_keywords
-from diffusionblocks.data import text, texts, tokens
-from diffusionblocks.data.download import ARCHIVES
+from diffusionblocks.data import novels, text, texts, tokens
+from diffusionblocks.data.download import ARCHIVES, Archive
 from diffusionblocks.data.images import Images
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.data.text import Text
 from diffusionblocks.files import UserError
 
 CPU = torch.device("cpu")
+SPLITS = ("test", "validation")
 
 
 def documents_of(found):
@@ -131,7 +135,10 @@ def test_a_text_too_short_for_its_sequences_is_refused(tmp_path):
 
 
 def test_addresses_are_in_one_split_each():
-    whole = {split: documents_of({"documents": texts._addresses(split)}) for split in ("test", "validation")}
+    whole = {
+        split: documents_of({"documents": texts._documents("nowhere", False, split)})
+        for split in ("test", "validation")
+    }
     counts = {split: {part: len(found) for part, found in parts.items()} for split, parts in whole.items()}
     assert counts["test"] == {"train": 175, "test": 12, "teacher": 46}
     assert counts["validation"] == {"train": 164, "test": 11, "teacher": 46}
@@ -152,7 +159,7 @@ def test_characters_are_the_addresses_one_after_another(characters):
     assert data.shape == {"vocab_size": 27, "seq_len": 64} and data.test_size == 1000
     assert (len(arrays["train_tokens"]), len(arrays["teacher_tokens"])) == (129_349, 32_160)
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)} and arrays["train_tokens"].max() == 26
-    parts = documents_of({"documents": texts._addresses("test")})
+    parts = documents_of({"documents": texts._documents("nowhere", False, "test")})
     text = " ".join(tokens.letters(part) for part in parts["train"])
     assert "".join(data.decode(torch.from_numpy(arrays["train_tokens"][:2000]))) == text[:128_000]
     assert tokens.letters(parts["test"][0]).startswith(data.decode(data.test_tokens[:1])[0])
@@ -167,7 +174,7 @@ def test_sentences_are_packed_and_shuffled(sentences):
     stream = first[:, 1:].reshape(1, -1)
     assert not (stream == 0).any()
     lines = data.decode(stream)[0].split("\n")[:-1]
-    parts = documents_of({"documents": texts._addresses("test")})
+    parts = documents_of({"documents": texts._documents("nowhere", False, "test")})
     where = [next(index for index, text in enumerate(parts["train"]) if line in text) for line in lines]
     assert len(set(where)) > 50 and all(len(line.split()) >= 3 for line in lines)
     test = data.decode(data.test_tokens[:20])
@@ -178,7 +185,7 @@ def test_documents_are_whole_addresses():
     found = texts.sotu_documents("nowhere", vocab_size=4096)
     assert found["title"] == "State of the Union, documents (4096 subwords)"
     assert found["tokenizer"].vocab_size == 4096
-    assert documents_of(found) == documents_of({"documents": texts._addresses("test")})
+    assert documents_of(found) == documents_of({"documents": texts._documents("nowhere", False, "test")})
     assert texts.sotu_documents("nowhere", split="validation")["title"].endswith("(validation split)")
 
 
@@ -198,7 +205,7 @@ def test_tokenizers_round_trip(vocab_size):
 
 
 def test_the_committed_tokenizer_comes_from_training_texts_alone():
-    held_in = documents_of({"documents": texts._addresses("validation")})["train"]
+    held_in = documents_of({"documents": texts._documents("nowhere", False, "validation")})["train"]
     assert tokens.train_bpe(held_in, 512) + "\n" == (texts.SOTU / "bpe512.json").read_text()
 
 
@@ -210,6 +217,161 @@ def test_an_unknown_vocabulary_names_those_that_are_there():
 def test_the_same_file_twice(characters, tmp_path):
     prepare({"name": "sotu_characters", "seq_len": 64}, "nowhere", tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == characters.read_bytes()
+
+
+# Austen and Moby Dick
+
+
+def r_strings(lines):
+    """A vector of strings as R writes it, in a lazy-load database: its size and a zlib stream."""
+    content = b"X\n" + struct.pack(">4i", 3, 0x40201, 0x30500, 5) + b"UTF-8" + struct.pack(">2i", 16, len(lines))
+    for line in map(str.encode, lines):
+        content += struct.pack(">2i", 0x40009 if line.isascii() else 0x8009, len(line)) + line
+    return struct.pack(">I", len(content)) + zlib.compress(content)
+
+
+def novel(name, heading):
+    lines = [name, "", "By Jane Austen", "", "VOLUME I", ""]
+    for index in range(21):
+        lines += [
+            f"{heading} {index + 1}",
+            "",
+            f"In _{name}_, {index},",
+            f"Mr. Café met  Mrs. Bennet. She left {name}.",
+            "",
+        ]
+        lines += ["VOLUME II", ""] if index == 9 else []
+    return [*lines, "Finis", "A NOTE ON THE TEXT", "", "Not hers."]
+
+
+NOVELS = [novel(name, "Chapter" if name == "d" else "CHAPTER") for name in "abcdef"]
+
+
+def austen_file(path, content):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+
+def moby_dick_archive(folder, monkeypatch, change=lambda member, content: (member, content)):
+    """npm's archive with the chapters in no order, and files that nobody wants; `change` is made to chapter 2."""
+    path = folder / novels.MOBY_DICK.url
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "package/moby-dick/data/contents.txt", b"not wanted")
+        for name in reversed(novels.MEMBERS):
+            stem = Path(name).stem
+            content = f"{stem.upper()}. Heading.\n\nWhale of {stem.replace('_', ' ')}.\n\nThar—she blows!\n".encode()
+            add(archive, name, content, *([change] if stem == "chapter_2" else []))
+            add(archive, name.replace(".txt", ".json"), b"{}")
+    content = path.read_bytes()
+    known = Archive(path.name, len(content), hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(novels, "MOBY_DICK", known)
+    return path
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """A folder with both packages' files, tiny, and none in the system's place."""
+    lines = "\n".join(line for lines in NOVELS for line in lines)
+    monkeypatch.setattr(novels, "AUSTEN", hashlib.sha256(lines.encode()).hexdigest())
+    monkeypatch.setattr(novels, "RDB", tmp_path / "system/Rdata.rdb")
+    austen_file(unpacked(tmp_path), b"".join(map(r_strings, NOVELS)))
+    moby_dick_archive(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def unpacked(folder):
+    return folder / "janeaustenr" / novels.RDB.relative_to("/")
+
+
+def test_chapters_are_documents(packages):
+    addresses, *austen, moby_dick = texts._books(packages, True)
+    assert len(addresses) == 233 and [len(chapters) for chapters in austen] == [21] * 6 and len(moby_dick) == 136
+    assert austen[0][0] == "In a, 0, Mr Café met Mrs Bennet. She left a."
+    assert [chapters[20] for chapters in austen] == [
+        f"In {name}, 20, Mr Café met Mrs Bennet. She left {name}." for name in "abcdef"
+    ]
+    assert moby_dick[9] == "Whale of chapter 10. Thar—she blows!" and moby_dick[135].startswith("Whale of epilogue.")
+    assert texts._sentences(austen[3][0]) == ["In d, 0, Mr Café met Mrs Bennet.", "She left d."]
+
+
+def test_chapters_are_in_one_split_each(packages):
+    alone = {split: documents_of({"documents": texts._documents(packages, False, split)}) for split in SPLITS}
+    whole = {split: documents_of({"documents": texts._documents(packages, True, split)}) for split in SPLITS}
+    counts = {split: {part: len(found) for part, found in parts.items()} for split, parts in whole.items()}
+    assert counts["test"] == {"train": 175 + 6 * 16 + 102, "test": 12 + 6 + 7, "teacher": 46 + 6 * 4 + 27}
+    assert counts["validation"] == {"train": 164 + 6 * 15 + 96, "test": 11 + 6 + 6, "teacher": 46 + 6 * 4 + 27}
+    for split, parts in whole.items():
+        found = [text for part in parts.values() for text in part]
+        assert len(set(found)) == len(found)
+        for part in parts:
+            size = len(alone[split][part])
+            assert parts[part][:size] == alone[split][part], "the addresses are where they are without novels"
+            assert {text[3] for text in parts[part] if text.startswith("In ")} >= set("abcdef")
+    assert whole["test"]["teacher"] == whole["validation"]["teacher"]
+    validation, test = set(whole["validation"]["test"]), set(whole["test"]["test"])
+    assert validation < set(whole["test"]["train"]) and not test & set(whole["validation"]["train"])
+
+
+def test_titles_name_all_three(packages):
+    title = "State of the Union, Austen and Moby Dick"
+    for form in ("sentences", "documents"):
+        found = getattr(texts, f"sotu_{form}")(packages, vocab_size=4096, novels=True)
+        assert found["title"] == f"{title}, {form} (4096 subwords)"
+    section = {"name": "sotu_characters", "novels": True, "test_size": 0}
+    data = prepared(section, packages, packages / "x.safetensors")
+    assert data.title == f"{title}, characters"
+    assert "mr caf met mrs bennet she left c in d " in "".join(data.decode(data.test_tokens))
+
+
+def test_debian_s_installed_package_is_found(packages):
+    unpacked(packages).rename(packages / "Rdata.rdb")
+    novels.RDB.parent.mkdir()
+    (packages / "Rdata.rdb").rename(novels.RDB)
+    assert novels.find(packages) == (novels.RDB, packages / novels.MOBY_DICK.url)
+
+
+@pytest.mark.parametrize("absent", [{"austen"}, {"moby_dick"}, {"austen", "moby_dick"}])
+def test_absent_novels_come_by_one_command(packages, absent):
+    if "austen" in absent:
+        unpacked(packages).unlink()
+    if "moby_dick" in absent:
+        (packages / novels.MOBY_DICK.url).unlink()
+    with pytest.raises(UserError) as refusal:
+        texts.sotu_characters(packages, novels=True)
+    command = str(refusal.value).partition("Run: ")[2]
+    ways = [novels.GET_AUSTEN] * ("austen" in absent) + [novels.GET_MOBY_DICK] * ("moby_dick" in absent)
+    assert command == " && ".join([f"mkdir -p {packages}", f"cd {packages}", *ways])
+    assert texts.sotu_characters(packages)["title"] == "State of the Union, characters", "which needs none of them"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"".join(map(r_strings, NOVELS))[:-1],
+        b"".join(map(r_strings, NOVELS))[:3],
+        b"".join(map(r_strings, NOVELS[:5])),
+        b"".join(map(r_strings, NOVELS[::-1])),
+        struct.pack(">I", 40) + zlib.compress(b"X\n" + struct.pack(">5i", 3, 0, 0, 0, 16)),
+        struct.pack(">I", 40) + zlib.compress(b"X\n" + struct.pack(">6i", 3, 0, 0, 0, 19, 0)),
+        b"<html>not found</html>",
+        b"",
+    ],
+)
+def test_other_novels_are_refused(packages, content):
+    unpacked(packages).write_bytes(content)
+    with pytest.raises(UserError, match=r"corrupt or truncated.*r-cran-janeaustenr 1\.0\.0 again") as refusal:
+        texts.sotu_documents(packages, novels=True)
+    assert str(unpacked(packages)) in str(refusal.value)
+
+
+@pytest.mark.parametrize("change", [link, hard_link, renamed])
+def test_moby_dick_is_read_from_regular_files(packages, monkeypatch, change):
+    path = moby_dick_archive(packages, monkeypatch, change)
+    with pytest.raises(UserError, match=r"corrupt or truncated .*chapter_2\.txt.*Delete it and start again"):
+        texts.sotu_documents(packages, novels=True)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"truncated.*Delete it and start again"):
+        texts.sotu_documents(packages, novels=True)
 
 
 # text8

@@ -3,13 +3,15 @@
 A source returns title, tokenizer, seq_len, test_size and `documents`, an iterator over (split, text). Splits: train,
 test, and teacher, which is in neither and trains the scorers of generated texts (at paper scale these are pretrained,
 and nothing is set aside). `split: validation` takes the test set from the training texts and leaves the test texts out.
-test_size: at most so many test sequences, evenly spread over all of them; 0 takes all.
+test_size: at most so many test sequences, evenly spread over all of them; 0 takes all. novels: with Jane Austen's six
+novels and Moby Dick, each of whose chapters counts as a document as an address does.
 """
 
 import contextlib
 import json
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from diffusionblocks.data.download import ARCHIVES, fetch
+from diffusionblocks.data.novels import austen, find, moby_dick
 from diffusionblocks.data.tokens import ALPHABET, Characters, Subwords, letters
 from diffusionblocks.files import UserError
 
@@ -32,32 +35,34 @@ LM1B_TEST = [
 OPENWEBTEXT = [f"urlsf_subset{subset:02}.tar" for subset in range(21)]
 DAMAGED = (
     *(OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
-    *(ValueError, KeyError, TypeError),  # a text that is no UTF-8, a line that is no JSON or has no text
+    *(ValueError, KeyError, TypeError, struct.error),  # no UTF-8, no JSON, no text in it, no R data
 )
 
 
-def sotu_characters(data_dir, *, seq_len=256, test_size=1000, split: Literal["test", "validation"] = "test"):
+def sotu_characters(
+    data_dir, *, seq_len=256, test_size=1000, novels=False, split: Literal["test", "validation"] = "test"
+):
     """State of the Union addresses in text8's 27 symbols, one after another. They come with this package."""
-    documents = ((part, f"{letters(text)} ") for part, text in _addresses(split))
-    return _found("State of the Union, characters", split, Characters(), seq_len, test_size, documents)
+    documents = ((part, f"{letters(text)} ") for part, text in _documents(data_dir, novels, split))
+    return _found(f"{_corpora(novels)}, characters", split, Characters(), seq_len, test_size, documents)
 
 
 def sotu_sentences(
-    data_dir, *, vocab_size=512, seq_len=64, test_size=1000, split: Literal["test", "validation"] = "test"
+    data_dir, *, vocab_size=512, seq_len=64, test_size=1000, novels=False, split: Literal["test", "validation"] = "test"
 ):
     """The addresses' sentences of three words and more, shuffled as LM1B's are, in byte-level BPE (512 or 4096)."""
-    found = [(part, sentence) for part, text in _addresses(split) for sentence in _sentences(text)]
+    found = [(part, sentence) for part, text in _documents(data_dir, novels, split) for sentence in _sentences(text)]
     documents = (found[index] for index in np.random.default_rng(0).permutation(len(found)))
-    title = f"State of the Union, sentences ({vocab_size} subwords)"
+    title = f"{_corpora(novels)}, sentences ({vocab_size} subwords)"
     return _found(title, split, _bpe(vocab_size), seq_len, test_size, documents)
 
 
 def sotu_documents(
-    data_dir, *, vocab_size=512, seq_len=64, test_size=1000, split: Literal["test", "validation"] = "test"
+    data_dir, *, vocab_size=512, seq_len=64, test_size=1000, novels=False, split: Literal["test", "validation"] = "test"
 ):
     """Whole addresses, in byte-level BPE (512 or 4096)."""
-    title = f"State of the Union, documents ({vocab_size} subwords)"
-    return _found(title, split, _bpe(vocab_size), seq_len, test_size, _addresses(split))
+    title = f"{_corpora(novels)}, documents ({vocab_size} subwords)"
+    return _found(title, split, _bpe(vocab_size), seq_len, test_size, _documents(data_dir, novels, split))
 
 
 def text8(data_dir, *, seq_len=256, test_size=0, split: Literal["test", "validation"] = "test"):
@@ -118,16 +123,33 @@ def _found(title, split, tokenizer, seq_len, test_size, documents):
     }
 
 
-def _addresses(split):
-    """(split, text) of the 233 addresses, whole ones: a fifth for the teachers, a twentieth for the test."""
+def _corpora(novels):
+    return "State of the Union" + (", Austen and Moby Dick" if novels else "")
+
+
+def _documents(data_dir, novels, split):
+    """List of (split, text), whole documents: a fifth for the teachers, a twentieth for the test, of each book."""
     held_out = {7: "test", 17: "train"} if split == "test" else {7: None, 17: "test"}
+    found = []
+    for book in _books(data_dir, novels):
+        for index, text in enumerate(book):
+            part = "teacher" if index % 5 == 4 else held_out.get(index % 20, "train")
+            found += [(part, text)] if part else []
+    return found
+
+
+def _books(data_dir, novels):
+    """The 233 addresses, 1790 to 2021; with `novels` also the chapters of each novel: lists of texts."""
     with _readable(SOTU / "sotu.jsonl.xz", "Install this package again."):
         lines = lzma.decompress((SOTU / "sotu.jsonl.xz").read_bytes()).decode().splitlines()
-        texts = [json.loads(line)["text"] for line in lines]
-    for index, text in enumerate(texts):
-        part = "teacher" if index % 5 == 4 else held_out.get(index % 20, "train")
-        if part:
-            yield part, text
+        books = [[json.loads(line)["text"] for line in lines]]
+    if novels:
+        rdb, archive = find(data_dir)
+        with _readable(rdb, "Bring Debian's r-cran-janeaustenr 1.0.0 again."):
+            books += austen(rdb)
+        with _readable(archive):
+            books.append(moby_dick(archive))
+    return books
 
 
 def _sentences(text):
