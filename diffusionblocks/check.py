@@ -210,6 +210,11 @@ def _check_metrics(sections, run, extractor):
             )
         _check_sampling(f"{where}.{column}", metric, run)
         if TAUGHT.intersection(inputs):
+            if not continues(run):
+                raise UserError(
+                    f"config: {where}.{column}: {metric['name']} judges what follows a prompt, and model "
+                    f"{run['model']['name']} writes whole texts"
+                )
             if "teacher" not in metric:
                 raise UserError(f"config: {where}.{column}: {metric['name']} needs a `teacher: {{name: ...}}`")
             _check_section(f"{where}.{column}.teacher", metric["teacher"], function_keywords(PACKAGE / "teachers.py"))
@@ -251,7 +256,11 @@ def _check_sampling(where, metric, run):
         masks = "masks tokens" if _masks(run) else "does not mask tokens"
         raise UserError(f"config: {where}: {metric['name']} is not for {run['model']['name']}, which {masks}")
     keywords = LIKELIHOOD if function == "bound" else class_keywords(file, "Method", function)
+    if metric["sampling"].get("hand_off") == "hard" and data_kind(run["data"]["name"]) != "text":
+        raise UserError(f"config: {where}.sampling.hand_off: hard is for texts")
     _check_keys(f"{where}.sampling", metric["sampling"], keywords | (sample_defaults(run) if generated else {}))
+    if function == "bound" and metric["sampling"]["passes"] < 2:
+        raise UserError(f"config: {where}.sampling.passes must be at least 2, and is {metric['sampling']['passes']}")
     if generated:
         _check_generation(f"{where}.sampling", metric["sampling"], run)
 
@@ -264,6 +273,17 @@ def _check_generation(where, sampling, run):
     for key in sample_defaults(run):
         if sampling[key] < 1:
             raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")
+    if data_kind(run["data"]["name"]) == "text" and sampling["sets"] != 1:
+        raise UserError(f"config: {where}.sets: of texts there is one set")
+    if not 0 < sampling.get("top_p", 1) <= 1:
+        raise UserError(f"config: {where}.top_p must lie above 0 and be at most 1, and is {sampling['top_p']}")
+    if continues(run):
+        seq_len = {**data_sources()[run["data"]["name"]], **run["data"]}["seq_len"]
+        if sampling["prompt_len"] + sampling["new_tokens"] > seq_len:
+            raise UserError(
+                f"config: {where}: prompt_len {sampling['prompt_len']} and new_tokens {sampling['new_tokens']} exceed "
+                f"the {seq_len} tokens of a sequence (data.seq_len)"
+            )
     if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
         raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
     if _masks(run):

@@ -28,7 +28,7 @@ GENERATED = {"features", "references", "evaluations", "texts", *TAUGHT}  # from 
 INPUTS = {
     "images": {"logits", "labels", "features", "references", "evaluations", "training"},
     "text": {
-        *("losses", "correct", "probability", "nelbo", "nelbo_per_level", "update_cost", "texts", "evaluations"),
+        *("losses", "correct", "probability", "nelbo", "nelbo_per_level", "update_cost", "texts"),
         *("training", *TAUGHT),
     },
 }

@@ -15,7 +15,7 @@ BATCH = 50
 LEVELS = 24  # intervals of t over which the likelihood is shown
 GOLDEN = 0.6180339887498949  # multiples of it fill [0, 1) evenly, however many there are
 SHOWN = 6  # texts that go into metrics.json, for the page
-DEPTH_DRAWS = 20  # updates over which the layers run in training are averaged
+DEPTH_DRAWS = 200  # updates over which the layers run in training are averaged: depths are random, and vary widely
 
 
 class Inputs:
@@ -26,8 +26,9 @@ class Inputs:
     """
 
     def __init__(self, run, method, data, device, sample_paths, scorer_paths):
-        self.run, self.method, self.data, self.device = run, method, data, device
-        self._passes, self._scored, self._sets = {}, {}, {}
+        # Moved here, outside of inference mode, in which weights would lose their gradients for good.
+        self.run, self.method, self.data, self.device = run, method.to(device), data, device
+        self._passes, self._scored, self._sets, self._loaded = {}, {}, {}, (None, None)
         self._teachers = {_key(tensors.about(path, AGAIN)["section"]): path for path in scorer_paths}
         for path in sample_paths:
             about = tensors.about(path, AGAIN)
@@ -61,7 +62,6 @@ class Inputs:
     def _batches(self, width):
         """Test batches, with standard normal eps (N, *width) that depend on the seed and the sequence alone."""
         generator = torch.Generator().manual_seed(seed_of(self.run["seed"], "evaluation"))
-        self.method.to(self.device)
         for batch in self.data.test_batches(BATCH):
             eps = torch.randn(len(batch["tokens"]), *width, generator=generator) if width else None
             yield batch, None if eps is None else eps.to(self.device)
@@ -80,13 +80,12 @@ class Inputs:
     def _likelihood(self, passes):
         """nelbo (passes, N) in nats per token, each sequence at one level a pass; its density over LEVELS intervals."""
         generator = torch.Generator().manual_seed(seed_of(self.run["seed"], "likelihood"))
-        self.method.to(self.device)
         bounds, levels = [], []
         for _ in range(passes):
             start, done, values = torch.rand((), generator=generator, dtype=torch.float64), 0, []
             for batch in self.data.test_batches(BATCH):
                 tokens = batch["tokens"]
-                t = (start + GOLDEN * torch.arange(done, done + len(tokens))) % 1
+                t = (start + GOLDEN * torch.arange(done, done + len(tokens), dtype=torch.float64)) % 1
                 done += len(tokens)
                 eps = torch.rand(tokens.shape, generator=generator).to(self.device)
                 values.append(self.method.bound(batch, t.float().to(self.device), eps).cpu())
@@ -110,11 +109,10 @@ class Inputs:
             key = _key([_without_shards(sampling), teacher])
             if key not in self._scored:
                 self._scored[key] = {}
-            scorer, title = self._load(_key(teacher))
-            known["extractor"] = title
+            known["extractor"] = tensors.about(self._teachers[_key(teacher)], AGAIN)["title"]
             for name in needed:
                 if name not in self._scored[key]:
-                    self._scored[key][name] = self._score(name, scorer, tokens, sampling)
+                    self._scored[key][name] = self._score(name, self._load(_key(teacher)), tokens, sampling)
                 inputs[name] = self._scored[key][name]
         return inputs, known, None
 
@@ -139,15 +137,18 @@ class Inputs:
         return found[: sampling["num_samples"]], shards[0][0]
 
     def _load(self, key):
-        if not hasattr(self, "_loaded") or self._loaded[0] != key:  # one at a time: some have seven billion parameters
-            self._loaded = (key, *load_teacher(self._teachers[key], self.device))
-        return self._loaded[1], self._loaded[2]["title"]
+        if self._loaded[0] != key:
+            self._loaded = (None, None)  # one at a time: some have seven billion parameters
+            self._loaded = (key, load_teacher(self._teachers[key], self.device)[0])
+        return self._loaded[1]
 
     @cached_property
     def _update_cost(self):
-        """Layer evaluations of a training update, forward and backward, counted by hooks and averaged over draws."""
-        model = next(iter(self.method.models.values()))
-        batch = {"tokens": self.data.test_tokens[:2].long().to(self.device)}
+        """Layer evaluations of a training update, forward and backward, counted by hooks and averaged over draws.
+
+        Blocks take turns. A few tokens suffice: layers are counted, not what they compute.
+        """
+        batch = {"tokens": self.data.test_tokens[:1, :8].long().to(self.device)}
         counts = {"forward": 0, "backward": 0}
 
         def forward(*_):
@@ -157,13 +158,15 @@ class Inputs:
             counts["backward"] += 1
 
         hooks = []
-        for layer in model.all_layers():
-            hooks += [layer.register_forward_hook(forward), layer.register_full_backward_hook(backward)]
-        self.method.to(self.device).train()
+        for model in self.method.models.values():
+            for layer in model.all_layers() if hasattr(model, "all_layers") else model.layers:
+                hooks += [layer.register_forward_hook(forward), layer.register_full_backward_hook(backward)]
+        self.method.train()
         with torch.inference_mode(False), torch.random.fork_rng():
             torch.manual_seed(seed_of(self.run["seed"], "cost of an update"))
-            for _ in range(DEPTH_DRAWS):
-                self.method.loss({name: value.clone() for name, value in batch.items()}, 0)[0].backward()
+            for draw in range(DEPTH_DRAWS):
+                block = self.method.blocks[draw % len(self.method.blocks)]
+                self.method.loss({name: value.clone() for name, value in batch.items()}, block)[0].backward()
         self.method.eval().zero_grad()
         for hook in hooks:
             hook.remove()

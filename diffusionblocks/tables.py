@@ -15,6 +15,13 @@ COLUMNS = [
     *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
 ]
 MISSING = "not part of this workflow yet"
+# Metrics of ours beside MAUVE, by the beginning of their names.
+OF_TEXTS = {
+    "ppl_": {"better": "lower"},
+    "real_text_ppl_": {"better": "lower"},
+    "distinct_2": {"unit": "%", "better": "higher"},
+    "repetition": {"unit": "%", "better": "lower"},
+}
 
 
 def table(name, rows, paper_path, path):
@@ -65,9 +72,10 @@ def table(name, rows, paper_path, path):
 def _like(metric, known):
     """Unit and direction of a variant (`accuracy_4_steps`) are those of the metric it is named after.
 
-    A perplexity under another teacher than the paper's is another metric, but no less is it better lower.
+    Where texts are judged, what a loop of a few words would betray stands beside, and perplexities under other teachers
+    than the paper's, which are other metrics.
     """
-    known = {**known, **({"ppl_": {"better": "lower"}} if any(name.startswith("ppl_") for name in known) else {})}
+    known = {**known, **OF_TEXTS} if "mauve" in known else known
     return next((about for name, about in known.items() if metric.startswith(name)), {})
 
 

@@ -78,7 +78,9 @@ class Batches:
         epoch, position = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(seed_of(*self.seed, "epoch", epoch))
-            self._order = torch.randperm(self.data.train_size, generator=generator).to(self.device)
+            # Where the data are, or each batch would wait for its indices.
+            device = getattr(self.data, "train_device", self.device)
+            self._order = torch.randperm(self.data.train_size, generator=generator).to(device)
             self._epoch = epoch
         size = self.settings.batch_size
         for indices in self._order[position * size : (position + 1) * size].chunk(self.settings.accumulate):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from diffusionblocks import tensors
+from diffusionblocks import sampling, tensors
 from diffusionblocks.data import load
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluate import evaluate
@@ -14,6 +14,7 @@ from diffusionblocks.files import UserError, read_json, write_json
 from diffusionblocks.methods import build
 from diffusionblocks.methods.end_to_end import nucleus
 from diffusionblocks.sample import sample
+from diffusionblocks.sampling import Step
 from diffusionblocks.teaching import teacher
 
 CPU = torch.device("cpu")
@@ -164,6 +165,10 @@ def test_what_an_update_costs_is_counted(jobs):
     sections = {name: {"name": name} for name in ("layers_forward", "layers_backward")}
     numbers = jobs["recurrent"].evaluate(sections)["metrics"]
     assert {name: number["value"] for name, number in numbers.items()} == dict.fromkeys(sections, 4)  # each layer once
+    numbers = jobs["denoiser"].evaluate(sections)["metrics"]
+    assert {name: number["value"] for name, number in numbers.items()} == dict.fromkeys(
+        sections, 1
+    )  # a block at a time
 
 
 def test_missing_files_are_named(jobs, teachers):
@@ -190,3 +195,22 @@ def test_nucleus_draws_from_the_fewest_tokens_that_reach_top_p():
     everything = nucleus(probabilities.expand(4001, -1), draws, 1.0)
     shares = [(everything == token).float().mean().item() for token in range(4)]
     assert shares == pytest.approx([0.1, 0.5, 0.15, 0.25], abs=0.001)
+    assert nucleus(probabilities, draws[:1], 1e-9).tolist() == [1]  # the likeliest is always left
+
+
+def test_generating_whole_texts_keeps_no_step_but_the_last(jobs, monkeypatch):
+    """Each holds hidden states of all texts: a thousand of them are 79 GB at the paper's sizes."""
+    alive = []
+
+    class Watched(Step):
+        def __del__(self):
+            alive.remove(id(self))
+
+    def watched(*arguments):
+        step = Watched(*arguments)
+        alive.append(id(step))
+        assert len(alive) < 4
+        return step
+
+    monkeypatch.setattr(sampling, "Step", watched)
+    jobs["masked"].shards({"num_samples": 2, "sets": 1, "shards": 1, "num_steps": 12})

@@ -40,6 +40,11 @@ class Text:
         return sum(tokens.nbytes for tokens in self._loaded.values() if tokens.device.type == self._device.type)
 
     @property
+    def train_device(self):
+        """Where the training tokens lie, and their indices belong."""
+        return self._tokens("train").device
+
+    @property
     def test_tokens(self):
         """(test_size, seq_len)."""
         return self._tokens("test")
@@ -50,11 +55,11 @@ class Text:
         return self._tokens("teacher")
 
     def train_batch(self, indices, augmentations=()):
-        """Batch of training sequences `indices` (a tensor on the device): tokens (N, seq_len)."""
+        """Batch of training sequences `indices` (a tensor on `train_device`): tokens (N, seq_len)."""
         if augmentations:
             raise UserError(f"config: train.augment: {self.title} is text, of which only [] is possible")
         tokens = self._tokens("train")
-        return {"tokens": tokens[indices.to(tokens.device)].to(self._device).long()}
+        return {"tokens": tokens[indices].to(self._device).long()}
 
     def test_batches(self, batch_size):
         """All test sequences in order, the last partial batch included."""

@@ -52,7 +52,7 @@ def nucleus(probabilities, draws, top_p):
     """One token (N,) of each distribution (N, V) by its uniform (N,), out of the fewest that together have top_p."""
     ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
-    kept = ordered * (before < top_p)
+    kept = ordered * ((before < top_p) | (before == 0))  # the likeliest always
     cumulative = kept.cumsum(-1)
     index = (cumulative <= draws[:, None] * cumulative[:, -1:]).sum(-1)
     return tokens.gather(1, index[:, None].clamp(max=tokens.shape[1] - 1))[:, 0]
