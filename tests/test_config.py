@@ -265,6 +265,14 @@ def test_shipped_configuration_passes_every_check(scale):
     check(config)
 
 
+def test_the_study_of_noise_passes_every_check():
+    study = yaml.safe_load((ROOT / "workflow/studies/noise_level.yaml").read_text())
+    config = edited(scale="demo", tables__noise_level=study["tables"]["noise_level"])
+    check_frame(config, SCHEMA_FILE)
+    check(config)
+    assert len(planning.run_folders(config, "noise_level")) == 3 * 30
+
+
 @pytest.mark.parametrize(("scale", "table", "row"), ROWS)
 def test_every_row_is_built(scale, table, row):
     """On the meta device, where the paper's sizes cost nothing; the parts together are the whole."""
