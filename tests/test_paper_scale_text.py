@@ -53,7 +53,7 @@ def test_a_step_and_twenty_tokens(table, row):
     run = planning.run(CONFIG, table, row, 0)
     data = Data(27 if run["data"]["name"] == "text8" else 32_000)
     train = {**run["train"], "batch_size": 1, "accumulate": 1, "precision": "fp32", "compile": False}
-    trainer = Trainer({**run, "train": train}, planning.parts(run)[-1], data, CPU)
+    trainer = Trainer({**run, "train": train}, planning.parts(run)[0], data, CPU)
     (network,) = trainer.method.models.values()
     head = getattr(network, "head", network.tokens).weight  # where layers start as nothing, only it moves at first
     before = head.detach().clone()
