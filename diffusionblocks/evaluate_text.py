@@ -15,7 +15,7 @@ BATCH = 50
 LEVELS = 24  # intervals of t over which the likelihood is shown
 GOLDEN = 0.6180339887498949  # multiples of it fill [0, 1) evenly, however many there are
 SHOWN = 6  # texts that go into metrics.json, for the page
-DEPTH_DRAWS = 100  # updates over which the layers run in training are averaged: depths are random, and vary widely
+DEPTH_DRAWS = 50  # updates over which the layers run in training are averaged: depths are random, and vary widely
 
 
 class Inputs:
