@@ -163,8 +163,6 @@ def _check_split(model, method):
     if "partition" in method:
         kind = class_constant(component_file("model", model["name"]), "Model", "noise_kind", "edm")
         loudness = {key: method[key] for key in ("p_mean", "sigma_min") if key in method and kind == "edm"}
-        if not 0 < loudness.get("sigma_min", 1) < 80:
-            raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {loudness['sigma_min']}")
         noise = NOISES[kind](**loudness)
         interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method.get("overlap", 0), noise)
     if not method.get("target_norm", 1) > 0:

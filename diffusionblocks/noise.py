@@ -22,6 +22,10 @@ class EDM:
     sigma_max: float = 80.0
     sigma_data: float = 0.5
 
+    def __post_init__(self):
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {self.sigma_min}")
+
     @property
     def lowest(self):
         return self.sigma_min

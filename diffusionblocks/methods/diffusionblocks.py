@@ -49,8 +49,6 @@ class Method(nn.Module):
         self.masking = getattr(build_model.func, "noise_kind", "edm") == "masking"
         if self.masking and (target_norm, p_mean, sigma_min) != (1, -1.2, 0.002):
             raise ValueError("a network with masking noise takes none of target_norm, p_mean and sigma_min")
-        if not 0 < sigma_min < 80:
-            raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {sigma_min}")
         self.noise = NOISES["masking"]() if self.masking else NOISES["edm"](p_mean=p_mean, sigma_min=sigma_min)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
