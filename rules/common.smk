@@ -165,7 +165,9 @@ def code(step):
 
 def code_of_source(step):
     """Input function: the source files behind a step and the data source that its wildcard names."""
-    return lambda wildcards: tracked(planning.code(step, data=json.loads(section_of(wildcards))))
+    return lambda wildcards: tracked(
+        planning.code(step, data=json.loads(section_of(wildcards)))
+    )
 
 
 def tracked(files):
