@@ -26,7 +26,7 @@ LIKELIHOOD = {"passes": 10}
 TAUGHT = {"text_features", "text_nll", "reference_nll"}  # by a teacher
 GENERATED = {"features", "references", "evaluations", "texts", *TAUGHT}  # from generated samples
 INPUTS = {
-    "images": {"logits", "labels", "features", "references", "evaluations", "training"},
+    "images": {"logits", "labels", "correct", "features", "references", "evaluations", "training"},
     "text": {
         *("losses", "correct", "probability", "nelbo", "nelbo_per_level", "update_cost", "texts"),
         *("training", *TAUGHT),

@@ -8,6 +8,7 @@ from diffusionblocks.device import seed_of
 from diffusionblocks.generated import Generated
 
 BATCH = 500
+PREDICTED = {"logits", "labels", "correct"}
 
 
 class Inputs:
@@ -21,7 +22,7 @@ class Inputs:
     def of(self, section, needed):
         """({input: value} for a metric's section, what to know of its number, [(sigma, block)] of its steps)."""
         sampling = section.get("sampling", {})
-        if "logits" not in needed:
+        if not PREDICTED.intersection(needed):
             return *self.generated.inputs(sampling, needed), None
         key = json.dumps(sampling, sort_keys=True)
         if key not in self._passes:
@@ -33,19 +34,24 @@ class Inputs:
 
 
 def _predict(method, data, seed, sampling):
-    """([(sigma, block)], {logits (steps, N, classes), labels (N,)}) on the test set.
+    """([(sigma, block)], {logits (N, classes) of the last step, labels (N,), correct (steps, N)}) on the test set.
 
-    The noise of test image i depends on the seed and on i alone, so the batch size changes nothing.
+    The noise that a chain starts from depends on the seed and on the image alone. What a method draws on the way is the
+    same at every call.
     """
+    torch.manual_seed(seed_of(seed, "evaluation on the way"))
     eps = None
     if method.z_shape:
         generator = torch.Generator().manual_seed(seed_of(seed, "evaluation"))
         eps = torch.randn(data.test_size, *method.z_shape, generator=generator)
-    steps, logits, labels = [], [], []
+    steps, logits, labels, correct = [], [], [], []
     for i, batch in enumerate(data.test_batches(BATCH)):
         part = None if eps is None else eps[i * BATCH : (i + 1) * BATCH].to(batch["image"].device)
         chain = method.predict(batch, part, **sampling)
         steps = [(step.sigma, step.block) for step in chain]
-        logits.append(torch.stack([step.prediction.float().cpu() for step in chain]))
+        # Of a long chain, all logits of all images would not fit into memory.
+        correct.append(torch.stack([step.prediction.argmax(1) == batch["label"] for step in chain]).cpu())
+        logits.append(chain[-1].prediction.float().cpu())
         labels.append(batch["label"].cpu())
-    return steps, {"logits": torch.cat(logits, dim=1).numpy(), "labels": torch.cat(labels).numpy()}
+    found = {"logits": torch.cat(logits), "labels": torch.cat(labels), "correct": torch.cat(correct, dim=1)}
+    return steps, {name: value.numpy() for name, value in found.items()}

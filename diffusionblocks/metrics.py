@@ -1,10 +1,11 @@
 """Metrics by name, from arrays alone; a metric never sees a model.
 
-What a metric is computed from stands in its positional arguments: `logits` and `labels` of the test set, or of
-generated images their `features` and the `references`, or the `evaluations` that they cost. Of text: of the test set
-the `losses`, the `correct` tokens and the true ones' `probability` along the chain, or the bound `nelbo`; of generated
-texts the token ids `texts`, and what a teacher makes of them, `text_features` and `text_nll`. A function returns a
-number, which reaches the table, or a list with one value per step, which reaches the figures.
+What a metric is computed from stands in its positional arguments: `logits` and `labels` of the test set, and whether
+each of a chain's steps was `correct`, or of generated images their `features` and the `references`, or the
+`evaluations` that they cost. Of text: of the test set the `losses`, the `correct` tokens and the true ones'
+`probability` along the chain, or the bound `nelbo`; of generated texts the token ids `texts`, and what a teacher makes
+of them, `text_features` and `text_nll`. A function returns a number, which reaches the table, or a list with one value
+per step, which reaches the figures.
 """
 
 import math
@@ -19,16 +20,21 @@ from diffusionblocks import fidelity
 
 
 def accuracy(logits, labels):
-    """Share of the samples in percent whose largest logit at the last step is their label's.
+    """Share of the samples in percent whose largest logit is their label's.
 
-    logits: (steps, N, classes); labels: (N,).
+    logits: (N, classes), the last step's; labels: (N,).
     """
-    return 100 * float(np.mean(logits[-1].argmax(1) == labels))
+    return 100 * float(np.mean(logits.argmax(1) == labels))
 
 
-def accuracy_per_step(logits, labels):
-    """Accuracy in percent of each step's prediction; shapes as for `accuracy`."""
-    return [100 * float(np.mean(step.argmax(1) == labels)) for step in logits]
+def top_5_accuracy(logits, labels):
+    """Share of the samples in percent whose label is among their five largest logits; shapes as for `accuracy`."""
+    return 100 * float(np.mean((np.argsort(-logits, axis=1)[:, :5] == labels[:, None]).any(1)))
+
+
+def accuracy_per_step(correct):
+    """Accuracy in percent of each step's prediction. correct: (steps, N), 1 where it is the label."""
+    return [100 * float(step) for step in np.mean(correct, axis=1)]
 
 
 def fid(features, references, *, reference: Literal["test", "train"] = "test"):
@@ -103,7 +109,7 @@ def next_token_accuracy(correct):
 
 def next_token_accuracy_per_step(correct):
     """The same at each step."""
-    return [100 * float(step) for step in np.mean(correct, axis=1)]
+    return accuracy_per_step(correct)
 
 
 def first_step_accuracy(correct):

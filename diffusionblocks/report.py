@@ -60,6 +60,8 @@ def section(frame, runs, claims):
         "title": table_title(name),
         "subject": frame["title"].iloc[0],
         "rows": {row: [line for line in lines if isinstance(line["better"], str)] for row, lines in rows.items()},
+        "properties": _properties(frame),
+        "remarks": _of_rows(frame, "remark"),
         "more": _more(frame),
         "claims": [verdict(claim, frame) for claim in claims.get(name, [])],
         "figures": _figures(trained, frame),
@@ -73,6 +75,20 @@ def section(frame, runs, claims):
         "parameters": {row: seeds[0]["parameters"] for row, seeds in trained.items()},
         "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in trained.items()},
     }
+
+
+def _properties(frame):
+    """What the paper prints of a row beside its numbers: (headings, {row: {heading: yes or no})."""
+    rows = {
+        row: dict(each.rsplit(": ", 1) for each in text.split("; "))
+        for row, text in _of_rows(frame, "properties").items()
+    }
+    return list(dict.fromkeys(heading for known in rows.values() for heading in known)), rows
+
+
+def _of_rows(frame, column):
+    """{row: its text} of a column that says the same in all lines of a row; a row without one is left out."""
+    return frame.drop_duplicates("row").set_index("row")[column].dropna().to_dict()
 
 
 def _more(frame):

@@ -13,6 +13,7 @@ from diffusionblocks.files import UserError, atomic, read_json
 COLUMNS = [
     *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
     *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
+    *("properties", "elsewhere", "elsewhere_source", "remark"),
 ]
 MISSING = "not part of this workflow yet"
 # Metrics of ours beside MAUVE, by the beginning of their names.
@@ -28,8 +29,9 @@ def table(name, rows, paper_path, path):
     """Write the table's csv, a line per row and metric; printed rows that nothing here trains are kept, with a note.
 
     rows: {row: {"run": <table>/<row> of the trained run, "paper_row": name in paper.yaml, "against": row or None,
-    "metrics": [files, one per seed]}}.
+    "remark": text or None, "metrics": [files, one per seed]}}.
     paper, ours: in the metric's unit; std: over seeds (empty for one seed); gap: ours minus ours of `against`.
+    elsewhere: what another paper than the one reproduced prints for the same.
     """
     paper = yaml.safe_load(Path(paper_path).read_text(encoding="utf-8")).get(name)
     if paper is None:
@@ -43,6 +45,7 @@ def table(name, rows, paper_path, path):
         seeds = [read_json(file) for file in rows[row]["metrics"]] if row in rows else []
         measured = list(dict.fromkeys(metric for seed in seeds for metric in seed["metrics"]))
         for metric in dict.fromkeys([*paper["metrics"], *measured]):
+            elsewhere = printed.get("elsewhere", {}).get(metric, {})
             about = paper["metrics"].get(metric) or _like(metric, paper["metrics"])
             lines.append(
                 {
@@ -56,6 +59,10 @@ def table(name, rows, paper_path, path):
                     "against": rows.get(row, {}).get("against") or printed.get("against"),
                     "run": rows[row]["run"] if row in rows else None,
                     "note": None if row in rows else MISSING,
+                    "properties": _properties(paper.get("properties", {}), printed),
+                    "elsewhere": elsewhere.get("value"),
+                    "elsewhere_source": elsewhere.get("source"),
+                    "remark": rows.get(row, {}).get("remark"),
                     **(
                         _measured(seeds, metric, printed.get("data") or paper["data"], about)
                         if metric in measured
@@ -67,6 +74,13 @@ def table(name, rows, paper_path, path):
     frame = frame.astype({"seeds": "Int64", "samples": "Int64"})  # whole numbers that may be missing
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)
+
+
+def _properties(headings, printed):
+    """`continuous time: no; block-wise: yes`: what a row is, where the paper prints that in columns of their own."""
+    # As text, since the csv is in long form and tables have other properties, or none.
+    known = [(heading, printed[key]) for key, heading in headings.items() if key in printed]
+    return "; ".join(f"{heading}: {'yes' if value else 'no'}" for heading, value in known) or None
 
 
 def _like(metric, known):

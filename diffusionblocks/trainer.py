@@ -64,10 +64,13 @@ class Settings:
 
 
 class Batches:
-    """Training batches by number: epochs shuffle anew, the last partial batch is dropped as in the official code."""
+    """Training batches by number: epochs shuffle anew, the last partial batch is dropped as in the official code.
 
-    def __init__(self, data, settings, device, *seed):
-        self.data, self.settings, self.device, self.seed = data, settings, device, seed
+    views: how often each sample is in its batch, each time augmented anew.
+    """
+
+    def __init__(self, data, settings, device, *seed, views=1):
+        self.data, self.settings, self.device, self.seed, self.views = data, settings, device, seed, views
         self.per_epoch = data.train_size // settings.batch_size
         if not self.per_epoch:
             raise UserError(f"train.batch_size {settings.batch_size} exceeds the {data.train_size} training samples")
@@ -84,7 +87,7 @@ class Batches:
             self._epoch = epoch
         size = self.settings.batch_size
         for indices in self._order[position * size : (position + 1) * size].chunk(self.settings.accumulate):
-            yield self.data.train_batch(indices, self.settings.augment)
+            yield self.data.train_batch(indices.repeat(self.views), self.settings.augment)
 
 
 class AdamW(torch.optim.AdamW):
@@ -111,7 +114,10 @@ class Trainer:
         self.seed = (run["seed"], part)
         torch.manual_seed(seed_of(*self.seed, "initial weights"))
         self.method = build(run, data.shape, part).to(device)
-        self.batches = Batches(data, self.settings, device, *self.seed)
+        for model in self.method.models.values():
+            if hasattr(model, "start_from"):  # a network whose first weights are taken from the data
+                model.start_from(data)
+        self.batches = Batches(data, self.settings, device, *self.seed, views=getattr(self.method, "views", 1))
         steps, warmup = self.settings.updates(self.batches.per_epoch)
         self.blocks = self.method.blocks
         # Counted per block in the settings; a process that trains all blocks in turn needs num_blocks times as many.

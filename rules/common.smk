@@ -137,17 +137,18 @@ def metrics_of(tables):
 
 
 def rows_of(wildcards):
-    """A table's rows as JSON: where each was trained, whom it is compared with, what was measured."""
+    """A table's rows as JSON: where each was trained, whom it is compared with, what is remarked, what was measured."""
     rows = {}
     for row, settings in config["tables"][wildcards.table]["rows"].items():
         table, trained = planning.trained(config, wildcards.table, row)
         seeds = planning.seeds(config, table, trained)
         folders = [f"{table}/{trained}/seed{seed}" for seed in seeds]
-        paper_row = row if isinstance(settings, str) else settings.get("paper_row", row)
+        own = {} if isinstance(settings, str) else settings  # text: another table's run
         rows[row] = {
             "run": f"{table}/{trained}",
-            "paper_row": paper_row,
-            "against": None if isinstance(settings, str) else settings.get("against"),
+            "paper_row": own.get("paper_row", row),
+            "against": own.get("against"),
+            "remark": own.get(config["scale"], {}).get("remark", own.get("remark")),
             "metrics": [f"{RESULTS}/runs/{folder}/metrics.json" for folder in folders],
         }
     return json.dumps(rows)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,14 @@ from safetensors.numpy import load_file, save_file
 
 from diffusionblocks.__main__ import main
 from diffusionblocks.config import section_name
-from diffusionblocks.data import download, sources
+from diffusionblocks.data import download, sources, tiny_imagenet
 from diffusionblocks.data.download import Archive, fetch
 from diffusionblocks.data.encode import encode
 from diffusionblocks.data.folder import crop, listing
 from diffusionblocks.data.images import Images
 from diffusionblocks.data.latents import VAE, folder_images
 from diffusionblocks.data.pictures import Pictures
-from diffusionblocks.data.prepare import prepare
+from diffusionblocks.data.prepare import _moments, prepare
 from diffusionblocks.files import UserError
 
 
@@ -288,6 +289,188 @@ def test_cifar100_takes_only_regular_files_of_the_right_size(tmp_path, monkeypat
     with pytest.raises(UserError, match=r"no regular file cifar-100-binary/train\.bin of 18,444 bytes") as refusal:
         sources.cifar100(tmp_path)
     assert str(path) in str(refusal.value)
+
+
+# Tiny ImageNet
+
+WNIDS = ["n03", "n01", "n02"]  # as in the real archive, not in their order
+VALIDATION = [1, 2, 0, 0, 1]  # validation images' classes, as labels
+TRAIN, VAL = "tiny-imagenet-200/train", "tiny-imagenet-200/val"
+CLASS_NAMES, ANNOTATIONS = "tiny-imagenet-200/wnids.txt", f"{VAL}/val_annotations.txt"
+
+
+def jpeg(color, size=(64, 64)):
+    """A JPEG of one colour, gray if it is a number; each column's upper half is black."""
+    from PIL import Image
+
+    image, file = Image.new("RGB" if isinstance(color, tuple) else "L", size, color), io.BytesIO()
+    image.paste(0, (0, 0, size[0], size[1] // 2))
+    image.save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def tiny_members():
+    """{name: content} of the archive with 4 training images of 3 classes and 5 validation images."""
+    members = {"tiny-imagenet-200/": b"", "tiny-imagenet-200/words.txt": b"n01\tgoldfish\n"}
+    members[CLASS_NAMES] = "".join(f"{name}\n" for name in WNIDS).encode()
+    for name in WNIDS:
+        label = int(name[1:]) - 1
+        for number in (2, 0, 3, 1):
+            color = 100 + 10 * number if (label, number) == (1, 3) else (200, 40 + 60 * label, 100 + 10 * number)
+            members[f"{TRAIN}/{name}/images/{name}_{number}.JPEG"] = jpeg(color)
+        members[f"{TRAIN}/{name}/{name}_boxes.txt"] = f"{name}_0.JPEG\t0\t10\t63\t58\n".encode()
+    lines = [f"val_{number}.JPEG\tn0{label + 1}\t0\t32\t44\t62\n" for number, label in enumerate(VALIDATION)]
+    members[ANNOTATIONS] = "".join(reversed(lines)).encode()
+    for number, label in enumerate(VALIDATION):
+        members[f"{VAL}/images/val_{number}.JPEG"] = jpeg((20, 40 + 60 * label, 100 + 10 * number))
+    members["tiny-imagenet-200/test/images/test_0.JPEG"] = b"nobody reads this"
+    return members
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A function that packs members as Tiny ImageNet's archive, known to the workflow, and gives its path."""
+    monkeypatch.setattr(tiny_imagenet, "CLASSES", 3)
+    monkeypatch.setattr(tiny_imagenet, "IMAGES", {"train": 4, "val": 5})
+    path = tmp_path / Path(download.ARCHIVES["tiny_imagenet"].url).name
+
+    def pack(members, damage=lambda content: content):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        path.write_bytes(damage(path.read_bytes()))
+        know(monkeypatch, "tiny_imagenet", path)
+        return path
+
+    return pack
+
+
+def test_tiny_imagenet_by_class_and_number(tiny, tmp_path):
+    found = sources.tiny_imagenet(tiny(tiny_members()).parent)
+    assert found["title"] == "Tiny ImageNet"
+    assert found["train_images"].shape == (12, 3, 64, 64) and found["test_images"].shape == (5, 3, 64, 64)
+    assert found["train_images"].dtype == np.uint8 and found["test_images"].dtype == np.uint8
+    assert found["train_labels"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert found["test_labels"].tolist() == VALIDATION
+    for split, red, numbers in (("train", 200, 3 * [0, 1, 2, 3]), ("test", 20, range(5))):
+        labels = found[f"{split}_labels"]
+        for image, label, number in zip(found[f"{split}_images"], labels, numbers, strict=True):
+            gray = (split, label, number) == ("train", 1, 3)
+            color = [100 + 10 * number] * 3 if gray else [red, 40 + 60 * label, 100 + 10 * number]
+            lower = image[:, 40:].reshape(3, -1).astype(int)  # rows are rows: the upper half is black
+            np.testing.assert_allclose(lower, np.repeat(np.array(color)[:, None], lower.shape[1], 1), atol=2)
+            assert image[:, :24].max() <= 2
+    prepare({"name": "tiny_imagenet"}, tmp_path, tmp_path / "prepared.safetensors")
+    assert header(tmp_path / "prepared.safetensors")["shape"] == {"image_size": 64, "channels": 3, "num_classes": 3}
+
+
+def test_tiny_imagenet_validation_split_leaves_the_archives_validation_images_alone(tiny):
+    found = sources.tiny_imagenet(tiny(tiny_members()).parent, split="validation")
+    assert found["title"] == "Tiny ImageNet (validation split)"
+    assert (len(found["train_labels"]), len(found["test_labels"])) == (10, 2)
+    red = np.concatenate([found["train_images"], found["test_images"]])[:, 0, 40:].mean((1, 2))
+    assert sorted(red.round(-1).tolist()) == [130] + [200] * 11, "the training images alone"
+
+
+def test_tiny_imagenet_is_as_large_as_published():
+    assert tiny_imagenet.CLASSES * tiny_imagenet.IMAGES["train"] == 100_000
+    assert tiny_imagenet.IMAGES["val"] == 10_000
+
+
+def without(name):
+    return lambda members: members.pop(name)
+
+
+def with_member(name, content):
+    return lambda members: members.update({name: content})
+
+
+def edit(name, old, new):
+    def change(members):
+        assert old in members[name]
+        members[name] = members[name].replace(old, new, 1)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without(CLASS_NAMES), f"has no {CLASS_NAMES}"),
+        (without(ANNOTATIONS), f"has no {ANNOTATIONS}"),
+        (without(f"{TRAIN}/n02/images/n02_1.JPEG"), f"has no {TRAIN}/n02/images/n02_1.JPEG (1 such images"),
+        (without(f"{VAL}/images/val_3.JPEG"), f"has no {VAL}/images/val_3.JPEG (1 such images"),
+        (with_member(f"{TRAIN}/n02/images/n02_4.JPEG", b""), f"{TRAIN} has 13 images instead of 12"),
+        (with_member(f"{VAL}/images/val_5.JPEG", b""), f"{VAL} has 6 images instead of 5"),
+        (edit(CLASS_NAMES, b"n03\n", b""), f"{CLASS_NAMES} has 2 different classes in 2 lines instead of 3"),
+        (edit(CLASS_NAMES, b"n03", b"n03\nn03"), f"{CLASS_NAMES} has 3 different classes in 4 lines"),
+        (edit(CLASS_NAMES, b"n03", b"n01"), f"{CLASS_NAMES} has 2 different classes in 3 lines"),
+        (edit(CLASS_NAMES, b"n03", b"n\xff"), f"{ANNOTATIONS} has the unknown class 'n03'"),
+        (edit(ANNOTATIONS, b"n03", b"n04"), f"{ANNOTATIONS} has the unknown class 'n04', of 'val_1.JPEG'"),
+        (edit(ANNOTATIONS, b"\tn03\t0\t32\t44\t62", b""), f"{ANNOTATIONS} has the unknown class '', of 'val_1.JPEG'"),
+        (edit(ANNOTATIONS, b"val_3", b"val_5"), f"{ANNOTATIONS} has the unknown file 'val_5.JPEG'"),
+        (edit(ANNOTATIONS, b"val_3", b"../val_3"), f"{ANNOTATIONS} has the unknown file '../val_3.JPEG'"),
+        (edit(ANNOTATIONS, b"val_3", b"val_2"), f"{ANNOTATIONS} has 5 lines, with 4 different files, instead of 5"),
+        (edit(ANNOTATIONS, b"val_4.JPEG\tn02\t0\t32\t44\t62\n", b""), "has 4 lines, with 4 different files,"),
+        (edit(ANNOTATIONS, b"62\n", b"62\nval_0.JPEG\tn01\n"), "has 6 lines, with 5 different files,"),
+        (with_member(f"{VAL}/images/val_0.JPEG", b"<html>"), f"{VAL}/images/val_0.JPEG cannot be read as an image"),
+        (with_member(f"{VAL}/images/val_0.JPEG", jpeg(9)[:-40]), f"{VAL}/images/val_0.JPEG cannot be read as an image"),
+        (with_member(f"{VAL}/images/val_0.JPEG", jpeg(9, (64, 63))), "val_0.JPEG cannot be read as an image (64 x 63 "),
+    ],
+)
+def test_tiny_imagenet_names_the_member_at_fault(tiny, change, words):
+    members = tiny_members()
+    change(members)
+    path = tiny(members)
+    with pytest.raises(UserError, match=r"Delete it and start again\.$") as refusal:
+        sources.tiny_imagenet(path.parent)
+    assert str(refusal.value).startswith(str(path)) and words in str(refusal.value), refusal.value
+
+
+def flipped(offset):
+    """Flip all bits of one byte of the compressed bytes of the first validation image."""
+
+    def damage(content):
+        name = f"{VAL}/images/val_0.JPEG".encode()
+        position = content.index(name) + len(name) + offset
+        return content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :]
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: b"<html>not found</html>", "not a zip archive, or truncated"),
+        (lambda content: content[:-1000], "not a zip archive, or truncated"),
+        (lambda content: b"", "not a zip archive, or truncated"),
+        (lambda content: content[:500] + content[600:], "is corrupt or truncated"),  # zipfile reads the end first
+        (flipped(0), f"{VAL}/images/val_0.JPEG is corrupt or truncated"),
+        (flipped(100), f"{VAL}/images/val_0.JPEG is corrupt or truncated"),
+    ],
+    ids=["html", "cut", "empty", "hole", "first byte", "a byte"],
+)
+def test_tiny_imagenet_refuses_what_is_no_whole_archive(tiny, damage, words):
+    path = tiny(tiny_members(), damage)
+    with pytest.raises(UserError, match=r"Delete it and start again\.$") as refusal:
+        sources.tiny_imagenet(path.parent)
+    assert str(refusal.value).startswith(str(path)) and words in str(refusal.value), refusal.value
+
+
+# Mean and deviation
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mean_and_deviation_are_those_of_the_pixels(channels):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (2500, channels, 4, 4), dtype=np.uint8)  # two batches and a half
+    images[2000:] //= 2
+    images[:, 0] //= 3
+    pixels = images.transpose(1, 0, 2, 3).reshape(channels, -1) / 255
+    mean, std = _moments(images)
+    np.testing.assert_allclose(mean, pixels.mean(1), rtol=1e-12)
+    np.testing.assert_allclose(std, pixels.std(1), rtol=1e-12)
+    assert _moments(np.full((3, channels, 2, 2), 77, np.uint8))[1].tolist() == pytest.approx([0] * channels, abs=1e-12)
 
 
 # Batches

@@ -18,6 +18,7 @@ from diffusionblocks.noise import EDM
 from diffusionblocks.trainer import Trainer
 
 CIFAR100 = {"image_size": 32, "channels": 3, "num_classes": 100}
+TINY_IMAGENET = {"image_size": 64, "channels": 3, "num_classes": 200}
 TINY = {"image_size": 8, "channels": 1, "num_classes": 10}
 SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4}
 
@@ -32,6 +33,10 @@ class Data:
         self.images = torch.randn(16, 1, 8, 8, generator=generator)
         self.labels = torch.randint(10, (16,), generator=generator)
         self.tokens = torch.randint(11, (16, 6), generator=generator)
+
+    @property
+    def train_labels(self):
+        return self.labels
 
     def train_batch(self, indices, augmentations=()):
         images = self.images[indices]
@@ -52,9 +57,9 @@ def denoiser(shape=TINY, shake=0.1, **options):
     return shaken(Model(shape, EDM(), **{**SIZES, "dropout": 0.0, **options}), shake)
 
 
-def count(**options):
+def count(shape=CIFAR100, **options):
     with torch.device("meta"):
-        return sum(value.numel() for value in Model(CIFAR100, **{"num_layers": 12, **options}).parameters())
+        return sum(value.numel() for value in Model(shape, **{"num_layers": 12, **options}).parameters())
 
 
 # Sizes
@@ -63,6 +68,13 @@ def count(**options):
 def test_paper_scale_parameter_counts():
     assert count() == 10_302_180
     assert count(noise=EDM()) == 10_529_095
+
+
+def test_parameter_counts_on_tiny_imagenet():
+    """Table A1 prints 85.4 and 93.0 million."""
+    sizes = {"width": 768, "num_heads": 12, "mlp_width": 3072, "patch_size": 4}
+    assert count(TINY_IMAGENET, **sizes) == 85_445_576
+    assert count(TINY_IMAGENET, **sizes, noise=EDM()) == 92_979_144
 
 
 @pytest.mark.parametrize("noise", [None, EDM()])

@@ -1,15 +1,22 @@
 """What the page shows of a table, and what its figures draw from metrics.json."""
 
 import base64
+import html
 import math
+import re
 import zlib
+from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from diffusionblocks import figures
-from diffusionblocks.report import section, verdict
+from diffusionblocks.codebase import PACKAGE
+from diffusionblocks.files import write_json
+from diffusionblocks.report import report, section, verdict
+from diffusionblocks.tables import table
 
 
 def run(row, blocks=1, title="digits", colour=(7,), loss=1.0, **values):
@@ -40,7 +47,8 @@ def shown(name, rows, metric="fid_test"):
     """The page's section of a table in which one metric is printed by the paper, and `kid` is not."""
     lines = [
         {"table": name, "title": "t", "row": row, "run": f"{name}/{row}", "metric": column, "better": better,
-         "ours": value, "paper": 40.0 if better == "lower" else math.nan, "against": None, "std": math.nan}
+         "ours": value, "paper": 40.0 if better == "lower" else math.nan, "against": None, "std": math.nan,
+         "properties": None, "remark": None}
         for row, runs in rows.items()
         for column, better, value in ((metric, "lower", runs[0]["metrics"][metric]["value"]), ("kid", math.nan, 3.0))
     ]  # fmt: skip
@@ -102,6 +110,141 @@ def test_a_claim_about_something_counted_goes_by_the_ratio(factor, word):
     claim = {"metric": "training_layers", "row": "one_pass", "against": "many", "factor": factor}
     found = verdict(claim, pd.DataFrame(lines))
     assert found["verdict"] == word and found["ratio"] == 3.5
+
+
+# The whole page
+
+
+class Cells(HTMLParser):
+    """The cells of the first table on a page, one list per line: (text, attributes)."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.lines, self.cell = [], None
+        self.feed(page[page.index("<table>") : page.index("</table>")])
+        self.lines = [[("".join(words).split(), about) for words, about in line] for line in self.lines]
+        self.lines = [[(" ".join(words), about) for words, about in line] for line in self.lines]
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.lines.append([])
+        elif tag in ("td", "th"):
+            self.cell = []
+            self.lines[-1].append((self.cell, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell is not None:
+            self.cell.append(data)
+
+
+REMARK = 'Codes of <b>two</b> & "more" bits'
+NOPROP = {
+    "title": "NoProp",
+    "data": "digits",
+    "metrics": {"accuracy": {"unit": "%", "better": "higher"}, "loss": {"better": "lower"}},
+    "properties": {"continuous": "continuous time", "blockwise": "block <i>wise</i>"},
+    "rows": {
+        "dt": {"accuracy": 46.06, "continuous": False, "blockwise": True},
+        "ct": {
+            "accuracy": 21.31,
+            "continuous": True,
+            "blockwise": False,
+            "elsewhere": {"accuracy": {"value": 33.99, "source": "NoProp's <u>own</u> paper"}},
+        },
+        "untrained": {"accuracy": 1.0},
+    },
+}
+
+
+@pytest.fixture
+def page(tmp_path):
+    """page(paper): the page of a table with two trained rows, the second with a remark, and a printed one."""
+
+    def page(paper, remarks):
+        metrics = run("dt")
+        job = {"seconds": 1.0, "node": "here", "commit": "abc", "hardware": "cpu", "versions": {"torch": "2"}}
+        metrics["run"]["scale"], metrics["samples"], metrics["sampling"], metrics["evaluation"] = "demo", None, [], job
+        metrics["parts"]["block0"]["attempts"] = [job]
+        metrics["metrics"] = {"accuracy": {"name": "accuracy", "value": 40.0, "samples": 9}}
+        write_json(tmp_path / "metrics.json", metrics)
+        trained = {"run": "t/dt", "metrics": [str(tmp_path / "metrics.json")]}
+        rows = {row: {**trained, "remark": remarks.get(row)} for row in ("dt", "ct")}
+        rows["dt_longer"] = {**trained, "paper_row": "dt", "remark": remarks.get("dt_longer")}
+        (tmp_path / "paper.yaml").write_text(yaml.safe_dump({"table6": paper}, sort_keys=False))
+        (tmp_path / "claims.yaml").write_text("{}")
+        table("table6", rows, tmp_path / "paper.yaml", tmp_path / "table6.csv")
+        arguments = [tmp_path / "table6.csv"], [tmp_path / "metrics.json"], PACKAGE.parent / "report/page.html.jinja"
+        report(*arguments, tmp_path / "claims.yaml", tmp_path / "report.html")
+        return (tmp_path / "report.html").read_text()
+
+    return page
+
+
+def test_properties_are_columns_of_the_page(page):
+    head, *lines = Cells(page(NOPROP, {})).lines
+    assert [text for text, _ in head[:4]] == ["row", "continuous time", "block <i>wise</i>", "metric"]
+    assert [about.get("class") for _, about in head[:4]] == [None, "property", "property", None]
+    first = {line[0][0]: line for line in lines if line[0][0]}
+    found = {row: [text for text, _ in line[1:3]] for row, line in first.items()}
+    assert found == {"dt": ["no", "yes"], "ct": ["yes", "no"], "untrained": ["", ""], "dt_longer": ["no", "yes"]}
+    assert all(about == {"class": "property", "rowspan": "2"} for line in first.values() for _, about in line[1:3])
+    # The cells that span two lines are missing from the second: all lines have as many columns as the head.
+    assert {len(line) for line in lines[0::2]} == {len(head)} and {len(line) for line in lines[1::2]} == {len(head) - 3}
+    assert [line[0][0] or line[1][0] for line in lines[:2]] == ["dt", "loss"]
+
+
+def test_a_table_without_properties_has_no_such_columns(page):
+    made = page({key: value for key, value in NOPROP.items() if key != "properties"}, {})
+    head, *lines = Cells(made).lines
+    assert [text for text, _ in head[:3]] == ["row", "metric", "paper"]
+    assert {len(line) for line in lines[0::2]} == {len(head)} and 'class="property"' not in made
+
+
+def test_a_number_printed_elsewhere_stands_in_the_papers_cell(page):
+    made = page(NOPROP, {})
+    _, *lines = Cells(made).lines
+    printed = {line[0][0]: line[4] for line in lines if line[0][0]}
+    assert {row: text for row, (text, _) in printed.items()} == {
+        "dt": "46.06",
+        "ct": "21.31 33.99 in NoProp's <u>own</u> paper",
+        "untrained": "1.00",
+        "dt_longer": "46.06",
+    }
+    assert made.count('<small class="elsewhere">') == 1 and "<u>" not in made
+
+
+def test_remarks_are_listed_under_the_table(page):
+    made = page(NOPROP, {"ct": REMARK, "dt_longer": "Trained longer."})
+    after = made[made.index("</table>") :]
+    listed = after[after.index('<ul class="remarks') : after.index("</ul>")]
+    items = [item.split("</li>")[0] for item in listed.split("<li>")[1:]]
+    assert [html.unescape(item) for item in items] == [f"ct: {REMARK}", "dt_longer: Trained longer."]
+    assert "<b>two" not in made and "<i>wise" not in made
+    assert "</div>" in after[: after.index("<ul")], "outside what scrolls sideways, so that a phone breaks its lines"
+
+
+def test_a_table_without_remarks_has_no_list(page):
+    made = page(NOPROP, {"ct": None, "dt": ""})
+    assert '<ul class="remarks' not in made
+
+
+def test_what_is_printed_and_not_trained_keeps_its_note(page):
+    made = page(NOPROP, {"ct": REMARK})
+    _, *lines = Cells(made).lines
+    notes = {line[0][0]: line[-1][0] for line in lines if line[0][0]}
+    assert notes["untrained"] == "not part of this workflow yet" and notes["ct"] == "as in the paper"
+
+
+def test_properties_and_sources_break_their_lines():
+    """Cells do not, as a rule; a source on one line would push all columns after it off a laptop's screen."""
+    style = (PACKAGE.parent / "report/style.css").read_text()
+    rules = dict(re.findall(r"^([^{}/@]+) \{ (.*?) \}$", style, re.MULTILINE))
+    assert "overflow-x: auto" in rules[".scroll"] and "text-align: center" in rules["th.property, td.property"]
+    assert all("white-space: normal" in rules[name] for name in ("th.property, td.property", ".elsewhere"))
 
 
 # What is drawn

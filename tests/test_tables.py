@@ -1,16 +1,22 @@
 """From metrics files to the numbers on the page, and the question whether SLURM still works on them."""
 
+import copy
+import json
 import math
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
 
 from diffusionblocks import cluster
+from diffusionblocks import config as planning
 from diffusionblocks.__main__ import main
+from diffusionblocks.check import check_frame
 from diffusionblocks.codebase import PACKAGE
 from diffusionblocks.files import UserError, read_json, write_json
 from diffusionblocks.report import duration, in_bytes, number, table_title, verdict
@@ -226,6 +232,178 @@ def test_every_printed_table_can_be_written(tmp_path):
             frame = pd.read_csv(tmp_path / f"{name}.csv")
             assert set(frame["row"]) == set(about["rows"])
             assert frame["paper"].notna().any() or about["source"] == "not in the paper"
+            for printed in about["rows"].values():
+                # A misspelt one would be shown nowhere, and nobody would miss it.
+                assert set(about.get("properties", {})) <= set(printed)
+                elsewhere = printed.get("elsewhere", {})
+                assert set(elsewhere) <= set(about["metrics"])
+                assert all(set(number) == {"value", "source"} for number in elsewhere.values())
+
+
+# What the page says of a row beside its numbers
+
+
+DESCRIBED = {
+    **PAPER,
+    "properties": {"continuous": "continuous time", "blockwise": "block-wise"},
+    "rows": {
+        "plain": {"accuracy": 60.25, "continuous": False, "blockwise": False},
+        "blocks": {
+            "accuracy": 59.0,
+            "continuous": True,
+            "blockwise": True,
+            "elsewhere": {"accuracy": {"value": 61.5, "source": 'a paper, with "quotes", and commas'}},
+        },
+        "half": {"accuracy": 7.85, "blockwise": True},
+        "bare": {"accuracy": 1.0},
+    },
+}
+
+
+@pytest.fixture
+def described(build, tmp_path):
+    """Rows of ours beside a printed one, beside no printed one, and printed ones that nothing trains."""
+    file = [metrics(tmp_path / "m.json", 0, accuracy=90.0, accuracy_4_steps=80.0)]
+    return build({"plain": ("plain", file), "ours": ("blocks", file), "unprinted": ("unprinted", file)}, DESCRIBED)
+
+
+def test_properties_stand_in_the_csv_as_text(described):
+    texts = described.reset_index().groupby("row")["properties"].agg(lambda lines: set(lines.dropna()))
+    assert texts["plain"] == {"continuous time: no; block-wise: no"}
+    assert texts["blocks"] == texts["ours"] == {"continuous time: yes; block-wise: yes"}, "of the row it is beside"
+    assert texts["half"] == {"block-wise: yes"}, "what is not stated is not denied"
+    assert texts["bare"] == texts["unprinted"] == set()
+    assert described.loc["plain", "properties"].notna().all(), "in every line of a row"
+
+
+def test_a_table_without_properties_has_none(build):
+    assert build({}, {**DESCRIBED, "properties": {}})["properties"].isna().all()
+    assert build({}, PAPER)["properties"].isna().all()
+
+
+def test_properties_of_table_6():
+    paper = yaml.safe_load((PACKAGE.parent / "report/paper.yaml").read_text())
+    assert {name: about["properties"] for name, about in paper.items() if "properties" in about} == {
+        "table6": {"continuous": "continuous time", "blockwise": "block-wise"}
+    }
+    elsewhere = {row: about["elsewhere"] for row, about in paper["table6"]["rows"].items() if "elsewhere" in about}
+    assert list(elsewhere) == ["noprop_ct"] and elsewhere["noprop_ct"]["accuracy"]["value"] == 33.99
+    assert paper["table6"]["rows"]["noprop_ct"]["accuracy"] == 21.31, "the paper's number stays"
+
+
+def test_a_number_printed_elsewhere_stands_beside_the_papers(described):
+    for row in ("blocks", "ours"):
+        line = described.loc[row, "accuracy"]
+        assert (line["paper"], line["elsewhere"]) == (59.0, 61.5)
+        assert line["elsewhere_source"] == 'a paper, with "quotes", and commas'
+    others = described.drop([("blocks", "accuracy"), ("ours", "accuracy")])
+    assert others[["elsewhere", "elsewhere_source"]].isna().all(axis=None), "no other row, no other metric"
+
+
+def test_new_columns_come_after_the_old(described, tmp_path):
+    header = (tmp_path / "table1.csv").read_text().splitlines()[0]
+    assert header.startswith("table,title,row,metric,unit,better,paper,ours,std,seeds,samples,")
+    assert header.endswith(",note,properties,elsewhere,elsewhere_source,remark")
+
+
+def test_remarks_stand_in_the_csv(tmp_path):
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump({"table1": PAPER}, sort_keys=False))
+    file, text = metrics(tmp_path / "m.json", 0, accuracy=90.0), 'Two lines,\n"quoted"; 80 % < 1 σ'
+    remarks = {"plain": {"remark": text}, "blocks": {"remark": None}, "mine": {}, "silent": {"remark": ""}}
+    rows = {row: {"run": f"table1/{row}", "metrics": [file], **remark} for row, remark in remarks.items()}
+    rows["mine"]["paper_row"] = "plain"
+    table("table1", rows, tmp_path / "paper.yaml", tmp_path / "table1.csv")
+    frame = pd.read_csv(tmp_path / "table1.csv").set_index("row")
+    assert set(frame.loc["plain", "remark"]) == {text}
+    assert frame.drop("plain")["remark"].isna().all(), "a remark is of its row, and of none that shares its numbers"
+    assert set(frame.loc["printed_only", "note"]) == {"not part of this workflow yet"}
+
+
+def from_rules(function, **names):
+    """A function of rules/common.smk with what it finds there, so that Snakemake need not be started for it."""
+    text = (PACKAGE.parent / "rules/common.smk").read_text()
+    exec(re.search(rf"^def {function}\(.*?(?=^\S)", text, re.MULTILINE | re.DOTALL)[0], names)
+    return names[function]
+
+
+REMARKED = {
+    "scale": "demo",
+    "seeds": [0],
+    "tables": {
+        "a": {
+            "title": "a",
+            "data": {"name": "digits"},
+            "model": {"name": "vit"},
+            "method": {"name": "end_to_end"},
+            "train": {"steps": 1},
+            "demo": {},
+            "gpu": {},
+            "rows": {
+                "one": {"remark": "of the row", "paper_row": "other", "demo": {"remark": "of the demo"}},
+                "two": {"like": "one", "against": "one"},
+                "three": {"gpu": {"remark": "of the gpu"}},
+                "four": {"remark": "of the row", "demo": {"remark": ""}},
+            },
+        },
+        "b": {"title": "b", "demo": {}, "gpu": {}, "rows": {"text": "a/one"}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("scale", "remarks"),
+    [
+        ("demo", {"one": "of the demo", "two": None, "three": None, "four": ""}),
+        ("gpu", {"one": "of the row", "two": None, "three": "of the gpu", "four": "of the row"}),
+    ],
+)
+def test_remarks_go_from_the_configuration_to_the_rows(scale, remarks):
+    """The scale's before the row's; neither a row that is `like` it nor one that is text has it; no run has it."""
+    config = {**REMARKED, "scale": scale}
+    rows_of = from_rules("rows_of", config=config, planning=planning, json=json, RESULTS="results")
+    rows = json.loads(rows_of(SimpleNamespace(table="a")))
+    assert {row: about["remark"] for row, about in rows.items()} == remarks
+    assert {row: (about["paper_row"], about["against"]) for row, about in rows.items()} == {
+        "one": ("other", None),
+        "two": ("two", "one"),
+        "three": ("three", None),
+        "four": ("four", None),
+    }
+    text = {"run": "a/one", "paper_row": "text", "against": None, "remark": None}
+    text["metrics"] = ["results/runs/a/one/seed0/metrics.json"]
+    assert json.loads(rows_of(SimpleNamespace(table="b"))) == {"text": text}
+    assert "remark" not in str([planning.run(config, "a", row, 0) for row in remarks]), "it would train again"
+
+
+SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
+
+
+def test_the_schema_knows_remarks_of_rows():
+    config = copy.deepcopy(REMARKED)
+    config["tables"]["a"]["rows"]["one"] |= {scale: {"remark": "of the scale"} for scale in ("demo", "gpu", "paper")}
+    check_frame(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "message"),
+    [
+        (("rows", "one", "remark"), 5, r"rows\.one\.remark: 5 is not of type 'string'"),
+        (("rows", "one", "gpu", "remark"), ["a"], r"rows\.one\.gpu\.remark: \['a'\] is not of type 'string'"),
+        (("rows", "one", "remarks"), "a", r"rows\.one: unknown key 'remarks'; did you mean 'remark'"),
+        (("rows", "one", "gpu", "remarks"), "a", r"rows\.one\.gpu: unknown key 'remarks'; did you mean 'remark'"),
+        (("remark",), "a", r"tables\.a: unknown key 'remark'"),
+        (("demo", "remark"), "a", r"tables\.a\.demo: unknown key 'remark'"),
+    ],
+)
+def test_the_schema_refuses_remarks_of_another_kind_or_place(way, value, message):
+    """Of a table there are none: nothing would show them."""
+    config = copy.deepcopy(REMARKED)
+    section = config["tables"]["a"]
+    for key in way[:-1]:
+        section = section.setdefault(key, {})
+    section[way[-1]] = value
+    with pytest.raises(UserError, match=message):
+        check_frame(config, SCHEMA)
 
 
 # Verdicts

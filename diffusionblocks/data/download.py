@@ -18,8 +18,8 @@ Archive = namedtuple("Archive", "url size sha256")
 
 VAE = "https://huggingface.co/stabilityai/sd-vae-ft-ema/resolve/f04b2c4b98319346dad8c65879f680b1997b204a"
 
-# Sizes and hashes of the data sets as published in TensorFlow Datasets' checksum files (text8's, which is not there, as
-# many projects pin it), of weights by their hosts.
+# Sizes and hashes of the data sets as published in TensorFlow Datasets' checksum files (text8's and Tiny ImageNet's,
+# which are not there, as several public projects record them, all alike), of weights by their hosts.
 ARCHIVES = {
     "cifar10": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -30,6 +30,11 @@ ARCHIVES = {
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         168_513_733,
         "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+    ),
+    "tiny_imagenet": Archive(
+        "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        248_100_043,
+        "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
     ),
     "text8": Archive(
         "https://mattmahoney.net/dc/text8.zip",

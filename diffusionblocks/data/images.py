@@ -38,6 +38,10 @@ class Images:
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     @property
+    def train_labels(self):
+        return self._tensors["train_labels"]
+
+    @property
     def test_labels(self):
         return self._tensors["test_labels"]
 

@@ -8,6 +8,8 @@ from diffusionblocks import tensors
 from diffusionblocks.data.folder import fingerprint
 from diffusionblocks.files import UserError
 
+BATCH = 1000  # images whose pixels are counted at a time
+
 
 def prepare(section, data_dir, path, shards=()):
     """Write the data set of a run's `data` section to `path` (safetensors; what it is stands in the header).
@@ -43,17 +45,33 @@ def _source(name):
 def _pixels(found):
     arrays = {key: value for key, value in found.items() if key != "title"}
     train = arrays["train_images"]
-    channels = train.transpose(1, 0, 2, 3).reshape(train.shape[1], -1) / np.float32(255)
+    mean, std = _moments(train)
     about = {
         "shape": {
             "image_size": train.shape[-1],
             "channels": train.shape[1],
             "num_classes": int(arrays["train_labels"].max()) + 1,
         },
-        "mean": channels.mean(1, dtype=np.float64).round(4).tolist(),
-        "std": channels.std(1, dtype=np.float64).round(4).tolist(),
+        "mean": mean.round(4).tolist(),
+        "std": std.round(4).tolist(),
     }
     return arrays, about
+
+
+def _moments(images):
+    """Mean and standard deviation of each channel of uint8 images, as parts of 255.
+
+    From how often each value occurs: exact, and without Tiny ImageNet's 1.2 GB as floats. bincount makes eight bytes of
+    each that it is given, so it gets few images at a time.
+    """
+    counts = np.zeros((images.shape[1], 256), np.int64)
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        for channel, count in enumerate(counts):
+            count += np.bincount(batch[:, channel].ravel(), minlength=256)
+    values, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
+    mean = shares @ values
+    return mean, np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
 
 
 def _join(found, shards):

@@ -18,6 +18,7 @@ import numpy as np
 
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.data.folder import listing, same_classes
+from diffusionblocks.data.tiny_imagenet import read_zip
 from diffusionblocks.files import UserError
 
 FASHION_MNIST = {"train": 60_000, "t10k": 10_000}  # images by the name that their files begin with
@@ -74,6 +75,15 @@ def cifar100(data_dir, *, split: Literal["test", "validation"] = "test"):
     """CIFAR-100, 60,000 images of 3 x 32 x 32 in 100 classes, from its binary archive (the other one is a pickle)."""
     path = fetch(ARCHIVES["cifar100"], data_dir)
     return _split("CIFAR-100", split, *_cifar(path, "cifar-100-binary", CIFAR100, num_labels=2))
+
+
+def tiny_imagenet(data_dir, *, split: Literal["test", "validation"] = "test"):
+    """Tiny ImageNet, 110,000 images of 3 x 64 x 64 in 200 classes.
+
+    The archive's own test images have no labels, so its 10,000 validation images are the test set.
+    """
+    train, train_labels, test, test_labels = read_zip(fetch(ARCHIVES["tiny_imagenet"], data_dir))
+    return _split("Tiny ImageNet", split, train, train_labels, test, test_labels)
 
 
 def imagenet(data_dir, *, shards=32, image_size=256):

@@ -3,6 +3,8 @@
 Both follow the official code: 10,302,180 parameters plain and 10,529,095 noise-conditioned at the paper's sizes.
 """
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -41,6 +43,7 @@ class Model(nn.Module):
     shape: image_size, channels and num_classes of the data. target_norm: length of the clean label embedding.
     keep_cls: keep [CLS] beside the noisy label and read from it (the paper's text); by default the noisy label takes
     its place (the official code). mlp_width 3072 at width 128 is the official code's, a library default left unset.
+    initialisation: `vit`, or `pytorch`: PyTorch's own weights, and positions as loud as tokens, for Forward-Forward.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Model(nn.Module):
         patch_size=4,
         dropout=0.1,
         keep_cls=False,
+        initialisation: Literal["vit", "pytorch"] = "vit",
     ):
         super().__init__()
         if shape["image_size"] % patch_size or width % num_heads:
@@ -81,10 +85,17 @@ class Model(nn.Module):
                 nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width), nn.SiLU()
             )
             self.head_adaptive = nn.Linear(noise_width, 2 * width)
-        self._initialise()
+        if initialisation == "vit":
+            self._initialise()
+        elif initialisation == "pytorch":
+            nn.init.normal_(self.positions)
+        else:
+            raise ValueError(f"initialisation must be vit or pytorch, not {initialisation!r}")
+        if noise:
+            self._start_as_identity()
 
     def _initialise(self):
-        """Truncated normals of 0.02 as in the ViT; zeros where a noise-conditioned network starts as the identity."""
+        """Truncated normals of 0.02 as in the ViT."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -92,11 +103,13 @@ class Model(nn.Module):
         nn.init.trunc_normal_(self.positions, std=0.02)
         if self.cls is not None:
             nn.init.trunc_normal_(self.cls, std=0.02)
-        if self.noise:
-            nn.init.normal_(self.labels.weight, std=0.02)
-            zero = [self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)]
-            for module in zero:
-                nn.init.zeros_(module.weight)
+
+    def _start_as_identity(self):
+        """Zeros where a noise-conditioned network says nothing yet."""
+        nn.init.normal_(self.labels.weight, std=0.02)
+        zero = [self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)]
+        for module in zero:
+            nn.init.zeros_(module.weight)
 
     # As a denoiser
 
@@ -149,3 +162,20 @@ class Model(nn.Module):
     def end_to_end_loss(self, batch):
         """Cross-entropy of each sample (N,)."""
         return F.cross_entropy(self.end_to_end_prediction(batch).float(), batch["label"], reduction="none")
+
+    # As layers that each learn alone
+
+    def patch_token(self, values):
+        """The token (N, D) of a patch that is given by its raw values (N, C * P * P)."""
+        return F.linear(values, self.patches.weight.flatten(1), self.patches.bias)
+
+    def embed(self, batch, first=None):
+        """Patch tokens with their positions (N, T, D); behind the token `first` (N, D), if given, in [CLS]'s place."""
+        x = self.condition(batch)
+        if first is not None:
+            x = torch.cat([first[:, None], x], dim=1)
+        return F.dropout(x + self.positions[:, -x.shape[1] :], self.dropout, self.training)
+
+    def classify(self, x):
+        """Class logits (N, num_classes) from the mean of tokens (N, T, D)."""
+        return self.head(self.norm(x.mean(1)))

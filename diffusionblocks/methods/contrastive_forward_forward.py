@@ -1,0 +1,69 @@
+"""Contrastive Forward-Forward (Aghagolzadeh & Ezoji, arXiv:2502.00571): every layer learns alone what is alike."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diffusionblocks.sampling import Step
+
+
+class Method(nn.Module):
+    """Train each layer on a supervised contrastive loss of its own, all at once, on two augmented views of each image.
+
+    The answer is a linear read-out of the last layer's mean token. It is trained beside the layers, on a detached
+    input, where the original trains it for 50 epochs after them.
+
+    margins: added to the cosine of two samples of one class, in the first and the last layer, linear in between: it
+    makes the first layers content with less. temperature: of the cosines' softmax.
+    """
+
+    needs = ("embed", "classify")  # of a network
+    views = 2  # how often the trainer augments each image for a batch
+    blocks = (0,)
+    boundaries = None
+    z_shape = None
+
+    def __init__(self, build_model, part=None, *, temperature=0.15, margins=(0.4, 0.1)):
+        super().__init__()
+        model = build_model()
+        self.temperature = temperature
+        self.margins = torch.linspace(*margins, len(model.layers)).tolist()
+        self.models = nn.ModuleDict({"all": model})
+
+    def _features(self, batch):
+        """Yields each layer's tokens (N, T, D), with a gradient to this layer alone."""
+        model = self.models["all"]
+        x = model.embed(batch)
+        for layer in model.layers:
+            x = layer(x)
+            yield x
+            x = x.detach()
+
+    def loss(self, batch, block):
+        """(sum of the layers' losses and the read-out's, mean loss of the layers for each sample (N,), None)."""
+        layers = []
+        for x, margin in zip(self._features(batch), self.margins, strict=True):
+            layers.append(contrast(x.mean(1).float(), batch["label"], margin, self.temperature))
+        losses = torch.stack(layers)
+        logits = self.models["all"].classify(x.detach())
+        return losses.mean(1).sum() + F.cross_entropy(logits.float(), batch["label"]), losses.mean(0).detach(), None
+
+    def predict(self, batch, eps=None):
+        """The single Step of the read-out's logits (N, classes)."""
+        *_, x = self._features(batch)
+        return [Step(None, None, self.models["all"].classify(x))]
+
+
+def contrast(features, labels, margin, temperature):
+    """Supervised contrastive loss (N,) of features (N, D): minus the mean log share of a sample's own class.
+
+    margin is added to the cosines of samples of one class, which stay at most 1. A sample that has no other of its
+    class in the batch has no loss.
+    """
+    features = F.normalize(features, dim=1)
+    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    alike = (labels[:, None] == labels) & ~itself
+    cosines = features @ features.T
+    cosines = torch.where(alike, (cosines + margin).clamp(max=1), cosines) / temperature
+    shares = cosines.masked_fill(itself, -torch.inf).log_softmax(1)
+    return -shares.where(alike, 0).sum(1) / alike.sum(1).clamp(min=1)

@@ -1,0 +1,189 @@
+"""NoProp's network for CIFAR (Li, Teh & Pascanu, arXiv:2503.24322, figure 6), which table 6 trains in five ways.
+
+A layer is what NoProp calls a block: a whole small network that takes an image and a noisy label embedding and names
+the class. Its sizes follow the figure; padding, which it does not state, keeps the size of the image.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diffusionblocks.layers import sinusoid
+
+WIDTH = 256  # of each path, and of the first layer that joins them
+TIME_FEATURES = 64
+FIRST_GATE = 0.5  # NoProp names no initial value; tanh(0.5) takes about half of what is new
+
+
+def convolutions(channels, image_size, dropout, last):
+    """(N, C, H, H) -> (N, 256): three convolutions, two halvings, one linear map, and the module `last`."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(dropout),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Dropout(dropout),
+        nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(dropout),
+        nn.Flatten(), nn.Linear(128 * (image_size // 4) ** 2, WIDTH), last,
+    )  # fmt: skip
+
+
+class Layer(nn.Module):
+    """Class logits from an image, a noisy label embedding, and the time if it is told.
+
+    z_image: sides of z if it is a prototype, an image itself. batch_norm: as in NoProp-DT; NoProp-CT and -FM have none,
+    and a shorter path for the label.
+    """
+
+    def __init__(self, shape, z_width, z_image, batch_norm, timed, dropout):
+        super().__init__()
+
+        def activated(width, inputs):
+            return [nn.Linear(inputs, width), *([nn.BatchNorm1d(width)] if batch_norm else []), nn.ReLU()]
+
+        def path():
+            last = nn.BatchNorm1d(WIDTH) if batch_norm else nn.ReLU()
+            return convolutions(shape["channels"], shape["image_size"], dropout, last)
+
+        self.image = path()
+        self.label = (
+            nn.Sequential(nn.Unflatten(1, z_image), path()) if z_image else nn.Sequential(*activated(WIDTH, z_width))
+        )
+        self.refine = None
+        if batch_norm and not z_image:
+            self.refine = nn.Sequential(*activated(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))
+        self.time = nn.Sequential(nn.Linear(TIME_FEATURES, WIDTH), nn.ReLU()) if timed else None
+        self.fuse = nn.Sequential(
+            *activated(WIDTH, (3 if timed else 2) * WIDTH), *activated(128, WIDTH), nn.Linear(128, shape["num_classes"])
+        )
+
+    def forward(self, seen, z, time=None):
+        """Logits (N, num_classes). seen: what `image` makes of the image (N, 256); z: (N, d); time: (N,)."""
+        label = self.label(z)
+        if self.refine is not None:
+            label = label + self.refine(label)
+        paths = [seen, label] if self.time is None else [seen, label, self.time(sinusoid(time, TIME_FEATURES))]
+        return self.fuse(torch.cat(paths, dim=1))
+
+
+class Seen:
+    """An image, and what each layer makes of it. It is computed when first asked for: a long chain looks once."""
+
+    def __init__(self, image):
+        self.image, self._features = image, {}
+
+    def by(self, layer):
+        if layer not in self._features:
+            self._features[layer] = layer.image(self.image)
+        return self._features[layer]
+
+
+class Model(nn.Module):
+    """`num_layers` of NoProp's blocks around one table of class embeddings.
+
+    Without `noise` the network that is trained by backpropagation (`end_to_end`). With it each layer is a denoiser of
+    the label embedding; `noise` says how z and its level enter. `timed: false` keeps the level from them (NoProp-DT).
+
+    embedding: `one_hot`, fixed; `learned`, of width `embedding_dim`, orthogonal at first; `prototype`, learned, as
+    large as an image, at first the training image of each class with the least median distance to its others.
+    target_norm: length of the embeddings, or None: as long as they are.
+    """
+
+    def __init__(
+        self,
+        shape,
+        noise=None,
+        target_norm=None,
+        *,
+        num_layers=10,
+        embedding: Literal["one_hot", "learned", "prototype"] = "prototype",
+        embedding_dim=20,
+        batch_norm=True,
+        timed=True,
+        dropout=0.2,
+    ):
+        super().__init__()
+        if shape["image_size"] % 4:
+            raise ValueError(f"the image is halved twice, and its size {shape['image_size']} cannot be")
+        self.noise, self.target_norm, self.timed = noise, target_norm, timed and noise is not None
+        classes, z_image = shape["num_classes"], None
+        if embedding == "one_hot":
+            self.register_buffer("labels", torch.eye(classes))
+        elif embedding == "learned":
+            self.labels = nn.Parameter(nn.init.orthogonal_(torch.empty(classes, embedding_dim)))
+        elif embedding == "prototype":
+            z_image = (shape["channels"], shape["image_size"], shape["image_size"])
+            self.labels = nn.Parameter(torch.randn(classes, shape["channels"] * shape["image_size"] ** 2))
+        else:
+            raise ValueError(f"embedding must be one_hot, learned or prototype, not {embedding!r}")
+        self.has_prototypes = z_image is not None
+        width = self.labels.shape[1]
+        self.z_shape = (width,)
+        self.layers = nn.ModuleList(
+            Layer(shape, width, z_image, batch_norm, self.timed, dropout) for _ in range(num_layers)
+        )
+        # Who needs them: nobody but NoProp reads the class off the last z, and gates are the plain network's.
+        self.head = nn.Linear(width, classes)
+        self.gates = nn.Parameter(torch.full((num_layers,), FIRST_GATE)) if noise is None else None
+
+    @torch.no_grad()
+    def start_from(self, data):
+        """Take the prototypes from the training images, before the first update; a class without any keeps its own."""
+        if self.has_prototypes:
+            for label in data.train_labels.unique().tolist():
+                images = data.train_batch((data.train_labels == label).nonzero()[:, 0])["image"].flatten(1)
+                distances = torch.cdist(images, images)
+                self.labels[label] = images[distances.median(dim=1).values.argmin()]
+
+    # As denoisers
+
+    def label_table(self):
+        """Class embeddings u (num_classes, d)."""
+        return self.labels if self.target_norm is None else self.target_norm * F.normalize(self.labels, dim=1)
+
+    def condition(self, batch):
+        """All that is known at inference: the image, and what layers have made of it."""
+        return Seen(batch["image"])
+
+    def target(self, batch):
+        """Embeddings (N, d) of the true classes."""
+        return self.label_table()[batch["label"]]
+
+    def predict(self, z, level, cond, layers):
+        """Class logits (N, num_classes) from the noisy embedding z (N, d) at levels (N,), by `layers` alone.
+
+        Of several layers, each takes what the one before made of z for the embedding.
+        """
+        scale, time = 1, None
+        if self.timed:
+            _, _, c_in, time = self.noise.precondition(level)
+            scale = c_in[:, None]
+        for layer in layers:
+            logits = layer(cond.by(layer), scale * z, time)
+            z = self.to_z(logits)
+        return logits
+
+    def loss(self, logits, batch, z):
+        """Cross-entropy of each sample (N,)."""
+        return F.cross_entropy(logits.float(), batch["label"], reduction="none")
+
+    def to_z(self, logits):
+        """The embedding that logits stand for, softmax(logits) U (N, d)."""
+        return logits.float().softmax(dim=1) @ self.label_table()
+
+    def classify(self, z):
+        """Class logits (N, num_classes) of a clean embedding z (N, d)."""
+        return self.head(z)
+
+    # As the plain network
+
+    def end_to_end_prediction(self, batch):
+        """Class logits (N, num_classes) at the end of a chain from noise, each layer taking z a part of the way."""
+        cond = self.condition(batch)
+        z = torch.randn(len(batch["image"]), *self.z_shape, device=batch["image"].device)
+        for layer, gate in zip(self.layers, self.gates.tanh(), strict=True):
+            z = (1 - gate) * z + gate * self.to_z(layer(cond.by(layer), z))
+        return self.head(z)
+
+    def end_to_end_loss(self, batch):
+        """Cross-entropy of each sample (N,)."""
+        return F.cross_entropy(self.end_to_end_prediction(batch).float(), batch["label"], reduction="none")

@@ -1,0 +1,77 @@
+"""NoProp's noise (Li, Teh & Pascanu, arXiv:2503.24322): a variance-preserving chain from noise z_0 to the label z_T.
+
+q(z_t | y) = N(sqrt(abar_t) u_y, (1 - abar_t) I) with u_y the embedding of the class; abar grows with t.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+LIMITS = (0.01, 0.99)  # of a learned abar: beyond them the signal-to-noise ratio runs away
+
+
+def cosine_schedule(steps):
+    """abar_0 to abar_T (steps + 1,), float64, of the "fixed cosine" schedule, for which the paper gives no formula.
+
+    Nichol & Dhariwal's (2021), turned around, divided by its last value and cut to [1e-4, 0.99]: without the upper cut
+    nearly all weight of the loss lies on the last step.
+    """
+    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    abar = torch.cos(math.pi / 2 * (1 - t + 0.008) / 1.008).square()
+    return (abar / abar[-1]).clamp(1e-4, 0.99)
+
+
+class LearnedSchedule(nn.Module):
+    """abar(t) = sigmoid(-gamma(t)) of t in [0, 1], cut to LIMITS; gamma falls between two learned ends.
+
+    The way between them is a two-layer network with positive weights, scaled to go from 0 to 1. The paper gives no
+    initial values; the ends start at LIMITS.
+    """
+
+    def __init__(self, width=64):
+        super().__init__()
+        end = math.log(LIMITS[1] / (1 - LIMITS[1]))
+        self.ends = nn.Parameter(torch.tensor([end, -end]))  # gamma(0), gamma(1)
+        self.slope, self.offset, self.out = (nn.Parameter(torch.randn(width)) for _ in range(3))
+
+    def _way(self, t):
+        return torch.sigmoid(F.softplus(self.slope) * t[:, None] + self.offset) @ F.softplus(self.out)
+
+    def forward(self, t):
+        """abar (N,) at times t (N,)."""
+        start, end = self._way(t.new_tensor([0.0, 1.0]))
+        gamma = self.ends[0] + (self.ends[1] - self.ends[0]) * (self._way(t) - start) / (end - start)
+        return torch.sigmoid(-gamma).clamp(*LIMITS)
+
+
+def corrupt(u, abar, eps):
+    """z ~ q(z | y) (N, d) of embeddings u (N, d), with standard normal eps. abar: a number, or (N,)."""
+    abar = torch.as_tensor(abar, dtype=u.dtype, device=u.device).reshape(-1, 1)
+    return abar.sqrt() * u + (1 - abar).sqrt() * eps
+
+
+def snr(abar):
+    """Signal-to-noise ratio."""
+    return abar / (1 - abar)
+
+
+def step_coefficients(before, after):
+    """(A, B, C) of z_t = A u + B z_{t-1} + sqrt(C) eps, for the step from abar_{t-1} to abar_t.
+
+    It is the chain's posterior given the label: with u = u_y, z_t is drawn from q(z_t | y) if z_{t-1} was from q.
+    """
+    alpha = before / after
+    share = 1 - before
+    return (
+        after**0.5 * (1 - alpha) / share,
+        alpha**0.5 * (1 - after) / share,
+        (1 - after) * (1 - alpha) / share,
+    )
+
+
+def kl_to_noise(u, abar):
+    """KL(q(z_0 | y) || N(0, I)) (N,) of embeddings u (N, d) at abar_0 (a tensor of one number)."""
+    d = u.shape[1]
+    return (abar * u.square().sum(1) - d * (abar + torch.log1p(-abar))) / 2
