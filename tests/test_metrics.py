@@ -1,30 +1,127 @@
-"""Metrics on arrays made by hand."""
+"""Metrics on arrays made by hand, and what the predictions on a test set are gathered into."""
 
 import numpy as np
 import pytest
+import torch
 
-from diffusionblocks.metrics import accuracy, accuracy_per_step, fid, kid, layer_evaluations, relative_speed
+from diffusionblocks import evaluate_images
+from diffusionblocks.metrics import (
+    accuracy,
+    accuracy_per_step,
+    fid,
+    kid,
+    layer_evaluations,
+    relative_speed,
+    top_5_accuracy,
+)
+from diffusionblocks.sampling import Step
 
 LABELS = np.array([0, 1, 2, 2])
-LOGITS = np.array(
-    [
-        [[9, 0, 0], [9, 0, 0], [9, 0, 0], [9, 0, 0]],  # 1 of 4
-        [[-1, -2, -3], [0, 1, 0], [0, 0, 5], [0, 0.1, 0.2]],  # 4 of 4
-        [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]],  # 3 of 4
-    ]
-)
+LOGITS = np.array([[1, 0, 0], [-3, -1, -2], [0, 0, 1], [0, 1, 0]], dtype=np.float32)  # 3 of 4
 
 
-def test_accuracy_is_that_of_the_last_step_in_percent():
+def test_accuracy_is_the_share_of_the_largest_logits_in_percent():
     assert accuracy(LOGITS, LABELS) == 75.0
-    assert accuracy(LOGITS[:2], LABELS) == 100.0
+    assert accuracy(LOGITS[:3], LABELS[:3]) == 100.0
+    assert accuracy(LOGITS[1:], LABELS[[2, 0, 1]]) == pytest.approx(100 / 3)
     assert isinstance(accuracy(LOGITS, LABELS), float)  # json does not know numpy's
 
 
+def test_top_5_accuracy_is_the_share_of_the_five_largest_logits_in_percent():
+    logits = np.array([[0.1, 9, -3, 4, 8, -1, 7], [0.1, 9, -3, 4, 8, -1, 7], [-1, -2, -3, -4, -5, -6, -7]], np.float32)
+    hits = {(0, 0, 4): 100, (5, 1, 5): 100 / 3, (2, 5, 6): 0, (3, 2, 0): 200 / 3, (6, 4, 3): 100}
+    for labels, expected in hits.items():
+        assert top_5_accuracy(logits, np.array(labels)) == pytest.approx(expected)
+    assert top_5_accuracy(LOGITS, LABELS) == 100.0  # of three classes all
+    assert isinstance(top_5_accuracy(logits, np.array([0, 0, 4])), float)
+
+
 def test_accuracy_per_step():
-    found = accuracy_per_step(LOGITS, LABELS)
-    assert found == pytest.approx([25.0, 100.0, 75.0])
-    assert all(type(value) is float for value in found)
+    for kind in (bool, np.float32):
+        correct = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, 0, 1, 1]], kind)
+        found = accuracy_per_step(correct)
+        assert found == pytest.approx([25.0, 100.0, 75.0])
+        assert all(type(value) is float for value in found)
+
+
+class Data:
+    """Seven images, each a number, of the classes 0, 1, 2, 0, ..."""
+
+    test_size = 7
+
+    def test_batches(self, batch_size):
+        numbers = torch.arange(7)
+        for part in numbers.split(batch_size):
+            yield {"image": part.float().view(-1, 1, 1, 1), "label": part % 3}
+
+
+class Chain:
+    """Two steps: the first says class 0, the second the image's number over three classes, and what else was drawn."""
+
+    z_shape = (4,)
+
+    def predict(self, batch, eps, offset=0):
+        number = batch["image"].flatten()
+        first = torch.tensor([1.0, 0.0, 0.0]).expand(len(number), -1).bfloat16()
+        last = torch.stack([offset + number, eps.sum(1), torch.rand(len(number))], dim=1)
+        return [Step(80.0, 0, first), Step(0.5, 1, last)]
+
+
+def test_predictions_of_all_batches_are_gathered_with_the_last_step_s_logits(monkeypatch):
+    monkeypatch.setattr(evaluate_images, "BATCH", 3)
+    steps, found = evaluate_images._predict(Chain(), Data(), 0, {"offset": 10})
+    assert steps == [(80.0, 0), (0.5, 1)]
+    assert found.keys() == {"logits", "labels", "correct"}
+    assert found["logits"].shape == (7, 3) and found["logits"].dtype == np.float32
+    assert found["logits"][:, 0].tolist() == [10, 11, 12, 13, 14, 15, 16]
+    assert found["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    first, last = found["correct"].tolist()
+    assert first == [True, False, False, True, False, False, True]
+    assert last == (found["logits"].argmax(1) == found["labels"]).tolist()
+    assert accuracy_per_step(found["correct"])[-1] == accuracy(found["logits"], found["labels"])
+
+
+def test_noise_of_an_image_depends_on_the_seed_and_on_the_image_alone(monkeypatch):
+    def gathered(seed, batch_size):
+        monkeypatch.setattr(evaluate_images, "BATCH", batch_size)
+        torch.rand(batch_size)  # whatever was drawn before
+        return evaluate_images._predict(Chain(), Data(), seed, {})[1]["logits"]
+
+    whole, split, other = gathered(0, 500), gathered(0, 3), gathered(1, 500)
+    assert np.array_equal(whole[:, 1], split[:, 1]) and len(set(whole[:, 1])) == 7
+    assert not (whole[:, 1:] == other[:, 1:]).any()
+    assert np.array_equal(gathered(0, 500), whole)  # what is drawn on the way included
+
+
+def test_a_method_without_noise_is_given_none():
+    class Plain(Chain):
+        z_shape = None
+
+        def predict(self, batch, eps):
+            assert eps is None
+            return [Step(None, None, 5 * torch.eye(3)[batch["label"]])]
+
+    steps, found = evaluate_images._predict(Plain(), Data(), 0, {})
+    assert steps == [(None, None)] and found["correct"].all() and found["correct"].shape == (1, 7)
+
+
+def test_metrics_of_predictions_share_one_pass():
+    class Counted(Chain, torch.nn.Module):
+        blocks, asked = [0, 1, 2], 0
+
+        def predict(self, *arguments, **sampling):
+            self.asked += 1
+            return super().predict(*arguments, **sampling)
+
+    method = Counted()
+    inputs = evaluate_images.Inputs({"seed": 0}, method, Data(), torch.device("cpu"), (), ())
+    found, about, steps = inputs.of({"name": "accuracy"}, ["logits", "labels"])
+    assert about == {"samples": 7, "idle_blocks": [2]} and steps == [(80.0, 0), (0.5, 1)]
+    for needed in (["correct"], ["labels"]):
+        assert inputs.of({"name": "another"}, needed)[0] is found
+    assert method.asked == 1
+    other, *_ = inputs.of({"name": "accuracy", "sampling": {"offset": 10}}, ["correct"])
+    assert method.asked == 2 and (other["logits"][:, 0] == found["logits"][:, 0] + 10).all()
 
 
 REFERENCES = {

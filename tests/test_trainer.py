@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from diffusionblocks.data.augment import augment
 from diffusionblocks.device import seed_of
 from diffusionblocks.files import UserError
 from diffusionblocks.trainer import Batches, Settings, Trainer, at_worst
@@ -150,6 +151,56 @@ def test_micro_batches_share_out_the_batch():
     split.update(3)
     assert [len(indices) for indices in split.batches.data.seen] == [2, 2, 2, 2]
     assert list(itertools.chain(*split.batches.data.seen)) == whole.batches.data.seen[0]
+
+
+class Augmented(Data):
+    """20 images of random bytes, of which each batch is augmented."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = torch.randint(256, (20, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+
+    def train_batch(self, indices, augmentations=()):
+        return {"index": indices, "image": augment(self.images[indices], augmentations)}
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_views_repeat_each_sample_with_augmentations_of_its_own(accumulate):
+    def batch(views, augmentations):
+        settings = Settings(batch_size=8, lr=1, steps=1, augment=augmentations, accumulate=accumulate)
+        torch.manual_seed(0)
+        micro_batches = list(Batches(data, settings, CPU, 0, "all", views=views).micro_batches(3))
+        assert [len(micro["index"]) for micro in micro_batches] == [8 // accumulate * views] * accumulate
+        return micro_batches
+
+    data, augmentations = Augmented(), ["crop", "flip"]
+    for once, plain, several in zip(batch(1, augmentations), batch(3, []), batch(3, augmentations), strict=True):
+        for found in (plain, several):  # the samples of one view, three times each
+            assert found["index"].sort().values.tolist() == once["index"].sort().values.repeat_interleave(3).tolist()
+        assert torch.equal(plain["image"], data.images[plain["index"]])
+        for index in once["index"]:
+            views = several["image"][several["index"] == index]
+            assert len(views.flatten(1).unique(dim=0)) == 3  # of 162 ways to crop and flip each has drawn its own
+
+
+def test_one_view_leaves_batches_as_they_were():
+    data = Augmented()
+    settings = Settings(batch_size=8, lr=1, steps=1, augment=["crop", "flip"], accumulate=2)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(seed_of(0, "all", "epoch", 1)))
+    for options in ({}, {"views": 1}):
+        torch.manual_seed(0)
+        found = list(Batches(data, settings, CPU, 0, "all", **options).micro_batches(3))
+        torch.manual_seed(0)
+        for micro, indices in zip(found, (order[8:12], order[12:16]), strict=True):
+            assert_same_bits(micro, data.train_batch(indices, ["crop", "flip"]))
+
+
+def test_a_method_says_how_many_views_it_wants():
+    for name, views in (("end_to_end", 1), ("forward_forward", 1), ("contrastive_forward_forward", 2)):
+        trainer = trainer_of({"name": name})
+        trainer.update(0)
+        (indices,) = trainer.batches.data.seen
+        assert len(indices) == 8 * views and {indices.count(index) for index in indices} == {views}
 
 
 def test_a_batch_larger_than_the_data_is_refused():

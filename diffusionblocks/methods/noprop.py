@@ -50,6 +50,7 @@ class Method(nn.Module):
         model = build_model(noise=AS_IT_IS, **({"timed": False} if process == "discrete" else {}))
         self.models = nn.ModuleDict({"all": model})
         self.blocks = list(range(len(model.layers)))
+        self.layers = [range(block, block + 1) for block in self.blocks]
         self.z_shape = model.z_shape
         if process == "discrete":
             self.abar = cosine_schedule(len(model.layers)).tolist()
