@@ -56,7 +56,7 @@ class Oracle(nn.Module):
 
     def classify(self, z):
         self.ends.append(z.detach())
-        return -torch.cdist(z, self.table).square()  # the nearest embedding
+        return -torch.cdist(z, self.table).square() / 2  # the nearest embedding
 
 
 def led(process, classes=6, width=6, samples=1000, dtype=torch.float32, learned=True, num_layers=1, **keywords):
@@ -119,7 +119,7 @@ def test_discrete_loss_is_its_formula(block):
     assert_standard_normal(last, first)
     torch.testing.assert_close(errors, oracle.offset.square().sum(1), atol=1e-5, rtol=1e-5)
     weight = 4 / 2 * 0.3 * (abar[block + 1] / (1 - abar[block + 1]) - abar[block] / (1 - abar[block]))
-    cross_entropy = F.cross_entropy(-torch.cdist(end, oracle.table).square(), batch["label"]).item()
+    cross_entropy = F.cross_entropy(oracle.classify(end), batch["label"]).item()
     expected = cross_entropy + divergence(u, 1e-4) + weight * errors.mean().item()
     assert objective.item() == pytest.approx(expected, rel=1e-5)
 
@@ -157,16 +157,16 @@ def test_continuous_loss_is_its_formula():
     assert_standard_normal((end - last.sqrt() * u) / (1 - last).sqrt(), noise)
     torch.testing.assert_close(errors, oracle.offset.square().sum(1), atol=1e-5, rtol=1e-5)
     rate = (high / (1 - high) - low / (1 - low)) / (2 * h)  # of the signal-to-noise ratio, at each sample's own time
-    cross_entropy = F.cross_entropy(-torch.cdist(end, oracle.table).square(), batch["label"]).item()
+    cross_entropy = F.cross_entropy(oracle.classify(end), batch["label"]).item()
     weighted = 0.7 / 2 * (rate * errors).mean().item()
     assert abs(0.7 / 2 * (rate.mean() * errors.mean()).item() / weighted - 1) > 1e-3  # the two can be told apart
     assert objective.item() == pytest.approx(cross_entropy + divergence(u, first.item()) + weighted, rel=1e-4)
 
 
 def test_continuous_weights_average_what_the_ratio_gains():
-    method, oracle, batch, _ = led("continuous", eta=1.0, samples=50_000, classes=2, width=1)
+    method, oracle, batch, _ = led("continuous", eta=1.0, samples=50_000, classes=2, width=2)
     objectives = []
-    for offset in (0.0, 1.0):
+    for offset in (0.0, 0.5**0.5):
         oracle.offset = offset
         torch.manual_seed(1)
         objectives.append(method.loss(batch, 0)[0].item())
@@ -184,13 +184,12 @@ def test_flow_matching_loss_is_its_formula(learned):
     early = t < 0.9
     assert_standard_normal(((z - t[:, None] * u) / (1 - t[:, None]))[early], t[early])
     torch.testing.assert_close(errors[early], wrong.square().sum(1)[early], atol=1e-3, rtol=1e-4)
-    expected = errors.mean().item()
-    if learned:
-        end = oracle.ends[0]
+    expected, ends = errors.mean().item(), list(oracle.ends)
+    assert len(ends) == learned  # without embeddings that learn nothing needs the anchor
+    for end in ends:
         torch.testing.assert_close(end, u + (1 - t[:, None]) * wrong, atol=1e-4, rtol=1e-4)
-        expected += F.cross_entropy(-torch.cdist(end, oracle.table).square(), batch["label"]).item()
+        expected += F.cross_entropy(oracle.classify(end), batch["label"]).item()
     assert objective.item() == pytest.approx(expected, rel=1e-5)
-    assert len(oracle.ends) == learned  # without embeddings that learn nothing needs the anchor
 
 
 def test_the_true_velocity_has_no_loss():
@@ -237,6 +236,30 @@ def test_continuous_loss_reaches_all_of_network_and_schedule():
     for name in ("ends", "slope", "offset", "out"):
         gradient = getattr(method.schedule, name).grad
         assert gradient.isfinite().all() and gradient.all(), name
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_gradient_is_of_the_objective_in_all_its_parts(process):
+    """Against difference quotients: nothing is held fixed that embeddings, schedule, z and weights depend on."""
+    method, oracle, batch, _ = led(process, samples=64)
+    oracle.predict = lambda z, *_: z
+    oracle.to_z = lambda prediction: prediction.tanh() @ (oracle.table.T @ oracle.table) / 9
+
+    def objective():
+        torch.manual_seed(1)
+        return method.loss(batch, 0)[0]
+
+    objective().backward()
+    for value in [oracle.table, *([method.schedule.ends] if process == "continuous" else [])]:
+        direction, h, found = torch.randn_like(value), 0.01, []
+        for move in (h, -2 * h):
+            with torch.no_grad():
+                value += move * direction
+            found.append(objective().item())
+        with torch.no_grad():
+            value += h * direction
+        quotient = (found[0] - found[1]) / (2 * h)
+        assert (value.grad * direction).sum().item() == pytest.approx(quotient, rel=5e-3)
 
 
 def test_flow_matching_reaches_the_head_through_embeddings_that_learn():

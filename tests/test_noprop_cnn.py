@@ -33,11 +33,10 @@ def network(noise=AS_IT_IS, target_norm=None, shape=TINY, num_layers=2, dropout=
     return model
 
 
-def count(part=None, **options):
-    """Parameters at CIFAR-100's size of the whole network, or of what `part` picks from it."""
+def count(**options):
+    """Parameters at CIFAR-100's size."""
     with torch.device("meta"):
-        model = Model(CIFAR100, AS_IT_IS, **options)
-    return sum(value.numel() for value in (part(model) if part else model).parameters())
+        return sum(value.numel() for value in Model(CIFAR100, AS_IT_IS, **options).parameters())
 
 
 # Sizes
@@ -86,17 +85,30 @@ def test_continuous_parameter_counts(embedding, width, label_path):
     assert found == layer + table + linear(width, 100)
 
 
-def test_an_image_path_has_the_sizes_of_the_figure():
+def modules(sequence):
+    return " ".join(type(module).__name__ for module in sequence)
+
+
+@pytest.mark.parametrize(("batch_norm", "norm", "last"), [(True, " BatchNorm1d", "BatchNorm1d"), (False, "", "ReLU")])
+def test_the_paths_are_those_of_the_figure(batch_norm, norm, last):
     assert (CONVOLUTIONS, FLATTENED) == (93_024, 2_097_152)
-
-    def weights(model):
-        return [list(value.shape) for value in model.layers[0].image.parameters() if value.ndim > 1]
-
     with torch.device("meta"):
-        model = Model(CIFAR100, AS_IT_IS, batch_norm=False, num_layers=1)
-    assert weights(model) == [[32, 3, 3, 3], [64, 32, 3, 3], [128, 64, 3, 3], [256, 8192]]
-    assert count(lambda model: model.layers[0].image, batch_norm=False, num_layers=1) == IMAGE_PATH
-    assert count(lambda model: model.layers[0].image, num_layers=1) == IMAGE_PATH + 2 * 256
+        model = Model(CIFAR100, AS_IT_IS, embedding="one_hot", batch_norm=batch_norm, num_layers=1)
+    (layer,) = model.layers
+    assert [list(value.shape) for value in layer.image.parameters() if value.ndim > 1] == [
+        [32, 3, 3, 3],
+        [64, 32, 3, 3],
+        [128, 64, 3, 3],
+        [256, 8192],
+    ]
+    assert modules(layer.image) == (
+        f"Conv2d ReLU MaxPool2d Dropout Conv2d ReLU Dropout Conv2d ReLU MaxPool2d Dropout Flatten Linear {last}"
+    )
+    assert [module.p for module in layer.image.modules() if isinstance(module, nn.Dropout)] == [0.2] * 3
+    assert modules(layer.label) == f"Linear{norm} ReLU" and modules(layer.time) == "Linear ReLU"
+    assert modules(layer.fuse) == f"Linear{norm} ReLU Linear{norm} ReLU Linear"
+    if batch_norm:
+        assert modules(layer.refine) == "Linear BatchNorm1d ReLU Linear BatchNorm1d"
 
 
 @pytest.mark.parametrize("size", [6, 10, 33])
@@ -116,10 +128,10 @@ def test_without_batch_norm_there_is_none_and_no_refinement(embedding):
         model = network(embedding=embedding, **options)
         return {type(module) for module in model.modules()}, [layer.refine for layer in model.layers]
 
-    modules, refined = kinds(batch_norm=False)
-    assert nn.BatchNorm1d not in modules and nn.ReLU in modules and refined == [None, None]
-    modules, refined = kinds(batch_norm=True)
-    assert nn.BatchNorm1d in modules and all((branch is None) == (embedding == "prototype") for branch in refined)
+    found, refined = kinds(batch_norm=False)
+    assert nn.BatchNorm1d not in found and nn.ReLU in found and refined == [None, None]
+    found, refined = kinds(batch_norm=True)
+    assert nn.BatchNorm1d in found and all((branch is None) == (embedding == "prototype") for branch in refined)
 
 
 # Embeddings
@@ -223,10 +235,11 @@ def answer(model, z, level, image=IMAGES, layers=None):
     return model.predict(z, level, model.condition({"image": image}), model.layers if layers is None else layers)
 
 
-@pytest.mark.parametrize("batch_norm", [True, False])
+# NoProp-DT, NoProp-CT and -FM, DiffusionBlocks
+@pytest.mark.parametrize(("batch_norm", "timed"), [(True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("embedding", KINDS)
-def test_logits_see_image_and_z(embedding, batch_norm):
-    model = network(embedding=embedding, batch_norm=batch_norm, num_layers=1).eval()
+def test_logits_see_image_and_z(embedding, batch_norm, timed):
+    model = network(embedding=embedding, batch_norm=batch_norm, timed=timed, num_layers=1).eval()
     z, t = torch.randn(6, *model.z_shape), torch.full((6,), 0.5)
     with torch.no_grad():
         base = answer(model, z, t)
@@ -349,7 +362,7 @@ def test_classify_is_a_linear_read_out():
 
 
 class Says(nn.Module):
-    """In the place of a layer: says the same logits whatever it sees, and keeps the z it was shown."""
+    """In the place of a layer, with as many classes as z has coordinates: says known logits plus z, and keeps z."""
 
     def __init__(self, logits):
         super().__init__()
@@ -357,28 +370,31 @@ class Says(nn.Module):
 
     def forward(self, seen, z, time=None):
         self.seen, self.z = seen, z
-        return self.logits
+        return self.logits + z
 
 
 def test_gates_mix_z_with_what_each_layer_denoised():
     model, weights = network(noise=None, num_layers=3, embedding="one_hot"), [0.2, -0.4, 1.1]
     assert "gates" in dict(model.named_parameters()) and network().gates is None
-    said = torch.randn(3, 6, 10)
+    said = torch.randn(3, 6, 10, requires_grad=True)
     model.layers = nn.ModuleList(Says(logits) for logits in said)
     with torch.no_grad():
         model.gates.copy_(torch.tensor(weights))
         model.head.weight.copy_(torch.eye(10))
         model.head.bias.zero_()
-        torch.manual_seed(1)
-        found = model.end_to_end_prediction(BATCH)
+    torch.manual_seed(1)
+    found = model.end_to_end_prediction(BATCH)
     torch.manual_seed(1)
     z = torch.randn(6, 10)
     for layer, weight, logits in zip(model.layers, weights, said, strict=True):
         torch.testing.assert_close(layer.z, z)
         assert torch.equal(layer.seen, IMAGES.flatten(1))
         s = (np.exp(2 * weight) - 1) / (np.exp(2 * weight) + 1)
-        z = (1 - s) * z + s * logits.exp() / logits.exp().sum(1, keepdim=True)
+        odds = (logits + z).exp()
+        z = (1 - s) * z + s * odds / odds.sum(1, keepdim=True)
     torch.testing.assert_close(found, z)
+    gradients = (torch.autograd.grad(end.square().sum(), said)[0] for end in (found, z))
+    torch.testing.assert_close(*gradients)  # through the whole chain, from its end to its first layer
 
 
 def test_the_plain_network_starts_from_fresh_noise():

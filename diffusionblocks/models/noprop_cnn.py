@@ -131,8 +131,9 @@ class Model(nn.Module):
         if self.has_prototypes:
             for label in data.train_labels.unique().tolist():
                 images = data.train_batch((data.train_labels == label).nonzero()[:, 0])["image"].flatten(1)
-                distances = torch.cdist(images, images)
-                self.labels[label] = images[distances.median(dim=1).values.argmin()]
+                others = torch.cdist(images, images).sort(dim=1).values[:, 1:]  # without itself
+                most_central = others.median(dim=1).values.argmin() if len(images) > 1 else 0
+                self.labels[label] = images[most_central]
 
     # As denoisers
 
