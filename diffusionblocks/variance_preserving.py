@@ -18,7 +18,7 @@ def cosine_schedule(steps):
     Nichol & Dhariwal's (2021), turned around, divided by its last value and cut to [1e-4, 0.99]: without the upper cut
     nearly all weight of the loss lies on the last step.
     """
-    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    t = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
     abar = torch.cos(math.pi / 2 * (1 - t + 0.008) / 1.008).square()
     return (abar / abar[-1]).clamp(1e-4, 0.99)
 
@@ -37,12 +37,14 @@ class LearnedSchedule(nn.Module):
         self.slope, self.offset, self.out = (nn.Parameter(torch.randn(width)) for _ in range(3))
 
     def _way(self, t):
-        return torch.sigmoid(F.softplus(self.slope) * t[:, None] + self.offset) @ F.softplus(self.out)
+        # No matrix product: autocast would round it to bfloat16.
+        return (torch.sigmoid(F.softplus(self.slope) * t[:, None] + self.offset) * F.softplus(self.out)).sum(1)
 
     def forward(self, t):
         """abar (N,) at times t (N,)."""
         start, end = self._way(t.new_tensor([0.0, 1.0]))
-        gamma = self.ends[0] + (self.ends[1] - self.ends[0]) * (self._way(t) - start) / (end - start)
+        fall = (self.ends[0] - self.ends[1]).abs()  # whatever training makes of the ends, abar grows
+        gamma = self.ends[0] - fall * (self._way(t) - start) / (end - start)
         return torch.sigmoid(-gamma).clamp(*LIMITS)
 
 

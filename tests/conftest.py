@@ -22,7 +22,8 @@ TINY = {
             "demo": {
                 "model": {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 24},
                 "train": {"steps": 6, "warmup_steps": 2, "log_every": 2},
-            }
+            },
+            "rows": {"vit_forward_forward_contrastive": {"demo": {"train": {"steps": 6}}}},
         }
     },
 }

@@ -31,6 +31,7 @@ SHAPES = {
     "fashion_mnist": {"image_size": 32, "channels": 1, "num_classes": 10},
     "fashion_mnist_16": {"image_size": 16, "channels": 1, "num_classes": 10},
     "cifar10": {"image_size": 32, "channels": 3, "num_classes": 10},
+    "tiny_imagenet": {"image_size": 64, "channels": 3, "num_classes": 200},
     "cifar100": {"image_size": 32, "channels": 3, "num_classes": 100},
     "imagenet": {"image_size": 32, "channels": 4, "num_classes": 1000},  # latents
     "text8": {"vocab_size": 27, "seq_len": 256},
@@ -292,7 +293,7 @@ def test_every_row_is_built(scale, table, row):
 def test_paper_scale_is_appendix_e1():
     """Issue text, paper.md section 2: the ViT on CIFAR-100."""
     config = edited(scale="paper")
-    for row in CONFIG["tables"]["table1"]["rows"]:
+    for row in ("vit_end_to_end", "vit_diffusionblocks", "vit_diffusionblocks_joint"):
         run = planning.run(config, "table1", row, 0)
         assert run["data"] == {"name": "cifar100"}
         sizes = {"num_layers": 12, "patch_size": 4, "width": 128, "num_heads": 4, "mlp_width": 3072}
@@ -307,6 +308,63 @@ def test_paper_scale_is_appendix_e1():
             assert (method["target_norm"], method["p_mean"], method["loss_weight"]) == (1.0, -1.2, "decoupled")
     metrics = planning.resolve(config, "table1", "vit_diffusionblocks")["metrics"]
     assert metrics["accuracy_4_steps"]["sampling"]["num_steps"] == 4 and "sampling" not in metrics["accuracy"]
+
+
+def test_forward_forward_at_paper_scale_is_the_released_script_on_the_papers_vit():
+    config = edited(scale="paper")
+    rows = {"": "as_released", "_fixed": "fixed", "_contrastive": None}
+    for name, variant in rows.items():
+        run = planning.run(config, "table1", f"vit_forward_forward{name}", 0)
+        assert run["method"].get("variant") == variant and run["data"] == {"name": "cifar100"}
+        assert run["model"] == {
+            **planning.run(config, "table1", "vit_end_to_end", 0)["model"], "dropout": 0.0, "initialisation": "pytorch"
+        }  # fmt: skip
+        train = Settings(**run["train"])
+        assert (train.epochs, train.batch_size, train.lr, train.weight_decay) == (500, 512, 0.004, 0.01)
+        assert train.min_lr == train.lr and train.warmup_epochs == 0 and train.clip == 1e6
+
+
+def test_paper_scale_of_table_a1_is_appendix_e1():
+    config = edited(scale="paper")
+    for row, blocks in (("vit_end_to_end", None), ("vit_diffusionblocks", 2)):
+        run = planning.run(config, "table_a1", row, 0)
+        sizes = {"num_layers": 12, "patch_size": 4, "width": 768, "num_heads": 12, "mlp_width": 3072}
+        assert run["model"] == {"name": "vit", "dropout": 0.1, **sizes} and run["data"] == {"name": "tiny_imagenet"}
+        train = Settings(**run["train"])
+        assert (train.epochs, train.batch_size, train.lr, train.warmup_epochs) == (100, 256, 1e-4, 10)
+        assert {"flip", "randaugment"} <= set(train.augment)
+        assert planning.method_settings(run).get("num_blocks") == blocks
+        if blocks:
+            method = planning.method_settings(run)
+            assert (method["overlap"], method["sharing"], method["target_norm"]) == (0.05, "independent", 1.0)
+
+
+def test_paper_scale_of_table_6_is_noprops_own_and_the_papers():
+    """baselines.md, sections 1.7 and 1.8."""
+    config = edited(scale="paper")
+    settings = {  # layers, epochs, learning rate, eta, steps of the chain
+        "noprop_backprop": (10, 150, 0.001, None, None),
+        "noprop_dt": (10, 150, 0.001, 0.1, None),
+        "noprop_ct": (1, 1000, 0.001, 1.0, 1000),
+        "noprop_ct_learned": (1, 1000, 0.001, 1.0, 1000),
+        "noprop_fm": (1, 1000, 0.001, 1.0, 1000),
+        "noprop_diffusionblocks": (3, 1000, 0.0001, None, 1000),
+    }
+    assert list(settings) == list(CONFIG["tables"]["table6"]["rows"])
+    for row, (layers, epochs, lr, eta, steps) in settings.items():
+        run, metrics = planning.run(config, "table6", row, 0), planning.metrics(config, "table6", row)
+        model = {"batch_norm": row in ("noprop_backprop", "noprop_dt", "noprop_diffusionblocks"), "embedding_dim": 20}
+        model = {**class_keywords(PACKAGE / "models/noprop_cnn.py", "Model"), **run["model"]} | {"name": "", **model}
+        assert {**model, **run["model"]} == {**model, "name": "noprop_cnn"}
+        assert model["num_layers"] == layers
+        assert model["embedding"] == ("learned" if row == "noprop_ct_learned" else "prototype")
+        train = Settings(**run["train"])
+        assert (train.epochs, train.batch_size, train.lr, train.min_lr) == (epochs, 128, lr, lr)
+        assert train.weight_decay == 0.001 and not train.augment
+        assert run["method"].get("eta") == eta
+        assert metrics["accuracy"]["sampling"].get("num_steps") == steps
+    method = planning.method_settings(planning.run(config, "table6", "noprop_diffusionblocks", 0))
+    assert (method["num_blocks"], method["overlap"], method["loss_weight"]) == (3, 0.1, "decoupled")
 
 
 def test_paper_scale_is_appendix_e2():
@@ -409,15 +467,14 @@ def test_rows_of_the_ablations_are_what_their_names_say():
 
 
 @pytest.mark.parametrize(("table", "row"), [(table, row) for scale, table, row in ROWS if scale == "demo"])
-def test_every_row_stands_beside_a_printed_one(table, row):
+def test_every_row_stands_beside_a_printed_one_or_says_what_it_is(table, row):
     settings = CONFIG["tables"][table]["rows"][row]
-    assert row in PAPER[table]["rows"] or settings["paper_row"] in PAPER[table]["rows"]
+    assert row in PAPER[table]["rows"] or settings.get("paper_row") in PAPER[table]["rows"] or settings["remark"]
 
 
-def test_every_printed_row_is_trained_or_a_stated_gap():
+def test_every_printed_row_is_trained():
     for table, entry in CONFIG["tables"].items():
-        missing = set(PAPER[table]["rows"]) - set(entry["rows"])
-        assert missing == ({"vit_forward_forward"} if table == "table1" else set())
+        assert set(PAPER[table]["rows"]) <= set(entry["rows"])
         for scale in SCALES:
             assert table in planning.tables(edited(scale=scale))
 

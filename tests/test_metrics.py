@@ -69,15 +69,15 @@ class Chain:
 
 def test_predictions_of_all_batches_are_gathered_with_the_last_step_s_logits(monkeypatch):
     monkeypatch.setattr(evaluate_images, "BATCH", 3)
-    steps, found = evaluate_images._predict(Chain(), Data(), 0, {"offset": 10})
+    steps, found = evaluate_images._predict(Chain(), Data(), 0, {"offset": -3})
     assert steps == [(80.0, 0), (0.5, 1)]
     assert found.keys() == {"logits", "labels", "correct"}
     assert found["logits"].shape == (7, 3) and found["logits"].dtype == np.float32
-    assert found["logits"][:, 0].tolist() == [10, 11, 12, 13, 14, 15, 16]
+    assert found["logits"][:, 0].tolist() == [-3, -2, -1, 0, 1, 2, 3]
     assert found["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
     first, last = found["correct"].tolist()
     assert first == [True, False, False, True, False, False, True]
-    assert last == (found["logits"].argmax(1) == found["labels"]).tolist()
+    assert last == (found["logits"].argmax(1) == found["labels"]).tolist() != first
     assert accuracy_per_step(found["correct"])[-1] == accuracy(found["logits"], found["labels"])
 
 

@@ -13,8 +13,8 @@ class Method(nn.Module):
     The answer is a linear read-out of the last layer's mean token. It is trained beside the layers, on a detached
     input, where the original trains it for 50 epochs after them.
 
-    margins: added to the cosine of two samples of one class, in the first and the last layer, linear in between: it
-    makes the first layers content with less. temperature: of the cosines' softmax.
+    first_margin, last_margin: added to the cosine of two samples of one class in the first and the last layer, linear in
+    between: the first layers are content with less. temperature: of the cosines' softmax.
     """
 
     needs = ("embed", "classify")  # of a network
@@ -23,11 +23,11 @@ class Method(nn.Module):
     boundaries = None
     z_shape = None
 
-    def __init__(self, build_model, part=None, *, temperature=0.15, margins=(0.4, 0.1)):
+    def __init__(self, build_model, part=None, *, temperature=0.15, first_margin=0.4, last_margin=0.1):
         super().__init__()
         model = build_model()
         self.temperature = temperature
-        self.margins = torch.linspace(*margins, len(model.layers)).tolist()
+        self.margins = torch.linspace(first_margin, last_margin, len(model.layers), device="cpu").tolist()
         self.models = nn.ModuleDict({"all": model})
 
     def _features(self, batch):
@@ -43,7 +43,7 @@ class Method(nn.Module):
         """(sum of the layers' losses and the read-out's, mean loss of the layers for each sample (N,), None)."""
         layers = []
         for x, margin in zip(self._features(batch), self.margins, strict=True):
-            layers.append(contrast(x.mean(1).float(), batch["label"], margin, self.temperature))
+            layers.append(contrast(x.mean(1), batch["label"], margin, self.temperature))
         losses = torch.stack(layers)
         logits = self.models["all"].classify(x.detach())
         return losses.mean(1).sum() + F.cross_entropy(logits.float(), batch["label"]), losses.mean(0).detach(), None
@@ -60,10 +60,11 @@ def contrast(features, labels, margin, temperature):
     margin is added to the cosines of samples of one class, which stay at most 1. A sample that has no other of its
     class in the batch has no loss.
     """
-    features = F.normalize(features, dim=1)
+    with torch.autocast(features.device.type, enabled=False):  # it would round the cosines to bfloat16
+        features = F.normalize(features.float(), dim=1)
+        cosines = features @ features.T
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     alike = (labels[:, None] == labels) & ~itself
-    cosines = features @ features.T
     cosines = torch.where(alike, (cosines + margin).clamp(max=1), cosines) / temperature
     shares = cosines.masked_fill(itself, -torch.inf).log_softmax(1)
     return -shares.where(alike, 0).sum(1) / alike.sum(1).clamp(min=1)
