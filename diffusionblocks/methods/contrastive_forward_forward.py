@@ -13,7 +13,7 @@ class Method(nn.Module):
     The answer is a linear read-out of the last layer's mean token. It is trained beside the layers, on a detached
     input, where the original trains it for 50 epochs after them.
 
-    first_margin, last_margin: added to the cosine of two samples of one class in the first and the last layer, linear in
+    first_margin, last_margin: added to the cosine of two samples of a class in the first and the last layer, linear in
     between: the first layers are content with less. temperature: of the cosines' softmax.
     """
 
