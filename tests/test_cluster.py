@@ -40,9 +40,9 @@ def test_blocks_are_jobs_side_by_side_on_different_nodes(slurm, tmp_path, capsys
     submit(checkout, "table1", *first, "--config", "scale=demo", "seeds=[0]")
     assert (checkout.folder / "results/demo/tables/table1.html").exists()
 
-    jobs = {job["JobId"]: job for job in ended_jobs(slurm, 8)}
+    jobs = {job["JobId"]: job for job in ended_jobs(slurm, 14)}
     assert all(job["JobState"] == "COMPLETED" for job in jobs.values())
-    assert len(jobs) == 5 + 3  # five parts and three evaluations; tables and pages need no job
+    assert len(jobs) == 8 + 6  # eight parts and six evaluations; tables and pages need no job
     blocks = {}
     for log in sorted((checkout.folder / ROW / "parts").glob("*.jsonl")):
         start = json.loads(log.read_text().splitlines()[0])
