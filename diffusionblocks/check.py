@@ -165,6 +165,8 @@ def _check_split(model, method):
         loudness = {key: method[key] for key in ("p_mean", "sigma_min") if key in method and kind == "edm"}
         noise = NOISES[kind](**loudness)
         interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method.get("overlap", 0), noise)
+    if method.get("process", "discrete") != "discrete" and model["num_layers"] != 1:  # NoProp's
+        raise ValueError(f"process {method['process']} has one layer for all times, and model.num_layers is not 1")
     if not method.get("target_norm", 1) > 0:
         raise ValueError(f"target_norm must be above 0, and is {method['target_norm']}")
 
@@ -230,10 +232,14 @@ def _check_metrics(sections, run, extractor):
         num_steps = metric["sampling"].get("num_steps")
         if num_steps is not None and not isinstance(num_steps, int):
             raise UserError(f"config: {where}.{column}.sampling.num_steps: {num_steps!r} should be an int")
+        if num_steps is not None and method.get("process") == "discrete":
+            raise UserError(
+                f"config: {where}.{column}.sampling.num_steps: a discrete process has a step for each layer"
+            )
         if num_steps is not None and num_steps < method.get("num_blocks", 1):
             raise UserError(
                 f"config: {where}.{column}.sampling.num_steps is {num_steps}: with fewer steps than the "
-                f"{method['num_blocks']} blocks some block would never act"
+                f"{method.get('num_blocks', 1)} blocks some block would never act"
             )
 
 

@@ -569,6 +569,24 @@ BAD = [
         {f"{ROW}__metrics__chain": {"name": "accuracy_per_step", "sampling": {"num_steps": 2}}},
         ["metrics.chain", "num_steps is 2", "3 blocks"],
     ),
+    # NoProp
+    ({"tables__table6__rows__noprop_ct__demo__model__num_layers": 3}, ["noprop_ct.method", "continuous", "one layer"]),
+    (
+        {"tables__table6__rows__noprop_dt__metrics": {"accuracy": {"sampling": {"num_steps": 4}}}},
+        ["noprop_dt.metrics.accuracy.sampling.num_steps", "a step for each layer"],
+    ),
+    (
+        {"tables__table6__rows__noprop_fm__demo__metrics": {"accuracy": {"sampling": {"num_steps": 0}}}},
+        ["noprop_fm.metrics.accuracy.sampling.num_steps is 0"],
+    ),
+    (
+        {"tables__table6__model__embedding": "prototypes"},
+        ["model.embedding", "prototypes", "one_hot, learned, prototype"],
+    ),
+    (
+        {"tables__table1__rows__vit_forward_forward__method__variant": "mended"},
+        ["method.variant", "as_released, fixed"],
+    ),
     # Generation
     ({f"{DIT}__sampling": {"num_step": 4}}, ["sampling", "num_step", "did you mean 'num_steps'"]),
     ({f"{DIT}__sampling": {"num_samples": 0}}, ["sampling.num_samples", "at least 1", "is 0"]),
