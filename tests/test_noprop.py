@@ -468,3 +468,20 @@ def test_it_overfits_32_digits(run, steps, sampling):
     with torch.inference_mode():
         answer = method.eval().predict(batch, eps, **sampling)[-1].prediction.argmax(1)
     assert torch.equal(answer, batch["label"])
+
+
+@pytest.mark.parametrize("process", ["discrete", "continuous", "flow_matching"])
+def test_an_update_after_a_kill_has_the_same_bits(process):
+    """Batch norm's running statistics and the learned schedule are part of a checkpoint, as weights are."""
+    run = run_of(process, num_layers=2 if process == "discrete" else 1)
+    train = {"batch_size": 16, "lr": 0.003, "steps": 3, "ema": 0.9}
+    first, second = (
+        Trainer({**run, "train": train, "seed": 0}, "all", Digits(), torch.device("cpu")) for _ in range(2)
+    )
+    for step in range(3):
+        first.update(step)
+    second.restore({name: value.clone() for name, value in first.tensors().items()})
+    first.update(3)
+    second.update(3)
+    mine, others = first.tensors(), second.tensors()
+    assert mine.keys() == others.keys() and all(torch.equal(value, others[name]) for name, value in mine.items())
