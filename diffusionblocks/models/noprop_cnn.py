@@ -187,4 +187,4 @@ class Model(nn.Module):
 
     def end_to_end_loss(self, batch):
         """Cross-entropy of each sample (N,)."""
-        return F.cross_entropy(self.end_to_end_prediction(batch).float(), batch["label"], reduction="none")
+        return self.loss(self.end_to_end_prediction(batch), batch, None)

@@ -153,15 +153,14 @@ class Model(nn.Module):
 
     def end_to_end_prediction(self, batch):
         """Class logits (N, num_classes) of the plain network."""
-        x = torch.cat([self.cls.expand(len(batch["image"]), -1, -1), self.condition(batch)], dim=1)
-        x = F.dropout(x + self.positions, self.dropout, self.training)
+        x = self.embed(batch, self.cls[:, 0].expand(len(batch["image"]), -1))
         for layer in self.layers:
             x = layer(x)
         return self.head(self.norm(x)[:, 0])
 
     def end_to_end_loss(self, batch):
         """Cross-entropy of each sample (N,)."""
-        return F.cross_entropy(self.end_to_end_prediction(batch).float(), batch["label"], reduction="none")
+        return self.loss(self.end_to_end_prediction(batch), batch, None)
 
     # As layers that each learn alone
 
