@@ -1,4 +1,4 @@
-"""Seconds and memory of one update, of every kind of row at the paper's sizes: end to end, one block, the joint network.
+"""Seconds and memory of an update of every kind of row at the paper's sizes: end to end, one block, the joint network.
 
     python benchmarks/updates.py [--rows table1/...] [--scale paper] [--budget 240] [--output updates.csv]
 
@@ -18,10 +18,10 @@ import time
 import torch
 import yaml
 
-from diffusionblocks import config as planning
-from diffusionblocks.codebase import PACKAGE
-from diffusionblocks.device import pick_device
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.base.device import pick_device
+from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.source import PACKAGE
+from diffusionblocks.training.trainer import Trainer
 
 ROWS = (
     "table1/vit_end_to_end",

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from diffusionblocks.files import NO_SPACE, UserError, read_json, write_json
+from diffusionblocks.base.files import NO_SPACE, UserError, read_json, write_json
 
 DATA_DIR = "results/downloads"
 
@@ -17,7 +17,7 @@ def plan(args):
 
 def autoencoder(args):
     """Fetch the autoencoder that makes latents, and write which it is."""
-    from diffusionblocks.data.latents import autoencoder, autoencoder_class
+    from diffusionblocks.data.images.latents import autoencoder, autoencoder_class
 
     autoencoder_class()  # a package that is missing is missed here, and not by every job
     write_json(args.output, autoencoder(args.data_dir)[1])
@@ -39,8 +39,8 @@ def prepare(args):
 
 def train(args):
     """Train one part of a run, or go on with it."""
-    from diffusionblocks.check import check_run
-    from diffusionblocks.train import train
+    from diffusionblocks.plan.check import check_run
+    from diffusionblocks.training.train import train
 
     check_run(read_json(args.run))
     train(args.run, args.part, args.output, args.data, args.state, args.checkpoint_seconds)
@@ -48,42 +48,42 @@ def train(args):
 
 def assemble(args):
     """Join the parts of a run into one model."""
-    from diffusionblocks.assemble import assemble
+    from diffusionblocks.training.assemble import assemble
 
     assemble(args.run, args.parts, args.output)
 
 
 def sample(args):
     """Generate a shard of a trained model's images or texts."""
-    from diffusionblocks.sample import sample
+    from diffusionblocks.sampling.sample import sample
 
     sample(args.run, args.model, args.data, json.loads(args.sampling), args.shard, args.output, args.data_dir)
 
 
 def extractor(args):
     """Obtain the weights of the network whose features FID compares."""
-    from diffusionblocks.features import extractor
+    from diffusionblocks.scorers.features import extractor
 
     extractor(json.loads(args.section), args.data, args.data_dir, args.output)
 
 
 def reference(args):
     """Compute the statistics of the real images' features."""
-    from diffusionblocks.features import reference
+    from diffusionblocks.scorers.features import reference
 
     reference(args.weights, args.data, args.data_dir, args.output)
 
 
 def teacher(args):
     """Obtain the weights of a network that scores texts."""
-    from diffusionblocks.teaching import teacher
+    from diffusionblocks.scorers.teaching import teacher
 
     teacher(json.loads(args.section), args.data, args.data_dir, args.output)
 
 
 def evaluate(args):
     """Measure a trained model."""
-    from diffusionblocks.evaluate import evaluate
+    from diffusionblocks.evaluation.evaluate import evaluate
 
     metrics = json.loads(args.metrics)
     evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
@@ -91,21 +91,21 @@ def evaluate(args):
 
 def table(args):
     """Set the measured numbers of a table beside the paper's."""
-    from diffusionblocks.tables import table
+    from diffusionblocks.page.table import table
 
     table(args.name, json.loads(args.rows), args.paper, args.output)
 
 
 def show(args):
     """Print tables."""
-    from diffusionblocks.tables import show
+    from diffusionblocks.page.table import show
 
     show(args.tables)
 
 
 def report(args):
     """Write the page from the tables and all that was measured on the way."""
-    from diffusionblocks.report import report
+    from diffusionblocks.page.page import report
 
     report(args.tables, args.metrics, args.template, args.claims, args.output)
 

@@ -4,10 +4,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from diffusionblocks import cluster
-from diffusionblocks import config as planning
-from diffusionblocks.check import check, check_frame
-from diffusionblocks.files import UserError
+from diffusionblocks.plan import cluster
+from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.check import check, check_frame
+from diffusionblocks.base.files import UserError
 
 
 def or_stop(function, *arguments):

@@ -8,7 +8,7 @@ rule sample:
         run=f"{RESULTS}/{RUN}/run.json",
         model=f"{RESULTS}/{RUN}/model.safetensors",
         data=data_of,
-        code=code("sample"),
+        code=code("sampling.sample"),
     output:
         f"{RESULTS}/{RUN}/samples/{{sampling}}/{{shard}}.safetensors",
     log:
@@ -28,7 +28,7 @@ rule sample:
 rule extractor:
     input:
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("features"),
+        code=code("scorers.features"),
     output:
         f"{RESULTS}/features/{{data}}/{{extractor}}/weights.safetensors",
     log:
@@ -48,7 +48,7 @@ rule reference:
     input:
         weights=f"{RESULTS}/features/{{data}}/{{extractor}}/weights.safetensors",
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("features"),
+        code=code("scorers.features"),
     output:
         f"{RESULTS}/features/{{data}}/{{extractor}}/reference.safetensors",
     log:
@@ -66,7 +66,7 @@ rule reference:
 rule teacher:
     input:
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("teaching"),
+        code=code("scorers.teaching"),
     output:
         f"{RESULTS}/teachers/{{data}}/{{teacher}}.safetensors",
     log:
@@ -90,7 +90,7 @@ rule evaluate:
         data=data_of,
         samples=samples_of,
         scorers=scorers_of,
-        code=code("evaluate"),
+        code=code("evaluation.evaluate"),
     output:
         f"{RESULTS}/{RUN}/metrics.json",
     log:

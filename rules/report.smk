@@ -8,7 +8,7 @@ rule table:
     input:
         metrics=lambda wildcards: metrics_of([wildcards.table]),
         paper="report/paper.yaml",
-        code=code("tables"),
+        code=code("page.table"),
     output:
         report(
             f"{RESULTS}/tables/{{table}}.csv",
@@ -34,7 +34,7 @@ rule page:
         template="report/page.html.jinja",
         style="report/style.css",
         claims="report/claims.yaml",
-        code=code("report"),
+        code=code("page.page"),
     output:
         f"{RESULTS}/report.html",
     log:
@@ -54,7 +54,7 @@ use rule page as page_of_table with:
         template="report/page.html.jinja",
         style="report/style.css",
         claims="report/claims.yaml",
-        code=code("report"),
+        code=code("page.page"),
     output:
         f"{RESULTS}/tables/{{table}}.html",
     log:

@@ -21,7 +21,7 @@ rule train:
     input:
         run=f"{RESULTS}/{RUN}/run.json",
         data=data_of,
-        code=code("train"),
+        code=code("training.train"),
     output:
         weights=f"{RESULTS}/{RUN}/parts/{{part}}.safetensors",
         losses=f"{RESULTS}/{RUN}/parts/{{part}}.jsonl",
@@ -40,7 +40,7 @@ rule assemble:
     input:
         run=f"{RESULTS}/{RUN}/run.json",
         parts=parts_of(".safetensors"),
-        code=code("assemble"),
+        code=code("training.assemble"),
     output:
         f"{RESULTS}/{RUN}/model.safetensors",
     log:

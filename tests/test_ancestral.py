@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from diffusionblocks.ancestral import ancestral, masking_levels
-from diffusionblocks.noise import MASK, Masking
-from diffusionblocks.sampling import block_by_block, follow
-from diffusionblocks.vocabulary import Logits
+from diffusionblocks.diffusion.ancestral import ancestral, masking_levels
+from diffusionblocks.diffusion.noise import MASK, Masking
+from diffusionblocks.diffusion.solvers import block_by_block, follow
+from diffusionblocks.layers.vocabulary import Logits
 
 CHANCES = torch.tensor([0.5, 0.0, 0.2, 0.3])
 EPS = 1e-4  # of the schedule

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffusionblocks.data.augment import AUGMENTATIONS, OPS, apply_op, augment, crop, flip, randaugment
-from diffusionblocks.fidelity import torch_fidelity
+from diffusionblocks.data.images.augment import AUGMENTATIONS, OPS, apply_op, augment, crop, flip, randaugment
+from diffusionblocks.scorers.fidelity import torch_fidelity
 
 SIGNED = OPS[1:10]
 

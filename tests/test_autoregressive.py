@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from diffusionblocks.diffusion.noise import EDM
+from diffusionblocks.layers.text import rotate
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.models.autoregressive import Layer, Model, before_and_itself
-from diffusionblocks.noise import EDM
-from diffusionblocks.rotary import rotate
 
 TINY = {"vocab_size": 11, "seq_len": 8}
 SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 40}

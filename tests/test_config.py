@@ -12,14 +12,14 @@ import torch
 import yaml
 from conftest import Checkout
 
-from diffusionblocks import config as planning
-from diffusionblocks import partition
-from diffusionblocks.check import check, check_frame, check_run
-from diffusionblocks.codebase import PACKAGE, class_keywords
-from diffusionblocks.data.augment import AUGMENTATIONS
-from diffusionblocks.files import UserError
+from diffusionblocks.base.files import UserError
+from diffusionblocks.data.images.augment import AUGMENTATIONS
+from diffusionblocks.diffusion import partition
 from diffusionblocks.methods import build
-from diffusionblocks.trainer import Settings
+from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.check import check, check_frame, check_run
+from diffusionblocks.plan.source import PACKAGE, class_keywords
+from diffusionblocks.training.trainer import Settings
 
 ROOT = PACKAGE.parent
 SCHEMA_FILE = ROOT / "workflow/schemas/config.schema.yaml"
@@ -532,9 +532,9 @@ BAD = [
     ({f"{ROW}__trian": {}}, ["vit_diffusionblocks", "trian", "train"]),
     ({f"{ROW}__demo__trian": {}}, ["vit_diffusionblocks.demo", "trian", "train"]),
     ({"tables__table1__demo__train__stpes": 5}, ["table1.demo.train", "stpes", "steps"]),
-    ({f"{ROW}__train": {"learning_rate": 0.1}}, ["vit_diffusionblocks.train", "learning_rate"]),
+    ({f"{ROW}__train": {"learning_rate": 0.1}}, ["vit_diffusionblocks.training.train", "learning_rate"]),
     ({"tables__table1__demo__train__lr": "1e-3"}, ["train.lr", "1e-3", "0.001"]),
-    ({f"{ROW}__train": {"lr": "1e-3"}}, ["vit_diffusionblocks.train.lr", "1e-3", "0.001"]),
+    ({f"{ROW}__train": {"lr": "1e-3"}}, ["vit_diffusionblocks.training.train.lr", "1e-3", "0.001"]),
     ({"tables__table1__demo__train__steps": 0}, ["train.steps", "0"]),
     ({"tables__table1__demo__train__augment": ["corp"]}, ["train.augment", "corp", "crop"]),
     ({"tables__table1__demo__train__precision": "fp16"}, ["train.precision", "fp16", "bf16"]),
@@ -596,7 +596,7 @@ BAD = [
     ({f"{DIT}__sampling": {"num_steps": 2}}, ["sampling.num_steps", "2", "3 blocks"]),
     ({f"{DIT}__sampling": {"solver": "huen"}}, ["sampling.solver", "huen", "euler, heun"]),
     ({f"{DIT}__sampling": {"grid": "karas"}}, ["sampling.grid", "karas", "karras"]),
-    ({f"{DIT}__sampling": []}, ["cifar10_dit_diffusionblocks.sampling", "[]"]),
+    ({f"{DIT}__sampling": []}, ["cifar10_dit_diffusionblocks.diffusion.solvers", "[]"]),
     ({f"{DIT}__model": {"name": "vit", "num_layers": 6}}, ["guidance", "unconditional", "models/vit.py"]),
     ({f"{DIT}__extractor": {"name": "smal_cnn"}}, ["diffusionblocks.extractor.name", "did you mean 'small_cnn'"]),
     ({f"{DIT}__extractor": {"step": 5}}, ["diffusionblocks.extractor", "step", "did you mean 'steps'"]),
@@ -636,7 +636,7 @@ BAD = [
     ({"tables__table1__metrics__fid": {"name": "fid"}}, ["metrics.fid", "end_to_end", "does not have"]),
     (
         {f"{ROW}__metrics__kid": {"name": "kid", "sampling": {"num_samples": 9}}},
-        ["vit_diffusionblocks.metrics.kid", "needs an `extractor`"],
+        ["vit_diffusionblocks.evaluation.metrics.kid", "needs an `extractor`"],
     ),
     # Latents
     ({f"{DIT}__data": {"name": "imagenet", "shards": 0}}, ["data.shards", "at least 1"]),
@@ -651,7 +651,7 @@ BAD = [
     ({"tables__table7__alias": "train"}, ["tables.table7.alias", "'train'", "name of a rule"]),
     ({"tables__sample": CONFIG["tables"]["table1"]}, ["tables", "'sample'", "name of a rule"]),
     # Steps and epochs
-    ({f"{ROW}__train": {"epochs": 3}}, ["vit_diffusionblocks.train", "exactly one of steps and epochs"]),
+    ({f"{ROW}__train": {"epochs": 3}}, ["vit_diffusionblocks.training.train", "exactly one of steps and epochs"]),
     # References between rows
     ({"tables__table1__rows__more": {"like": "nowhere"}}, ["rows.more.like", "nowhere"]),
     ({"tables__table1__rows__more": {"like": "more"}}, ["rows.more.like", "more"]),

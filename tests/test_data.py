@@ -21,16 +21,18 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from diffusionblocks.__main__ import main
-from diffusionblocks.config import section_name
-from diffusionblocks.data import download, sources, tiny_imagenet
+from diffusionblocks.base.files import UserError
+from diffusionblocks.data import download
 from diffusionblocks.data.download import Archive, fetch
 from diffusionblocks.data.encode import encode
-from diffusionblocks.data.folder import crop, listing
-from diffusionblocks.data.images import Images
-from diffusionblocks.data.latents import VAE, folder_images
-from diffusionblocks.data.pictures import Pictures
+from diffusionblocks.data.images import sources
+from diffusionblocks.data.images import tiny_imagenet_archive as tiny_imagenet
+from diffusionblocks.data.images.dataset import Images
+from diffusionblocks.data.images.folder import crop, listing
+from diffusionblocks.data.images.latents import VAE, folder_images
+from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.data.prepare import _moments, prepare
-from diffusionblocks.files import UserError
+from diffusionblocks.plan.resolve import section_name
 
 
 def header(path):
@@ -527,7 +529,7 @@ def test_pixels_are_all_images_in_order(colours):
 
 def test_pixel_sets_load_nothing_that_only_latents_need(digits):
     program = (
-        "import sys, torch; from diffusionblocks.data.images import Images; images = Images(sys.argv[1], 'cpu');"
+        "import sys, torch; from diffusionblocks.data.images.dataset import Images; images = Images(sys.argv[1], 'cpu')\n"
         "images.train_batch(torch.arange(2)); print({'PIL', 'diffusers', 'torchvision'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program, digits], capture_output=True, text=True, check=True)
@@ -574,7 +576,7 @@ SIZES = {  # width, height and mode of the JPEGs, by class folder; small ones ar
 @pytest.fixture(scope="module")
 def vae_folder(tmp_path_factory):
     """A tiny autoencoder with random weights, as sd-vae-ft-ema lies there: 4 channels, one latent for 2 x 2 pixels."""
-    from diffusionblocks.data.latents import autoencoder_class
+    from diffusionblocks.data.images.latents import autoencoder_class
 
     torch.manual_seed(0)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
@@ -1031,7 +1033,7 @@ def test_reading_many_images_holds_few_files_open(imagenet):
     """An image sent by a worker on its own would hold a file open, and a batch of ImageNet 500 of them."""
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48));"
-        "from diffusionblocks.data.latents import batches;"
+        "from diffusionblocks.data.images.latents import batches;"
         "print(sum(len(batch) for batch in batches([sys.argv[1]] * 200, 16, 100)))"
     )
     image = next((imagenet / "imagenet/train").rglob("*.JPEG"))

@@ -9,11 +9,11 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks import config as planning
-from diffusionblocks.layers import modulate, sincos_2d, sinusoid
+from diffusionblocks.diffusion.noise import EDM
+from diffusionblocks.layers.vision import modulate, sincos_2d, sinusoid
 from diffusionblocks.models.dit import Layer, Model
-from diffusionblocks.noise import EDM
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.plan import resolve as planning
+from diffusionblocks.training.trainer import Trainer
 
 CIFAR10 = {"image_size": 32, "channels": 3, "num_classes": 10}
 LATENTS = {"image_size": 32, "channels": 4, "num_classes": 1000}

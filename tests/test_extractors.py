@@ -10,12 +10,13 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_images
 
-from diffusionblocks import extractors, features, tensors
+from diffusionblocks.base import tensors
+from diffusionblocks.base.files import UserError
 from diffusionblocks.data import download
-from diffusionblocks.data.pictures import Pictures
+from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.fidelity import torch_fidelity
-from diffusionblocks.files import UserError
+from diffusionblocks.scorers import extractors, features
+from diffusionblocks.scorers.fidelity import torch_fidelity
 
 CPU = torch.device("cpu")
 PALACE, DAISY = 698, 985  # classes of ImageNet

@@ -22,14 +22,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusionblocks import __main__ as program
-from diffusionblocks import config as planning
-from diffusionblocks import state as states
-from diffusionblocks import train as training
-from diffusionblocks.codebase import PACKAGE
+from diffusionblocks.base.files import Interrupted, UserError, atomic, read_json, read_json_lines, write_json
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.evaluate import evaluate
-from diffusionblocks.files import Interrupted, UserError, atomic, read_json, read_json_lines, write_json
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.evaluation.evaluate import evaluate
+from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.source import PACKAGE
+from diffusionblocks.training import checkpoint as states
+from diffusionblocks.training import train as training
+from diffusionblocks.training.trainer import Trainer
 
 ROOT = PACKAGE.parent
 STEPS = 300

@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from diffusionblocks import features, fidelity, metrics, tensors
-from diffusionblocks.fidelity import Statistics
+from diffusionblocks.base import tensors
+from diffusionblocks.evaluation import metrics
+from diffusionblocks.scorers import features, fidelity
+from diffusionblocks.scorers.fidelity import Statistics
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusionblocks import codebase
-from diffusionblocks.codebase import PACKAGE, Choice, class_keywords, closure, function_keywords
-from diffusionblocks.config import code
+from diffusionblocks.plan import source as codebase
+from diffusionblocks.plan.resolve import code
+from diffusionblocks.plan.source import PACKAGE, Choice, class_keywords, closure, function_keywords
 
 ROOT = PACKAGE.parent
 HEAVY = {"torch", "numpy", "pandas", "yaml", "safetensors", "snakemake", "sklearn", "matplotlib"}
@@ -35,7 +35,9 @@ def test_floors_hold():
 
 
 def test_planning_needs_the_standard_library_alone():
-    assert loaded("import diffusionblocks.config, diffusionblocks.check, diffusionblocks.cluster") == set()
+    assert (
+        loaded("import diffusionblocks.plan.resolve, diffusionblocks.plan.check, diffusionblocks.plan.cluster") == set()
+    )
 
 
 def test_light_verbs_stay_light(tmp_path):
@@ -45,7 +47,7 @@ def test_light_verbs_stay_light(tmp_path):
         VERB, "table", "table1", "{}", "--paper", "report/paper.yaml", "-o", tmp_path / "t.csv"
     )
     assert (tmp_path / "t.csv").exists()
-    modules = "import diffusionblocks.assemble, diffusionblocks.data.prepare, diffusionblocks.report"
+    modules = "import diffusionblocks.training.assemble, diffusionblocks.data.prepare, diffusionblocks.page.page"
     assert "torch" not in loaded(modules)
 
 
@@ -63,7 +65,7 @@ RUN = {**DIGITS, "model": {"name": "vit"}, "method": {"name": "end_to_end"}}
 def test_training_depends_on_its_own_model_and_method_only(tmp_path, monkeypatch):
     copy = tmp_path / PACKAGE.name  # with another model and another method in it
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "models/other.py").write_text("from diffusionblocks.layers import MLP\n")
+    (copy / "models/other.py").write_text("from diffusionblocks.layers.vision import MLP\n")
     (copy / "methods/other.py").write_text("")
     monkeypatch.setattr(codebase, "PACKAGE", copy)
     found = files(code("train", RUN))
@@ -181,7 +183,7 @@ def test_closure_finds_imports_wherever_they_stand(tmp_path, monkeypatch):
 
 
 def test_modules_outside_the_package_are_dependencies_too(tmp_path, monkeypatch):
-    (tmp_path / "my_models.py").write_text("from diffusionblocks.layers import MLP\n")
+    (tmp_path / "my_models.py").write_text("from diffusionblocks.layers.vision import MLP\n")
     (tmp_path / "my").mkdir()
     (tmp_path / "my/net.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)

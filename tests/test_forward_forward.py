@@ -9,12 +9,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from diffusionblocks.files import UserError
+from diffusionblocks.base.files import UserError
+from diffusionblocks.diffusion.noise import EDM
 from diffusionblocks.methods import build
 from diffusionblocks.methods.contrastive_forward_forward import contrast
 from diffusionblocks.models.vit import Model
-from diffusionblocks.noise import EDM
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.training.trainer import Trainer
 
 SHAPE = {"image_size": 8, "channels": 3, "num_classes": 10}
 SIZES = {"num_layers": 3, "width": 12, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.0}

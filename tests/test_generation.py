@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from diffusionblocks import features, metrics, tensors
-from diffusionblocks.data.pictures import Pictures
+from diffusionblocks.base import tensors
+from diffusionblocks.base.files import UserError, read_json, write_json
+from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.evaluate import evaluate
-from diffusionblocks.files import UserError, read_json, write_json
+from diffusionblocks.evaluation import metrics
+from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.methods import build
-from diffusionblocks.sample import sample
+from diffusionblocks.sampling.sample import sample
+from diffusionblocks.scorers import features
 
 CPU = torch.device("cpu")
 RUN = {

@@ -1,4 +1,4 @@
-"""What only a GPU shows: the CPU's numbers, no waiting within an update, the same bits after a kill, one block's memory.
+"""What only a GPU shows: the CPU's numbers, no waiting within an update, the same bits after a kill.
 
 Every test is skipped where there is no GPU.
 """
@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_models import Data, runs, shaken
 
-from diffusionblocks.device import pick_device
+from diffusionblocks.base.device import pick_device
 from diffusionblocks.methods import build
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

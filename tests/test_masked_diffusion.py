@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusionblocks.layers import modulate, sinusoid
+from diffusionblocks.diffusion.noise import MASK, Masking
+from diffusionblocks.layers.vision import modulate, sinusoid
+from diffusionblocks.layers.vocabulary import Logits
 from diffusionblocks.methods import build
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.models.masked_diffusion import Layer, Model
-from diffusionblocks.noise import MASK, Masking
-from diffusionblocks.trainer import Trainer
-from diffusionblocks.vocabulary import Logits
+from diffusionblocks.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 TEXT8 = {"vocab_size": 27, "seq_len": 256}

@@ -12,11 +12,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
+from diffusionblocks.diffusion.noise import inference_sigmas
 from diffusionblocks.methods import build
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.models.vit import Model
-from diffusionblocks.noise import inference_sigmas
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.training.trainer import Trainer
 
 SHAPE = {"image_size": 8, "channels": 1, "num_classes": 10}
 SIZES = {"num_layers": 6, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4, "dropout": 0.0}
@@ -209,7 +209,7 @@ def test_joint_is_one_network():
 HOLDINGS = """
 import gc, json, sys
 import torch
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.training.trainer import Trainer
 
 class Data:
     shape, train_size = {"image_size": 8, "channels": 1, "num_classes": 10}, 16

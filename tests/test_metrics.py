@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusionblocks import evaluate_images
-from diffusionblocks.metrics import (
+from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.evaluation import images as evaluate_images
+from diffusionblocks.evaluation.metrics import (
     accuracy,
     accuracy_per_step,
     fid,
@@ -14,7 +15,6 @@ from diffusionblocks.metrics import (
     relative_speed,
     top_5_accuracy,
 )
-from diffusionblocks.sampling import Step
 
 LABELS = np.array([0, 1, 2, 2])
 LOGITS = np.array([[1, 0, 0], [-3, -1, -2], [0, 0, 1], [0, 1, 0]], dtype=np.float32)  # 3 of 4

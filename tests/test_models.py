@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import diffusionblocks
-from diffusionblocks.config import parts
-from diffusionblocks.layers import sinusoid
+from diffusionblocks.diffusion.noise import EDM
+from diffusionblocks.layers.vision import sinusoid
 from diffusionblocks.methods import load
 from diffusionblocks.models.vit import Layer, Model
-from diffusionblocks.noise import EDM
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.plan.resolve import parts
+from diffusionblocks.training.trainer import Trainer
 
 CIFAR100 = {"image_size": 32, "channels": 3, "num_classes": 100}
 TINY_IMAGENET = {"image_size": 64, "channels": 3, "num_classes": 200}
@@ -303,7 +303,7 @@ def known(constructor, options):
 def runs():
     """Every model with every method whose needs it meets."""
     for model, method in itertools.product(names("models"), names("methods")):
-        network, constructor = load("models", model).Model, load("methods", method).Method
+        network, constructor = load("model", model), load("method", method)
         if all(hasattr(network, need) for need in constructor.needs):
             sizes = known(network, SIZES)
             for sharing in ("independent", "joint"):

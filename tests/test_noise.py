@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusionblocks.noise import EDM, MASK, Masking, corrupt, euler_step, inference_sigmas, karras_sigmas
-from diffusionblocks.partition import boundaries, owner
+from diffusionblocks.diffusion.noise import EDM, MASK, Masking, corrupt, euler_step, inference_sigmas, karras_sigmas
+from diffusionblocks.diffusion.partition import boundaries, owner
 
 NOISE = EDM()
 SIGMAS = [0.002, 0.17963, 0.3012, 0.5050, 1.0, 80.0]

@@ -9,11 +9,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.files import UserError
+from diffusionblocks.base.files import UserError
+from diffusionblocks.diffusion.variance_preserving import cosine_schedule, step_coefficients
 from diffusionblocks.methods import build
 from diffusionblocks.methods.noprop import Method
-from diffusionblocks.trainer import Trainer
-from diffusionblocks.variance_preserving import cosine_schedule, step_coefficients
+from diffusionblocks.training.trainer import Trainer
 
 SHAPE = {"image_size": 8, "channels": 1, "num_classes": 10}
 BATCH = {

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers import sinusoid
+from diffusionblocks.diffusion.noise import EDM
+from diffusionblocks.layers.vision import sinusoid
 from diffusionblocks.methods.noprop import AS_IT_IS
 from diffusionblocks.models.noprop_cnn import Model
-from diffusionblocks.noise import EDM
 
 CIFAR100 = {"image_size": 32, "channels": 3, "num_classes": 100}
 TINY = {"image_size": 8, "channels": 1, "num_classes": 10}

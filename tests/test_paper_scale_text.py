@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
-from diffusionblocks import config as planning
-from diffusionblocks.codebase import PACKAGE
 from diffusionblocks.methods import build
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.source import PACKAGE
+from diffusionblocks.training.trainer import Trainer
 
 CONFIG = {**yaml.safe_load((PACKAGE.parent / "config.yaml").read_text()), "scale": "paper"}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from diffusionblocks.noise import EDM, inference_sigmas, karras_sigmas
-from diffusionblocks.partition import boundaries, interval, mass, owner, split_layers
+from diffusionblocks.diffusion.noise import EDM, inference_sigmas, karras_sigmas
+from diffusionblocks.diffusion.partition import boundaries, interval, mass, owner, split_layers
 
 OFFICIAL = {
     1: [80, 0.002],

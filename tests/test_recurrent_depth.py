@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusionblocks.layers import modulate, sinusoid
+from diffusionblocks.diffusion.noise import EDM, inference_sigmas
+from diffusionblocks.layers.vision import modulate, sinusoid
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.methods.end_to_end import Method as EndToEnd
 from diffusionblocks.models.recurrent_depth import LOGIT_SCALE, Model, initial_state
-from diffusionblocks.noise import EDM, inference_sigmas
 
 SHAPE = {"vocab_size": 23, "seq_len": 9}
 SIZES = {"num_layers": 2, "prelude_layers": 1, "coda_layers": 1, "width": 16, "num_heads": 2, "mlp_width": 24}

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from diffusionblocks import figures
-from diffusionblocks.codebase import PACKAGE
-from diffusionblocks.files import write_json
-from diffusionblocks.report import report, section, verdict
-from diffusionblocks.tables import table
+from diffusionblocks.base.files import write_json
+from diffusionblocks.page import figures
+from diffusionblocks.page.page import report, section, verdict
+from diffusionblocks.page.table import table
+from diffusionblocks.plan.source import PACKAGE
 
 
 def run(row, blocks=1, title="digits", colour=(7,), loss=1.0, **values):

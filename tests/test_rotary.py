@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from diffusionblocks.rotary import Attention, Cache, RMSNorm, SwiGLU, rotate
+from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU, rotate
 
 
 def normal(*shape):

@@ -7,14 +7,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from diffusionblocks import sample_images
-from diffusionblocks.data.latents import to_uint8
+from diffusionblocks.data.images.latents import to_uint8
+from diffusionblocks.diffusion.noise import inference_sigmas, karras_sigmas
+from diffusionblocks.diffusion.solvers import SOLVERS, block_by_block, follow, guide
+from diffusionblocks.evaluation.metrics import layer_evaluations, relative_speed
 from diffusionblocks.methods import build
-from diffusionblocks.metrics import layer_evaluations, relative_speed
-from diffusionblocks.noise import inference_sigmas, karras_sigmas
-from diffusionblocks.sample_images import generate, noise
-from diffusionblocks.sampling import SOLVERS, block_by_block, follow, guide
-from diffusionblocks.trainer import Trainer
+from diffusionblocks.sampling import images as sample_images
+from diffusionblocks.sampling.images import generate, noise
+from diffusionblocks.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SHAPE = {"image_size": 8, "channels": 3, "num_classes": 10}

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from diffusionblocks import cluster
-from diffusionblocks import config as planning
 from diffusionblocks.__main__ import main
-from diffusionblocks.check import check_frame
-from diffusionblocks.codebase import PACKAGE
-from diffusionblocks.files import UserError, read_json, write_json
-from diffusionblocks.report import duration, in_bytes, number, table_title, verdict
-from diffusionblocks.tables import _like, table
+from diffusionblocks.base.files import UserError, read_json, write_json
+from diffusionblocks.page.page import duration, in_bytes, number, table_title, verdict
+from diffusionblocks.page.table import _like, table
+from diffusionblocks.plan import cluster
+from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.check import check_frame
+from diffusionblocks.plan.source import PACKAGE
 
 PAPER = {
     "title": "ViT",

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusionblocks import ngram, pretrained, teachers, tensors
-from diffusionblocks.files import UserError
+from diffusionblocks.base import tensors
+from diffusionblocks.base.files import UserError
+from diffusionblocks.scorers import ngram, pretrained, teachers
 
 TEXTS = ["The state of the Union, in 1862: the union stands.", "To the states; and then to us!", "banana bandana", "a"]
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz"
@@ -170,7 +171,7 @@ def test_small_lm_features_are_of_each_text_and_tell_real_from_shuffled(small, m
     tokens = Text(100).teacher_tokens.long()
     found = small.features(None, tokens)
     assert found.shape == (100, 24)
-    monkeypatch.setattr("diffusionblocks.small_lm.SCORED", 40)
+    monkeypatch.setattr("diffusionblocks.scorers.small_lm.SCORED", 40)
     np.testing.assert_allclose(small.features(None, tokens), found, rtol=1e-5, atol=1e-6)
     shuffled = tokens[:, torch.randperm(16, generator=torch.Generator().manual_seed(0))]
     assert small.features(None, shuffled).mean() > 1.5 * found.mean()

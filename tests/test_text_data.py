@@ -20,13 +20,15 @@ from safetensors.numpy import load_file
 from test_data import hard_link, header, know, link, renamed
 
 from diffusionblocks import data as datasets
-from diffusionblocks.codebase import PACKAGE, closure, function_keywords
-from diffusionblocks.data import novels, text, texts, tokens
+from diffusionblocks.base.files import UserError
 from diffusionblocks.data.download import ARCHIVES, Archive
-from diffusionblocks.data.images import Images
+from diffusionblocks.data.images.dataset import Images
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.data.text import Text
-from diffusionblocks.files import UserError
+from diffusionblocks.data.text import dataset as text
+from diffusionblocks.data.text import novels, tokens
+from diffusionblocks.data.text import sources as texts
+from diffusionblocks.data.text.dataset import Text
+from diffusionblocks.plan.source import PACKAGE, closure, function_keywords
 
 CPU = torch.device("cpu")
 SPLITS = ("test", "validation")

@@ -6,16 +6,17 @@ import math
 import pytest
 import torch
 
-from diffusionblocks import sampling, tensors
+from diffusionblocks.base import tensors
+from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.data import load
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.evaluate import evaluate
-from diffusionblocks.files import UserError, read_json, write_json
+from diffusionblocks.diffusion import solvers as sampling
+from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.methods import build
 from diffusionblocks.methods.end_to_end import nucleus
-from diffusionblocks.sample import sample
-from diffusionblocks.sampling import Step
-from diffusionblocks.teaching import teacher
+from diffusionblocks.sampling.sample import sample
+from diffusionblocks.scorers.teaching import teacher
 
 CPU = torch.device("cpu")
 SIZES = {"num_layers": 2, "width": 16, "num_heads": 2, "mlp_width": 16}

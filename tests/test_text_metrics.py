@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from diffusionblocks import metrics
+from diffusionblocks.evaluation import metrics
 
 
 def test_a_uniform_predictor_needs_log2_27_bits_a_character():

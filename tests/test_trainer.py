@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffusionblocks.data.augment import augment
-from diffusionblocks.device import seed_of
-from diffusionblocks.files import UserError
-from diffusionblocks.trainer import Batches, Settings, Trainer, at_worst
+from diffusionblocks.base.device import seed_of
+from diffusionblocks.base.files import UserError
+from diffusionblocks.data.images.augment import augment
+from diffusionblocks.training.trainer import Batches, Settings, Trainer, at_worst
 
 CPU = torch.device("cpu")
 MODEL = {"name": "vit", "num_layers": 3, "width": 12, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.0}
@@ -359,7 +359,7 @@ def test_the_worst_sample_is_found_without_a_word_to_the_host():
 def test_training_does_not_wait_for_the_compiler():
     """Importing it takes a second, in each of a hundred jobs; and PyTorch's own optimizer makes the same steps."""
     program = (
-        "import sys, torch; from diffusionblocks.trainer import AdamW\n"
+        "import sys, torch; from diffusionblocks.training.trainer import AdamW\n"
         "def trained(kind):\n"
         "    torch.manual_seed(0); layer = torch.nn.Linear(3, 3); optimizer = kind(layer.parameters(), fused=True)\n"
         "    for _ in range(3): layer(torch.randn(2, 3)).sum().backward(); optimizer.step(); optimizer.zero_grad()\n"

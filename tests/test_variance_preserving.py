@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusionblocks.variance_preserving import (
+from diffusionblocks.diffusion.variance_preserving import (
     LIMITS,
     LearnedSchedule,
     corrupt,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusionblocks import vocabulary
-from diffusionblocks.vocabulary import Logits
+from diffusionblocks.layers import vocabulary
+from diffusionblocks.layers.vocabulary import Logits
 
 
 @pytest.fixture(params=[1, 7 * 4, vocabulary.CHUNK], ids=["a row", "four rows", "all"])

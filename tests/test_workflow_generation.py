@@ -10,7 +10,9 @@ import pytest
 import torch
 from conftest import TINY_GENERATION, trainings
 
-from diffusionblocks import features, fidelity, figures, tensors
+from diffusionblocks.base import tensors
+from diffusionblocks.page import figures
+from diffusionblocks.scorers import features, fidelity
 
 RUNS = "results/demo/runs/table2"
 PAPER = {  # printed FID against train and against test

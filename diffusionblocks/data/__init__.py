@@ -2,7 +2,7 @@
 
 import importlib
 
-from diffusionblocks import tensors
+from diffusionblocks.base import tensors
 
 CURE = "Delete it and run prepare again."
 
@@ -14,5 +14,7 @@ def kind(path):
 
 def load(path, device):
     """The Images or the Text of a prepared file. Raises UserError when it is absent or damaged."""
-    module = importlib.import_module(f"diffusionblocks.data.{kind(path)}")  # so that neither is code behind the other
+    module = importlib.import_module(
+        f"diffusionblocks.data.{kind(path)}.dataset"
+    )  # so that neither is code behind the other
     return getattr(module, kind(path).capitalize())(path, device)

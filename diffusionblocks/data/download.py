@@ -12,7 +12,7 @@ import urllib.request
 from collections import namedtuple
 from pathlib import Path
 
-from diffusionblocks.files import UserError
+from diffusionblocks.base.files import UserError
 
 Archive = namedtuple("Archive", "url size sha256")
 

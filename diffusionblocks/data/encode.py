@@ -2,12 +2,12 @@
 
 import torch
 
-from diffusionblocks import tensors
-from diffusionblocks.data import sources
-from diffusionblocks.data.folder import fingerprint
-from diffusionblocks.data.latents import BATCH, VAE, batches
-from diffusionblocks.device import pick_device
-from diffusionblocks.files import UserError
+from diffusionblocks.base import tensors
+from diffusionblocks.base.device import pick_device
+from diffusionblocks.base.files import UserError
+from diffusionblocks.data.images import sources
+from diffusionblocks.data.images.folder import fingerprint
+from diffusionblocks.data.images.latents import BATCH, VAE, batches
 
 
 def encode(section, shard, data_dir, path):

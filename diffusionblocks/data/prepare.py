@@ -4,9 +4,10 @@ import importlib
 
 import numpy as np
 
-from diffusionblocks import tensors
-from diffusionblocks.data.folder import fingerprint
-from diffusionblocks.files import UserError
+from diffusionblocks.base import tensors
+from diffusionblocks.base.components import load
+from diffusionblocks.base.files import UserError
+from diffusionblocks.data.images.folder import fingerprint
 
 BATCH = 1000  # images whose pixels are counted at a time
 
@@ -17,9 +18,9 @@ def prepare(section, data_dir, path, shards=()):
     shards: the files of its encoded shards, in order, for a source that has them.
     """
     keywords = {key: value for key, value in section.items() if key != "name"}
-    found = _source(section["name"])(data_dir, **keywords)
+    found = load("data", section["name"])(data_dir, **keywords)
     if "documents" in found:
-        return _module("tokens").write(path, found)
+        return _module("text.tokens").write(path, found)
     arrays, about = _join(found, shards) if "shards" in found else _pixels(found)
     about |= {
         "title": found["title"],
@@ -32,14 +33,6 @@ def prepare(section, data_dir, path, shards=()):
 def _module(name):
     """A module by its name, so that code for texts is not code behind images: an edit would prepare all anew."""
     return importlib.import_module(f"diffusionblocks.data.{name}")
-
-
-def _source(name):
-    """The function of a source, by its name: of sources.py, else of texts.py."""
-    for module in ("sources", "texts"):
-        if hasattr(_module(module), name):
-            return getattr(_module(module), name)
-    raise UserError(f"config: data.name: {name!r} is no data set")
 
 
 def _pixels(found):

@@ -1,15 +1,10 @@
 """Ways to train a network. A method is built from a run's `method` section, its network from the `model` section."""
 
-import importlib
 from functools import partial
 
-from diffusionblocks import tensors
-from diffusionblocks.files import UserError
-
-
-def load(kind, name):
-    """The module behind a name in the configuration: a file of this package, or any importable module (with a dot)."""
-    return importlib.import_module(name if "." in name else f"diffusionblocks.{kind}.{name}")
+from diffusionblocks.base import tensors
+from diffusionblocks.base.components import load
+from diffusionblocks.base.files import UserError
 
 
 def build(run, shape, part):
@@ -19,9 +14,9 @@ def build(run, shape, part):
     """
     model = {key: value for key, value in run["model"].items() if key != "name"}
     method = {key: value for key, value in run["method"].items() if key != "name"}
-    build_model = partial(load("models", run["model"]["name"]).Model, shape, **model)
+    build_model = partial(load("model", run["model"]["name"]), shape, **model)
     try:
-        return load("methods", run["method"]["name"]).Method(build_model, part, **method)
+        return load("method", run["method"]["name"])(build_model, part, **method)
     except ValueError as error:
         raise UserError(f"tables.{run['table']}.rows.{run['row']}: model and method do not fit: {error}") from error
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.sampling import Step
+from diffusionblocks.diffusion.solvers import Step
 
 
 class Method(nn.Module):

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from diffusionblocks import partition as parts
-from diffusionblocks.ancestral import ancestral, masking_levels
-from diffusionblocks.noise import MASK, NOISES, inference_sigmas, karras_sigmas
-from diffusionblocks.sampling import SOLVERS, Step, block_by_block, euler, follow, guide
+from diffusionblocks.diffusion import partition as parts
+from diffusionblocks.diffusion.ancestral import ancestral, masking_levels
+from diffusionblocks.diffusion.noise import MASK, NOISES, inference_sigmas, karras_sigmas
+from diffusionblocks.diffusion.solvers import SOLVERS, Step, block_by_block, euler, follow, guide
 
 
 class Method(nn.Module):

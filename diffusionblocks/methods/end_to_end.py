@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from diffusionblocks.sampling import Step
+from diffusionblocks.diffusion.solvers import Step
 
 
 class Method(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.sampling import Step
-from diffusionblocks.variance_preserving import (
+from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion.variance_preserving import (
     LearnedSchedule,
     corrupt,
     cosine_schedule,

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers import modulate, sinusoid
-from diffusionblocks.rotary import Attention, Cache, RMSNorm, SwiGLU
-from diffusionblocks.vocabulary import Logits
+from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
+from diffusionblocks.layers.vision import modulate, sinusoid
+from diffusionblocks.layers.vocabulary import Logits
 
 NOISE_FEATURES = 256
 QUIET = 0.1  # how loud c_in z is beside the constant that marks a noisy token

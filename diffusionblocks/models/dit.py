@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers import MLP, Attention, modulate, sincos_2d, sinusoid
+from diffusionblocks.layers.vision import MLP, Attention, modulate, sincos_2d, sinusoid
 
 NOISE_FEATURES = 256
 

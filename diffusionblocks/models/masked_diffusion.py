@@ -8,10 +8,10 @@ parameters.
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers import MLP, modulate, sinusoid
-from diffusionblocks.noise import MASK
-from diffusionblocks.rotary import Attention
-from diffusionblocks.vocabulary import Logits
+from diffusionblocks.diffusion.noise import MASK
+from diffusionblocks.layers.text import Attention
+from diffusionblocks.layers.vision import MLP, modulate, sinusoid
+from diffusionblocks.layers.vocabulary import Logits
 
 LEVEL_FEATURES, LEVEL_WIDTH = 256, 128
 

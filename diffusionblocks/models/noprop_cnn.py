@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers import sinusoid
+from diffusionblocks.layers.vision import sinusoid
 
 WIDTH = 256  # of each path, and of the first layer that joins them
 TIME_FEATURES = 64

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers import modulate, sinusoid
-from diffusionblocks.rotary import Attention, Cache, RMSNorm, SwiGLU
-from diffusionblocks.vocabulary import Logits
+from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
+from diffusionblocks.layers.vision import modulate, sinusoid
+from diffusionblocks.layers.vocabulary import Logits
 
 NOISE_FEATURES = 256
 ROTARY_BASE = 50_000

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers import MLP, Attention, modulate, sinusoid
+from diffusionblocks.layers.vision import MLP, Attention, modulate, sinusoid
 
 NOISE_FEATURES = 256
 

