@@ -529,7 +529,8 @@ def test_pixels_are_all_images_in_order(colours):
 
 def test_pixel_sets_load_nothing_that_only_latents_need(digits):
     program = (
-        "import sys, torch; from diffusionblocks.data.images.dataset import Images; images = Images(sys.argv[1], 'cpu')\n"
+        "import sys, torch; from diffusionblocks.data.images.dataset import Images\n"
+        "images = Images(sys.argv[1], 'cpu')\n"
         "images.train_batch(torch.arange(2)); print({'PIL', 'diffusers', 'torchvision'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program, digits], capture_output=True, text=True, check=True)
