@@ -10,7 +10,6 @@ from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.diffusion.partition import boundaries, interval, split_layers
 from diffusionblocks.plan.check_metrics import check_metrics
-from diffusionblocks.plan.layers import check_like
 from diffusionblocks.plan.sections import check_section, component, declared
 from diffusionblocks.plan.source import absent_members, class_constant
 from diffusionblocks.training.settings import Settings
@@ -50,8 +49,6 @@ def check_frame(config: dict) -> None:
 def check(plan) -> None:
     """Check every row of a Plan."""
     tables = plan.config["tables"]
-    for table in tables:
-        check_like(plan.config, table)
     for alias in plan.aliases:
         if alias in tables:
             raise UserError(f"config: alias {alias!r} is the name of a table")

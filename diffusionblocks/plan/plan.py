@@ -7,7 +7,7 @@ from pathlib import Path
 from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError, read_json, write_json, write_text
 from diffusionblocks.plan.configuration import complete
-from diffusionblocks.plan.layers import has_settings, trained
+from diffusionblocks.plan.layers import check_like, has_settings, trained
 from diffusionblocks.plan.row import Row
 from diffusionblocks.plan.sections import fingerprint, section_name
 from diffusionblocks.plan.source import closure
@@ -46,6 +46,8 @@ class Plan:
     def __init__(self, config: dict):
         self.config, self.scale = config, config["scale"]
         self.results = f"results/{self.scale}"
+        for table in config["tables"]:
+            check_like(config, table)
         wanted = config.get("select") or "all"
         self.tables = [name for name in config["tables"] if has_settings(config, name)]
         if wanted != "all":
