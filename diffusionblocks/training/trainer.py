@@ -81,19 +81,15 @@ class Trainer:
     def check(self) -> None:
         """Meet the method, before its first update, with two samples. Raises UserError where it breaks its contract.
 
-        Nothing that training depends on is moved: neither random numbers nor weights nor a network's statistics.
+        Training goes on as if nothing had been: no random number, weight or statistic of a network has moved.
         """
-        before = {name: value.clone() for name, value in self.method.named_buffers()}
-        devices = [self.device] if self.device.type == "cuda" else []
+        batches = self.batches
         uncompiled = contextlib.nullcontext()  # two samples would compile every layer once more
         if self.settings.compile:
             uncompiled = torch.compiler.set_stance("force_eager")
-        with torch.random.fork_rng(devices), uncompiled:
-            indices = torch.arange(min(2, self.batches.data.train_size), device=self.batches.data.train_device)
-            self.method.check(self.batches.data.train_batch(indices.repeat(self.batches.views), self.settings.augment))
-        for name, value in self.method.named_buffers():
-            value.copy_(before[name])
-        self.optimizer.zero_grad(set_to_none=True)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), uncompiled:
+            indices = torch.arange(min(2, batches.data.train_size), device=batches.data.train_device)
+            self.method.check(batches.data.train_batch(indices.repeat(batches.views), self.settings.augment))
 
     def update(self, step: int) -> tuple[int, torch.Tensor]:
         """One update. Returns its block and, on the device, loss, objective, gradient norm, sigma of the worst."""
