@@ -1,4 +1,4 @@
-"""How `trial` meets the components that are functions. Each gives lines of what was met; what is wrong is a UserError."""
+"""How `trial` meets components that are functions: lines of what was met, or a UserError that says what is wrong."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -113,7 +113,7 @@ def _meet_text(component, found):
         )
     if tokens.min() < 0 or tokens.max() >= size:
         raise UserError(f"{where}: tokens lie between {tokens.min()} and {tokens.max()}, and vocab_size is {size}")
-    yield f"first text: {len(text):,} characters, {len(tokens):,} of {size:,} tokens, in sequences of {found['seq_len']}"
+    yield f"first text: {len(text):,} characters, {len(tokens):,} tokens of {size:,}; sequences of {found['seq_len']}"
 
 
 # What scores samples
@@ -173,15 +173,11 @@ def _few_steps(component, function):
 
 
 def _check_weights(component, weights, about):
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    tensors = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
+    if not tensors or not isinstance(about, dict):
         raise UserError(
-            f"{component.file}: {component.kind} {component.name}: `obtain` should give ({{name: tensor}}, {{what to know "
-            f"of them}}), and the first is {type(weights).__name__}"
-        )
-    if not isinstance(about, dict):
-        raise UserError(
-            f"{component.file}: {component.kind} {component.name}: `obtain` should give ({{name: tensor}}, {{what to know "
-            f"of them}}), and the second is {type(about).__name__}"
+            f"{component.file}: {component.kind} {component.name}: `obtain` should give ({{name: tensor}}, {{what "
+            f"to know of it}}), not ({type(weights).__name__}{'' if tensors else ' of others'}, {type(about).__name__})"
         )
 
 

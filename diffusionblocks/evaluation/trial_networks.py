@@ -1,4 +1,4 @@
-"""How `trial` meets a model with every method that can train it, and a method with every model: two samples, one update.
+"""How `trial` meets a model with every method that can train it, and a method with every model.
 
 What a broken member is told stands in the contracts (`methods.base.Method.check`); here are the pairs, and what comes
 after training.
@@ -92,7 +92,7 @@ def _meet_all(component, pairs):
 
 
 def _variants(method):
-    """Keywords to try: with blocks that share one network too, where a method can, since only that tells `layers` apart."""
+    """Keywords to try. Only where blocks share one network does it show whether `layers` is heeded."""
     shared = "sharing" in inspect.signature(method).parameters
     return [{"sharing": sharing} for sharing in ("independent", "joint")] if shared else [{}]
 
@@ -102,7 +102,7 @@ class _Refused(Exception):
 
 
 def _meet(component, model, method):
-    """What one pair did, in a few words: the contract, an update, a chain, and a sample or a text where it makes them."""
+    """What one pair did, in a few words: it met the contract, then an update, a chain, and a sample if it makes any."""
     trainer, data = _trainer(component, model, method)
     member = f"{model} with {method['name']}"
     with at_fault(component, f"{member} breaks off"):
