@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import diffusionblocks
 from diffusionblocks.diffusion.noise import EDM
-from diffusionblocks.layers.vision import sinusoid
+from diffusionblocks.layers.conditioning import sinusoid
 from diffusionblocks.methods import load
 from diffusionblocks.models.vit import Layer, Model
 from diffusionblocks.plan.resolve import parts

@@ -4,7 +4,7 @@ import torch
 
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.data.images.pictures import Pictures
-from diffusionblocks.diffusion.solvers import layers_run
+from diffusionblocks.diffusion.chains import layers_run
 
 BATCH = 250
 SHOWN = 10  # steps of the first image's trajectory that are kept

@@ -8,7 +8,7 @@ import torch
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.text.dataset import Text
-from diffusionblocks.diffusion.solvers import layers_run
+from diffusionblocks.diffusion.chains import layers_run
 
 BATCH = 125  # caches of the recurrent model hold every pass: 10 GB at the paper's sizes
 
