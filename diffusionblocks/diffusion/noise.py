@@ -34,6 +34,10 @@ class EDM:
     def highest(self):
         return self.sigma_max
 
+    def describe(self) -> dict[str, float]:
+        """What a figure of the levels needs: mean and standard deviation of log sigma before it is cut."""
+        return {"p_mean": self.p_mean, "p_std": self.p_std}
+
     def _normal_cdf(self, sigma):
         return _NORMAL.cdf((math.log(sigma) - self.p_mean) / self.p_std)
 
@@ -102,6 +106,10 @@ class Masking:
     eps: float = 1e-4
     lowest: float = 0.0
     highest: float = 1.0
+
+    def describe(self) -> dict[str, float]:
+        """What a figure of the levels needs: nothing, since they are uniform."""
+        return {}
 
     def keep(self, t):
         """alpha(t)."""
