@@ -18,10 +18,9 @@ def plan(args):
 
 def autoencoder(args):
     """Fetch the autoencoder that makes latents, and write which it is."""
-    from diffusionblocks.data.images.latents import autoencoder, autoencoder_class
+    from diffusionblocks.data.autoencoder import autoencoder
 
-    autoencoder_class()  # a package that is missing is missed here, and not by every job
-    write_json(args.output, autoencoder(args.data_dir)[1])
+    autoencoder(args.data_dir, args.output)
 
 
 def encode(args):
@@ -63,21 +62,21 @@ def sample(args):
 
 def extractor(args):
     """Obtain the weights of the network whose features FID compares."""
-    from diffusionblocks.scorers.features import extractor
+    from diffusionblocks.scorers.extractor import extractor
 
     extractor(json.loads(args.section), args.data, args.data_dir, args.output)
 
 
 def reference(args):
     """Compute the statistics of the real images' features."""
-    from diffusionblocks.scorers.features import reference
+    from diffusionblocks.scorers.reference import reference
 
     reference(args.weights, args.data, args.data_dir, args.output)
 
 
 def teacher(args):
     """Obtain the weights of a network that scores texts."""
-    from diffusionblocks.scorers.teaching import teacher
+    from diffusionblocks.scorers.teacher import teacher
 
     teacher(json.loads(args.section), args.data, args.data_dir, args.output)
 

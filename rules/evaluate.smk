@@ -28,7 +28,7 @@ rule sample:
 rule extractor:
     input:
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("scorers.features"),
+        code=code("scorers.extractor"),
     output:
         f"{RESULTS}/features/{{data}}/{{extractor}}/weights.safetensors",
     log:
@@ -48,7 +48,7 @@ rule reference:
     input:
         weights=f"{RESULTS}/features/{{data}}/{{extractor}}/weights.safetensors",
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("scorers.features"),
+        code=code("scorers.reference"),
     output:
         f"{RESULTS}/features/{{data}}/{{extractor}}/reference.safetensors",
     log:
@@ -66,7 +66,7 @@ rule reference:
 rule teacher:
     input:
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("scorers.teaching"),
+        code=code("scorers.teacher"),
     output:
         f"{RESULTS}/teachers/{{data}}/{{teacher}}.safetensors",
     log:

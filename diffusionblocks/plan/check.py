@@ -10,12 +10,12 @@ from pathlib import Path
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.diffusion.partition import boundaries, interval, split_layers
+from diffusionblocks.evaluation.inputs import INPUTS, served
 from diffusionblocks.plan.resolve import (
-    INPUTS,
     LIKELIHOOD,
-    TAUGHT,
     aliases,
     component_file,
+    components,
     continues,
     data_kind,
     data_sources,
@@ -36,13 +36,10 @@ from diffusionblocks.plan.source import (
     absent_members,
     class_constant,
     class_keywords,
-    function_keywords,
 )
 
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
-# Functions of a method, and the inputs of metrics that come from them.
-SERVED = {"predict": {"logits", "losses", "correct", "probability"}, "bound": {"nelbo", "nelbo_per_level"}}
 
 
 def check_frame(config, schema_path):
@@ -197,19 +194,19 @@ def _check_metrics(sections, run, extractor):
     where = f"tables.{run['table']}.rows.{run['row']}.metrics"
     kind = data_kind(run["data"]["name"])
     known = {
-        name: {**keywords, "sampling": None, "teacher": None}
-        for name, keywords in function_keywords(PACKAGE / "evaluation/metrics.py").items()
+        name: {**keywords, "sampling": None, "teacher": None, "beside": False}
+        for name, keywords in components("metric").items()
     }
     method = method_settings(run)
     for column, metric in sections.items():
         _check_section(f"{where}.{column}", metric, known)
         inputs = metric_inputs(metric["name"])
-        if foreign := sorted(set(inputs) - INPUTS[kind]):
+        if foreign := sorted(name for name in inputs if name not in INPUTS or kind not in INPUTS[name].kinds):
             raise UserError(
-                f"config: {where}.{column}: {metric['name']} needs {', '.join(foreign)}, which {kind} has not"
+                f"config: {where}.{column}: {metric['name']} needs {', '.join(foreign)}, and {kind} do not have that"
             )
         _check_sampling(f"{where}.{column}", metric, run)
-        if TAUGHT.intersection(inputs):
+        if served("teacher").intersection(inputs):
             if not continues(run):
                 raise UserError(
                     f"config: {where}.{column}: {metric['name']} judges what follows a prompt, and model "
@@ -217,16 +214,14 @@ def _check_metrics(sections, run, extractor):
                 )
             if "teacher" not in metric:
                 raise UserError(f"config: {where}.{column}: {metric['name']} needs a `teacher: {{name: ...}}`")
-            _check_section(
-                f"{where}.{column}.teacher", metric["teacher"], function_keywords(PACKAGE / "scorers/teachers.py")
-            )
+            _check_section(f"{where}.{column}.teacher", metric["teacher"], components("teacher"))
         if "features" in inputs:
             if extractor is None:
                 raise UserError(
                     f"config: {where}.{column}: {metric['name']} needs an `extractor`, of the row or its table"
                 )
             extractor_where = where.removesuffix("metrics") + "extractor"
-            _check_section(extractor_where, extractor, function_keywords(PACKAGE / "scorers/extractors.py"))
+            _check_section(extractor_where, extractor, components("extractor"))
             if extractor["name"] == "small_cnn" and _encoded(run["data"]):
                 raise UserError(
                     f"config: {extractor_where}: small_cnn learns from images, {run['data']['name']} has latents"
@@ -249,7 +244,7 @@ def _check_sampling(where, metric, run):
     """A metric's `sampling` holds keywords of the function of the method that serves it."""
     inputs, name = metric_inputs(metric["name"]), run["method"]["name"]
     generated = from_samples(metric["name"])
-    function = next((function for function, served in SERVED.items() if served.intersection(inputs)), None)
+    function = next((function for function in ("predict", "bound") if served(function).intersection(inputs)), None)
     if generated:
         function = "extend" if continues(run) else "sample"
     if function is None:  # computed from the network itself, such as what an update costs

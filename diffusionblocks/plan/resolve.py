@@ -3,7 +3,9 @@
 import hashlib
 import json
 
+from diffusionblocks.base.components import locate, names
 from diffusionblocks.base.files import UserError
+from diffusionblocks.evaluation.inputs import served
 from diffusionblocks.plan.source import (
     PACKAGE,
     absent_members,
@@ -22,20 +24,7 @@ SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
 CONTINUATIONS = {"continuations": 5, "prompt_len": 50, "new_tokens": 50}
 # How often the likelihood of the test set is estimated, each time at other levels of noise.
 LIKELIHOOD = {"passes": 10}
-# What metrics are computed from, the positional arguments of metrics.py, by kind of data.
-TAUGHT = {"text_features", "text_nll", "reference_nll"}  # by a teacher
-GENERATED = {"features", "references", "evaluations", "texts", *TAUGHT}  # from generated samples
-INPUTS = {
-    "images": {"logits", "labels", "correct", "features", "references", "evaluations", "training"},
-    "text": {
-        *("losses", "correct", "probability", "nelbo", "nelbo_per_level", "update_cost", "texts"),
-        *("training", *TAUGHT),
-    },
-}
-KINDS = {
-    "images": "images/sources",
-    "text": "text/sources",
-}  # of data, each with the file in data/ that has its sources
+KINDS = {"images": "data/images/sources", "text": "data/text/sources"}  # of data, each with the folder of its sources
 
 
 def merge(base, over):
@@ -166,12 +155,13 @@ def continues(run):
 
 def metric_inputs(metric):
     """What a metric is computed from: the names of its positional arguments."""
-    return positional(PACKAGE / "evaluation/metrics.py", metric)
+    found = metric and locate("metric", metric)
+    return positional(found.file, found.attribute) if found else []
 
 
 def from_samples(metric):
     """Whether a metric is computed from generated samples, and not from predictions on the test set."""
-    return bool(GENERATED.intersection(metric_inputs(metric)))
+    return bool(served("samples", "teacher").intersection(metric_inputs(metric)))
 
 
 def sample_sets(config, table, row):
@@ -208,8 +198,15 @@ def data_sources():
     return {name: keywords for file in KINDS.values() for name, keywords in _sources(file).items()}
 
 
-def _sources(file):
-    return function_keywords(PACKAGE / "data" / f"{file}.py")
+def _sources(folder):
+    files = sorted((PACKAGE / folder).glob("*.py"))
+    return {name: keywords for file in files for name, keywords in function_keywords(file).items()}
+
+
+def components(kind):
+    """{component: {keyword: default}} of a kind that is functions."""
+    files = {locate(kind, name).file for name in names(kind)}
+    return {name: keywords for file in files for name, keywords in function_keywords(file).items()}
 
 
 def component_file(kind, name):
@@ -262,5 +259,16 @@ def code(step, run=None, data=None):
             f"diffusionblocks.{room}.{kind}",
         ]  # the second, if there is one
     if data:
-        chosen.append("diffusionblocks.data." + KINDS[data_kind(data["name"])].replace("/", "."))
+        kind = data_kind(data["name"])
+        chosen += [locate("data", data["name"]).module, f"diffusionblocks.data.{kind}.write"]
+    # Which of these a step uses is not known here: all of them.
+    for room, kind in (
+        ("evaluation", "metric"),
+        ("scorers.extractor", "extractor"),
+        ("scorers.reference", "extractor"),
+    ):
+        if step.startswith(room):
+            chosen += sorted({locate(kind, name).module for name in names(kind)})
+    if step.startswith(("evaluation", "scorers.teacher")) and (not run or kind == "text"):
+        chosen += sorted({locate("teacher", name).module for name in names("teacher")})
     return closure(f"diffusionblocks.{step}", *chosen)
