@@ -58,9 +58,9 @@ def _find(name, kind):
     if found is None:
         known = sorted({known for each in PLACES if kind in (None, each) for known in names(each)})
         raise UserError(
-            f"{name}: there is no {kind or 'component'} of this name{suggest(name, known)}. One of your own has a dot: "
-            "the module of a model or a method, such as my_nets.mixer, or a function in its module; and it must be "
-            "importable from the current folder."
+            f"{name}: there is no {kind or 'component'} of this name{suggest(name, known)} (one of your own has a dot, "
+            "and can be imported from the current folder: the module of a model or a method, such as my_nets.mixer, or "
+            "a function with its module)"
         )
     _parse(found.file)
     return found

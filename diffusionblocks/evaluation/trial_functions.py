@@ -54,7 +54,7 @@ def _inputs():
         return random.uniform(5, 9, N), np.full(N, 4.0)
 
     real = features()
-    split = {"mu": real.mean(0), "sigma": np.cov(real.T), "features": real}
+    split = {"mu": real.mean(0, dtype=np.float64), "sigma": np.cov(real.T), "features": real}
     losses = random.uniform(1, 3, (STEPS, N)).astype(np.float32)
     return {
         "logits": random.standard_normal((N, 10)).astype(np.float32),
@@ -142,19 +142,23 @@ def meet_teacher(component: Component, function: Callable, data_dir: str | Path)
         scorer = chosen.build(weights, about)
     tokens, prompt = text.test_tokens, 2
     texts, prompts = text.decode(tokens), text.decode(tokens[:, :prompt])
-    able = [member for member in ("features", "nll") if hasattr(scorer, member)]
-    if not able:
+    calls = {"features": (texts, tokens), "nll": (texts, tokens, prompt, prompts)}
+    calls = {member: arguments for member, arguments in calls.items() if hasattr(scorer, member)}
+    if not calls:
         raise UserError(f"{component.file}: teacher {component.name}: `build` gives what has neither features nor nll")
-    if "features" in able:
-        with at_fault(component, f"teacher {component.name}: features(texts, tokens)"):
-            found = scorer.features(texts, tokens)
-        _check_array(component, "`features`", found, (len(tokens), None))
-    if "nll" in able:
-        with at_fault(component, f"teacher {component.name}: nll(texts, tokens, prompt_len, prompts)"):
-            nats, counts = scorer.nll(texts, tokens, prompt, prompts)
-        for values in (nats, counts):
-            _check_array(component, "`nll`", values, (len(tokens),))
-    yield f"{chosen.title}: {' and '.join(able)} of {len(tokens)} texts"
+    for member, arguments in calls.items():
+        try:
+            with at_fault(component, f"teacher {component.name}: `{member}`"):
+                found = getattr(scorer, member)(*arguments)
+        except UserError as error:
+            if error.__cause__ is None:  # its own words, of what it cannot do
+                yield str(error)
+                continue
+            raise
+        for values in [found] if member == "features" else found:
+            shape = (len(tokens), None) if member == "features" else (len(tokens),)
+            _check_array(component, f"`{member}`", values, shape)
+        yield f"{chosen.title}: `{member}` of {len(tokens)} texts"
 
 
 def _few_steps(component, function):
@@ -219,7 +223,8 @@ def _cut(component, noise, num_blocks):
 def meet_solver(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
     """A chain under a denoiser that is known: normal targets of deviation s, whose D is z s^2 / (s^2 + sigma^2)."""
     noise, deviation = EDM(), 0.5
-    levels = noise.levels(LEVELS)
+    ratio = (noise.lowest / noise.highest) ** (1 / (LEVELS - 1))
+    levels = [noise.highest * ratio**step for step in range(LEVELS - 1)] + [noise.lowest]
     cut = boundaries(3, "equi_probability", noise)
     owners = [owner(cut, sigma) for sigma in levels]
     start = noise.highest * torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

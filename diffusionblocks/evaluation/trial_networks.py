@@ -12,6 +12,7 @@ import torch
 
 from diffusionblocks.base.components import Component, load, names
 from diffusionblocks.base.files import UserError
+from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.evaluation.trial import at_fault
 from diffusionblocks.evaluation.trial_samples import CPU, Images, Texts
 from diffusionblocks.methods.base import Method
@@ -73,7 +74,11 @@ def _positional(kind):
 
 def _lacks(model, method):
     """The members that a method needs of a model, and that the model leaves as the contract has them."""
-    return [name for name in method.needs if getattr(model, name, None) is getattr(Model, name, None)]
+    return [name for name in method.needs if _inherited(model, name)]
+
+
+def _inherited(model, member):
+    return getattr(model, member, None) is getattr(Model, member, None)
 
 
 def _meet_all(component, pairs):
@@ -121,12 +126,22 @@ def _meet(component, model, method):
         trainer.method.eval()
         with torch.no_grad():
             batch = data.train_batch(torch.arange(2))
-            answer = _chain(trainer.method, batch)
-            yield answer
-            if answer.endswith("images") or trainer.method.acting(0)[0].noise_kind == "masking":
-                yield _sample(trainer.method, batch)
-            elif "tokens" in batch and not _lacks_one(trainer.method, "begin"):
-                yield _text(trainer.method, batch)
+            yield from _after_training(trainer.method, batch)
+
+
+def _after_training(method, batch):
+    """What evaluation and sampling will ask for, in a few words each."""
+    network = method.acting(method.blocks[0])[0]
+    if NOISES[network.noise_kind].of_tokens:  # has no prediction of the next token
+        yield _bound(method, batch)
+        yield _sample(method, batch)
+        return
+    answer = _chain(method, batch)
+    yield answer
+    if answer.endswith("images"):
+        yield _sample(method, batch)
+    elif "tokens" in batch and not _inherited(type(network), "begin"):
+        yield _text(method, batch)
 
 
 def _trainer(component, model, method):
@@ -177,9 +192,13 @@ def _chain(method, batch):
     return f"a chain of {len(steps)} to {kinds[shape]}"
 
 
-def _lacks_one(method, member):
-    model = type(method.acting(method.blocks[0])[0])
-    return getattr(model, member, None) is getattr(Model, member, None)
+def _bound(method, batch):
+    """A likelihood of each text."""
+    tokens = batch["tokens"]
+    found = method.bound(batch, torch.rand(len(tokens)), torch.rand(tokens.shape))
+    if found.shape != tokens.shape[:1] or not found.isfinite().all():
+        raise broken(method, "bound", f"gives {tuple(found.shape)}, not a finite number for each text")
+    return "a likelihood"
 
 
 def _sample(method, batch):
