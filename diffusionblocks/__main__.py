@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from diffusionblocks.base.components import PLACES
 from diffusionblocks.base.files import NO_SPACE, UserError, read_json
 
 DATA_DIR = "results/downloads"
@@ -22,6 +23,13 @@ def explain(args):
     from diffusionblocks.plan.explain import explain
 
     print(explain(args.row, args.scale, args.configfile))
+
+
+def try_(args):
+    """Meet a component with a few samples, before anything is trained with it."""
+    from diffusionblocks.evaluation.trial import trial
+
+    print(trial(args.name, args.kind, args.data_dir))
 
 
 def autoencoder(args):
@@ -162,6 +170,11 @@ VERBS = {
 # Verbs that print.
 PRINT = {
     show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
+    try_: [
+        ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
+        ("--kind", {"choices": sorted(PLACES), "help": "what it is, where its source does not tell"}),
+        DIRECTORY,
+    ],
     explain: [
         ("row", "<table>/<row>"),
         ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
@@ -182,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add(verbs, function: Callable, arguments: list) -> argparse.ArgumentParser:
-    sub = verbs.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+    sub = verbs.add_parser(function.__name__.rstrip("_"), help=function.__doc__, description=function.__doc__)
     sub.set_defaults(function=function)
     for name, about in arguments:
         sub.add_argument(name, **({"help": about} if isinstance(about, str) else about))

@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 import torch
+from diffusionblocks.plan.resolve import parts
 
 from diffusionblocks.base.components import load, names
 from diffusionblocks.diffusion.chains import block_by_block
 from diffusionblocks.models import base
-from diffusionblocks.plan.resolve import parts
 
 TINY = {"image_size": 8, "channels": 1, "num_classes": 10}
 SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4}

@@ -115,7 +115,6 @@ BAD = [
     ({f"{DIT}__sampling": {"num_samples": 40, "sets": 2, "shards": 81}}, ["sampling.shards", "81", "samples"]),
     ({f"{DIT}__sampling": {"num_steps": 2}}, ["sampling.num_steps", "2", "3 blocks"]),
     ({f"{DIT}__sampling": {"solver": "huen"}}, ["sampling.solver", "huen", "euler, heun"]),
-    ({f"{DIT}__sampling": {"grid": "karas"}}, ["sampling.grid", "karas", "karras"]),
     ({f"{DIT}__sampling": []}, ["cifar10_dit_diffusionblocks.sampling", "[]"]),
     ({f"{DIT}__model": {"name": "vit", "num_layers": 6}}, ["guidance", "unconditional", "models/vit.py"]),
     ({f"{DIT}__extractor": {"name": "smal_cnn"}}, ["diffusionblocks.extractor.name", "did you mean 'small_cnn'"]),

@@ -17,22 +17,24 @@ import numpy as np
 import pytest
 import torch
 from conftest import Checkout
+from diffusionblocks.plan.resolve import section_name
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from diffusionblocks.__main__ import main
+from diffusionblocks.base.components import load
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data import download
 from diffusionblocks.data.download import Archive, fetch
 from diffusionblocks.data.encode import encode
-from diffusionblocks.data.images import sources
-from diffusionblocks.data.images import tiny_imagenet_archive as tiny_imagenet
 from diffusionblocks.data.images.dataset import Images
 from diffusionblocks.data.images.folder import crop, listing
 from diffusionblocks.data.images.latents import VAE, folder_images
 from diffusionblocks.data.images.pictures import Pictures
-from diffusionblocks.data.prepare import _moments, prepare
-from diffusionblocks.plan.resolve import section_name
+from diffusionblocks.data.images.sources import cifar, fashion_mnist, tiny_imagenet
+from diffusionblocks.data.images.sources.imagenet import imagenet as read_imagenet
+from diffusionblocks.data.images.write import moments
+from diffusionblocks.data.prepare import prepare
 
 
 def header(path):
@@ -76,7 +78,7 @@ def test_digits_have_a_fixed_stratified_split(digits):
 def test_digits_come_out_the_same_twice(digits, tmp_path):
     prepare({"name": "digits"}, "nowhere", tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == digits.read_bytes()
-    first, again = (sources.digits("nowhere", split="validation")["test_labels"] for _ in range(2))
+    first, again = (load("data", "digits")("nowhere", split="validation")["test_labels"] for _ in range(2))
     assert first.tolist() == again.tolist()
 
 
@@ -122,7 +124,7 @@ def idx(array):
 def fashion(tmp_path, monkeypatch):
     """Fashion-MNIST's four files with 20 and 10 random images."""
     counts = {"train": 20, "t10k": 10}
-    monkeypatch.setattr(sources, "FASHION_MNIST", counts)
+    monkeypatch.setattr(fashion_mnist, "WHOLE", counts)
     random = np.random.default_rng(0)
     arrays = {}
     for name, count in counts.items():
@@ -134,7 +136,7 @@ def fashion(tmp_path, monkeypatch):
 
 def test_fashion_mnist_is_padded_on_all_sides(fashion):
     folder, arrays = fashion
-    found = sources.fashion_mnist(folder)
+    found = fashion_mnist.fashion_mnist(folder)
     for ours, theirs in (("train", "train"), ("test", "t10k")):
         images, labels = arrays[theirs]
         assert found[f"{ours}_images"].shape == (len(images), 1, 32, 32)
@@ -164,14 +166,14 @@ def test_fashion_mnist_refuses_a_damaged_file(fashion, damage, word):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match="Fetch it again") as refusal:
-        sources.fashion_mnist(folder)
+        fashion_mnist.fashion_mnist(folder)
     assert str(path) in str(refusal.value) and word in str(refusal.value)
 
 
 def test_absent_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "FASHION_MNIST", {"another-name": 1})  # not in Debian's folder either
+    monkeypatch.setattr(fashion_mnist, "WHOLE", {"another-name": 1})  # not in Debian's folder either
     with pytest.raises(UserError, match=r"dataset-fashion-mnist.*data_dir") as refusal:
-        sources.fashion_mnist(tmp_path)
+        fashion_mnist.fashion_mnist(tmp_path)
     assert str(tmp_path) in str(refusal.value)
 
 
@@ -179,7 +181,7 @@ def test_absent_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_fashion_mnist_16_comes_with_the_package(tmp_path):
-    found = sources.fashion_mnist_16("nowhere")
+    found = fashion_mnist.fashion_mnist_16("nowhere")
     for name, count in (("train", 500), ("test", 100)):
         assert found[f"{name}_images"].shape == (10 * count, 1, 16, 16)
         assert np.bincount(found[f"{name}_labels"]).tolist() == [count] * 10
@@ -195,7 +197,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_16_is_made_of_the_first_images_of_each_class():
-    whole, found = sources.fashion_mnist(DEBIAN), sources.fashion_mnist_16("nowhere")
+    whole, found = fashion_mnist.fashion_mnist(DEBIAN), fashion_mnist.fashion_mnist_16("nowhere")
     for name, count in (("train", 500), ("test", 100)):
         images, labels = whole[f"{name}_images"], whole[f"{name}_labels"]
         chosen = np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in range(10)]))
@@ -253,7 +255,7 @@ def cifar_archive(name, folder, monkeypatch, change=lambda member, content: (mem
 def test_cifar_has_fine_labels_and_colour_planes_in_order(tmp_path, monkeypatch, name, title):
     assert sum(getattr(sources, name.upper()).values()) == 60_000
     cifar_archive(name, tmp_path, monkeypatch)
-    found = getattr(sources, name)(tmp_path)
+    found = load("data", name)(tmp_path)
     assert found["title"] == title
     assert found["train_images"].shape == (6, 3, 32, 32) and found["test_images"].shape == (4, 3, 32, 32)
     assert found["train_labels"].tolist() == [0, 1, 2, 3, 4, 5] and found["test_labels"].tolist() == [0, 1, 2, 3]
@@ -289,7 +291,7 @@ def renamed(member, content):
 def test_cifar100_takes_only_regular_files_of_the_right_size(tmp_path, monkeypatch, change):
     path = cifar_archive("cifar100", tmp_path, monkeypatch, change)
     with pytest.raises(UserError, match=r"no regular file cifar-100-binary/train\.bin of 18,444 bytes") as refusal:
-        sources.cifar100(tmp_path)
+        cifar.cifar100(tmp_path)
     assert str(path) in str(refusal.value)
 
 
@@ -348,7 +350,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_tiny_imagenet_by_class_and_number(tiny, tmp_path):
-    found = sources.tiny_imagenet(tiny(tiny_members()).parent)
+    found = tiny_imagenet.tiny_imagenet(tiny(tiny_members()).parent)
     assert found["title"] == "Tiny ImageNet"
     assert found["train_images"].shape == (12, 3, 64, 64) and found["test_images"].shape == (5, 3, 64, 64)
     assert found["train_images"].dtype == np.uint8 and found["test_images"].dtype == np.uint8
@@ -367,7 +369,7 @@ def test_tiny_imagenet_by_class_and_number(tiny, tmp_path):
 
 
 def test_tiny_imagenet_validation_split_leaves_the_archives_validation_images_alone(tiny):
-    found = sources.tiny_imagenet(tiny(tiny_members()).parent, split="validation")
+    found = tiny_imagenet.tiny_imagenet(tiny(tiny_members()).parent, split="validation")
     assert found["title"] == "Tiny ImageNet (validation split)"
     assert (len(found["train_labels"]), len(found["test_labels"])) == (10, 2)
     red = np.concatenate([found["train_images"], found["test_images"]])[:, 0, 40:].mean((1, 2))
@@ -425,7 +427,7 @@ def test_tiny_imagenet_names_the_member_at_fault(tiny, change, words):
     change(members)
     path = tiny(members)
     with pytest.raises(UserError, match=r"Delete it and start again\.$") as refusal:
-        sources.tiny_imagenet(path.parent)
+        tiny_imagenet.tiny_imagenet(path.parent)
     assert str(refusal.value).startswith(str(path)) and words in str(refusal.value), refusal.value
 
 
@@ -455,7 +457,7 @@ def flipped(offset):
 def test_tiny_imagenet_refuses_what_is_no_whole_archive(tiny, damage, words):
     path = tiny(tiny_members(), damage)
     with pytest.raises(UserError, match=r"Delete it and start again\.$") as refusal:
-        sources.tiny_imagenet(path.parent)
+        tiny_imagenet.tiny_imagenet(path.parent)
     assert str(refusal.value).startswith(str(path)) and words in str(refusal.value), refusal.value
 
 
@@ -469,10 +471,10 @@ def test_mean_and_deviation_are_those_of_the_pixels(channels):
     images[2000:] //= 2
     images[:, 0] //= 3
     pixels = images.transpose(1, 0, 2, 3).reshape(channels, -1) / 255
-    mean, std = _moments(images)
+    mean, std = moments(images)
     np.testing.assert_allclose(mean, pixels.mean(1), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std(1), rtol=1e-12)
-    assert _moments(np.full((3, channels, 2, 2), 77, np.uint8))[1].tolist() == pytest.approx([0] * channels, abs=1e-12)
+    assert moments(np.full((3, channels, 2, 2), 77, np.uint8))[1].tolist() == pytest.approx([0] * channels, abs=1e-12)
 
 
 # Batches
@@ -759,7 +761,7 @@ def move(old, new):
 def test_an_incomplete_imagenet_says_what_is_missing(imagenet, damage, words):
     damage(imagenet / "imagenet")
     with pytest.raises(UserError) as refusal:
-        sources.imagenet(imagenet)
+        read_imagenet(imagenet)
     assert all(word in str(refusal.value) for word in words), refusal.value
 
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from diffusionblocks.scorers.teaching import teacher
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError, read_json, write_json
@@ -16,7 +17,6 @@ from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.methods import build
 from diffusionblocks.methods.end_to_end import nucleus
 from diffusionblocks.sampling.sample import sample
-from diffusionblocks.scorers.teaching import teacher
 
 CPU = torch.device("cpu")
 SIZES = {"num_layers": 2, "width": 16, "num_heads": 2, "mlp_width": 16}

@@ -10,6 +10,7 @@ from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.diffusion.partition import boundaries, interval, split_layers
 from diffusionblocks.plan.check_metrics import check_metrics
+from diffusionblocks.plan.row import kind_of
 from diffusionblocks.plan.sections import check_section, component, declared
 from diffusionblocks.plan.source import absent_members, class_constant
 from diffusionblocks.training.settings import Settings
@@ -70,10 +71,8 @@ def check_run(run: dict) -> None:
     """Check one resolved run, as it stands in run.json."""
     where = f"tables.{run['table']}.rows.{run['row']}"
     source = check_section(f"{where}.data", "data", run["data"])
-    model, method = (
-        component(f"{where}.model", "model", run["model"]),
-        component(f"{where}.method", "method", run["method"]),
-    )
+    model = component(f"{where}.model.name", "model", run["model"].get("name"))
+    method = component(f"{where}.method.name", "method", run["method"].get("name"))
     check_section(f"{where}.method", "method", run["method"])
     _check_members(f"{where}.method", method, METHOD_MEMBERS, "see docs/extending.md")
     needs = class_constant(method.file, method.attribute, "needs")
@@ -86,8 +85,11 @@ def check_run(run: dict) -> None:
         raise UserError(f"config: {where}.{error}") from None
     if "num_layers" not in run["model"]:
         raise UserError(f"config: {where}.model needs num_layers: blocks are cut from it")
+    settings = {**declared(method), **run["method"]}
+    if "partition" in settings:
+        component(f"{where}.method.partition", "partition", settings["partition"])
     try:
-        _check_split(run["model"], {**declared(method), **run["method"]}, model)
+        _check_split(run["model"], settings, model)
     except ValueError as error:
         raise UserError(f"config: {where}.method: {error}") from None
 
@@ -104,7 +106,7 @@ def _check_augment(where, run, source):
     if shards is not None and shards < 1:
         raise UserError(f"config: {where}.data.shards must be at least 1, and is {shards}")
     if run["train"].get("augment"):
-        if "data/text" in source.file.as_posix():
+        if kind_of(run["data"]) == "text":
             raise UserError(f"config: {where}.train.augment: texts are not augmented, only [] is possible")
         if shards is not None:
             raise UserError(

@@ -1,20 +1,11 @@
 """Whether a row's metrics can be computed from what it trains and generates, before any of it is made."""
 
-from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError
-from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, TAUGHT, Row
+from diffusionblocks.evaluation.inputs import INPUTS, served
+from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
 from diffusionblocks.plan.source import class_keywords
 
-INPUTS = {
-    "images": {"logits", "labels", "correct", "features", "references", "evaluations", "training"},
-    "text": {
-        *("losses", "correct", "probability", "nelbo", "nelbo_per_level", "update_cost", "texts"),
-        *("training", *TAUGHT),
-    },
-}
-# Functions of a method, and the inputs of metrics that come from them.
-SERVED = {"predict": {"logits", "losses", "correct", "probability"}, "bound": {"nelbo", "nelbo_per_level"}}
 COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
 
 
@@ -25,13 +16,13 @@ def check_metrics(row: Row) -> None:
 
 
 def _check(where, section, row):
-    found = component(where, "metric", section)
+    found = component(f"{where}.name", "metric", section.get("name"))
     check_keys(where, section, declared(found) | COLUMN)
     inputs, name = set(row.inputs(section)), section["name"]
-    if foreign := sorted(inputs - INPUTS[row.kind]):
-        raise UserError(f"config: {where}: {name} needs {', '.join(foreign)}, which {row.kind} do not have")
+    if foreign := sorted(given for given in inputs if given not in INPUTS or row.kind not in INPUTS[given].kinds):
+        raise UserError(f"config: {where}: {name} needs {', '.join(foreign)}, and {row.kind} do not have that")
     _check_sampling(where, section, row)
-    if TAUGHT & inputs:
+    if served("teacher") & inputs:
         if not row.continues:
             raise UserError(
                 f"config: {where}: {name} judges what follows a prompt, and model {row.model['name']} writes whole "
@@ -66,7 +57,7 @@ def _check_sampling(where, section, row):
     """A metric's `sampling` holds keywords of the function of the method that serves it."""
     inputs, sampling = set(row.inputs(section)), section["sampling"]
     generated = GENERATED & inputs
-    function = next((function for function, served in SERVED.items() if served & inputs), None)
+    function = next((function for function in ("predict", "bound") if served(function) & inputs), None)
     if generated:
         function = "extend" if row.continues else "sample"
     if function is None:  # computed from the network itself, such as what an update costs
@@ -86,8 +77,8 @@ def _check_sampling(where, section, row):
     check_keys(f"{where}.sampling", sampling, known | (row.sample_defaults if generated else {}))
     if function == "bound" and sampling["passes"] < 2:
         raise UserError(f"config: {where}.sampling.passes must be at least 2, and is {sampling['passes']}")
-    if "solver" in sampling and locate("solver", sampling["solver"]) is None:
-        component(f"{where}.sampling.solver", "solver", {"name": sampling["solver"]})
+    if "solver" in sampling:
+        component(f"{where}.sampling.solver", "solver", sampling["solver"])
     if generated:
         _check_generation(f"{where}.sampling", sampling, row)
 
@@ -110,7 +101,7 @@ def _check_generation(where, sampling, row):
     if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
         raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
     if row.masks:
-        for key in ("guidance", "solver", "grid"):
+        for key in ("guidance", "solver"):
             if key in sampling:
                 raise UserError(f"config: {where}.{key}: is for noise of images, and this model masks tokens")
     if sampling.get("guidance", 1) != 1 and not row.offers("model", "unconditional"):

@@ -8,7 +8,7 @@ from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError, read_json, write_json, write_text
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
-from diffusionblocks.plan.row import Row
+from diffusionblocks.plan.row import Row, kind_of
 from diffusionblocks.plan.sections import fingerprint, section_name
 from diffusionblocks.plan.source import closure
 
@@ -20,9 +20,9 @@ MODULES = {
     "train": "training.train",
     "assemble": "training.assemble",
     "sample": "sampling.sample",
-    "extractor": "scorers.features",
-    "reference": "scorers.features",
-    "teacher": "scorers.teaching",
+    "extractor": "scorers.extractor",
+    "reference": "scorers.reference",
+    "teacher": "scorers.teacher",
     "evaluate": "evaluation.evaluate",
     "table": "page.table",
     "page": "page.page",
@@ -171,13 +171,13 @@ class Plan:
         if "row" in keys:
             chosen = self._behind(step, self.row(wildcards))
         elif step in ("prepare", "encode"):
-            chosen = [("data", self._data[wildcards.data])]
+            section = self._data[wildcards.data]
+            chosen = [("data", section), f"diffusionblocks.data.{kind_of(section)}.write"]
         elif step in ("extractor", "reference"):
             chosen = [("extractor", self.written[f"features/{wildcards.data}/{wildcards.extractor}/extractor"])]
         elif step == "teacher":
             chosen = [("teacher", self.written[f"teachers/{wildcards.data}/{wildcards.teacher}"])]
-        found = [item if isinstance(item, str) else locate(item[0], item[1]["name"]) for item in chosen]
-        modules = [item if isinstance(item, str) else item.module for item in found if item]
+        modules = [item if isinstance(item, str) else locate(item[0], item[1]["name"]).module for item in chosen]
         return closure(f"diffusionblocks.{MODULES[step]}", *modules)
 
     def _behind(self, step, row):

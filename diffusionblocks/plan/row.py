@@ -4,6 +4,7 @@ from functools import cached_property
 
 from diffusionblocks.base.components import Component, locate
 from diffusionblocks.base.files import UserError
+from diffusionblocks.evaluation.inputs import served
 from diffusionblocks.plan.configuration import merge
 from diffusionblocks.plan.layers import SECTIONS, layers, resolve
 from diffusionblocks.plan.sections import declared, fingerprint, section_name
@@ -15,9 +16,7 @@ SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
 CONTINUATIONS = {"continuations": 5, "prompt_len": 50, "new_tokens": 50}
 # How often the likelihood of the test set is estimated, each time at other levels of noise.
 LIKELIHOOD = {"passes": 10}
-# What metrics are computed from, the names of their positional arguments, by kind of data.
-TAUGHT = {"text_features", "text_nll", "reference_nll"}  # by a teacher
-GENERATED = {"features", "references", "evaluations", "texts", *TAUGHT}  # from generated samples
+GENERATED = served("samples", "teacher")  # inputs of metrics that are computed from generated samples
 SETS = {"ImageSet": "images", "LatentSet": "images", "TextSet": "text"}  # what a source returns, and its kind
 
 
@@ -53,8 +52,7 @@ class Row:
     @cached_property
     def kind(self) -> str:
         """ "images" or "text"."""
-        found = self.component("data")
-        return SETS.get(function_returns(found.file, found.attribute)) or found.module.split(".")[2]
+        return kind_of(self.data)
 
     @cached_property
     def method_settings(self) -> dict:
@@ -92,7 +90,7 @@ class Row:
         found = {}
         for column, section in self.resolved.get("metrics", {}).items():
             inputs, sampling = self.inputs(section), section.get("sampling", {})
-            if "nelbo" in inputs or "nelbo_per_level" in inputs:
+            if served("bound").intersection(inputs):
                 sampling = {**LIKELIHOOD, **sampling}
             if GENERATED.intersection(inputs):
                 sampling = {**self.sample_defaults, **merge(self.resolved.get("sampling", {}), sampling)}
@@ -174,6 +172,17 @@ class Row:
 
     def metrics_files(self) -> list[str]:
         return [f"{self.folder}/seed{seed}/metrics.json" for seed in self.seeds]
+
+
+def kind_of(section: dict) -> str:
+    """ "images" or "text": what a data section's source says that it returns. Raises UserError if it does not say."""
+    found = locate("data", section["name"])
+    said = function_returns(found.file, found.attribute)
+    if said not in SETS:
+        raise UserError(
+            f"{found.file}: data source {found.attribute} must say what it returns: -> {', -> '.join(SETS)}"
+        )
+    return SETS[said]
 
 
 def sample_name(sampling: dict) -> str:

@@ -26,20 +26,19 @@ def fingerprint(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def component(where: str, kind: str, section: dict) -> Component:
-    """The component that a section names. Raises UserError for a name that stands for nothing."""
-    name = section.get("name")
+def component(where: str, kind: str, name) -> Component:
+    """The component behind a name, at the key `where`. Raises UserError for a name that stands for nothing."""
     found = locate(kind, str(name))
     if found is None:
         there = names(kind)
         own = "a module" if PLACES[kind][1] else "a function in a module"
         raise UserError(
-            f"config: {where}.name: no {kind} {name!r}{suggest(name, there)} (there are {', '.join(there)}; a name "
+            f"config: {where}: no {kind} {name!r}{suggest(name, there)} (there are {', '.join(there)}; a name "
             f"with a dot is {own} that can be imported from here)"
         )
     if declared(found) is None:
         what = f"class {found.attribute}" if PLACES[kind][1] else f"function {found.attribute}"
-        raise UserError(f"config: {where}.name: {found.file} has no {what}")
+        raise UserError(f"config: {where}: {found.file} has no {what}")
     return found
 
 
@@ -52,7 +51,7 @@ def declared(found: Component) -> dict | None:
 
 def check_section(where: str, kind: str, section: dict) -> Component:
     """Hold a section's name and keywords against its component. Raises UserError naming the key."""
-    found = component(where, kind, section)
+    found = component(f"{where}.name", kind, section.get("name"))
     check_keys(where, section, declared(found))
     return found
 

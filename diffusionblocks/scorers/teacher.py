@@ -1,12 +1,16 @@
 """The teachers that score texts (metrics of tables 4, 5, A3): their weights, obtained once for a data set."""
 
+from pathlib import Path
+
+import torch
+
 from diffusionblocks.base import tensors
+from diffusionblocks.base.components import load
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.data.text.dataset import Text
-from diffusionblocks.scorers import teachers
 
 
-def teacher(section, data_path, data_dir, path):
+def teacher(section: dict, data_path: str | Path, data_dir: str | Path, path: str | Path) -> None:
     """Write the weights of the `teacher` section's network, fetched, unpacked or trained on the documents set aside."""
     text = Text(data_path, pick_device())
     chosen = _chosen(section)
@@ -15,7 +19,7 @@ def teacher(section, data_path, data_dir, path):
     tensors.write(path, {name: value.contiguous() for name, value in weights.items()}, about)
 
 
-def load_teacher(path, device):
+def load_teacher(path: str | Path, device: torch.device) -> tuple[object, dict]:
     """(what scores texts, what is known of it) from a file that `teacher` wrote."""
     weights, about = tensors.read(path, "Delete it and start again: it is obtained anew.", device)
     return _chosen(about["section"]).build(weights, about), about
@@ -23,4 +27,4 @@ def load_teacher(path, device):
 
 def _chosen(section):
     keywords = {key: value for key, value in section.items() if key != "name"}
-    return getattr(teachers, section["name"])(**keywords)
+    return load("teacher", section["name"])(**keywords)
