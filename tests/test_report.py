@@ -116,8 +116,8 @@ def test_the_number_of_blocks_is_the_runs_whatever_a_row_is_called(block_counts)
     drawn = block_counts({"b1": 1, "b6": 2})
     assert drawn == [
         (
-            "Table 2, lower is better",
-            "fid_test / fid_test of one block",
+            "fid_test, lower is better",
+            "relative to one block",
             {"ours": {1: [6.0], 2: [7.0]}},
             {1: 40.0},
             True,
@@ -127,7 +127,7 @@ def test_the_number_of_blocks_is_the_runs_whatever_a_row_is_called(block_counts)
 
 def test_without_one_block_values_are_as_they_are(block_counts):
     (drawn,) = block_counts({"b2": 2, "b3": 3}, "mauve")
-    assert drawn == ("Table 2, higher is better", "mauve", {"ours": {2: [7.0], 3: [8.0]}}, {2: 0.5, 3: 0.5}, False)
+    assert drawn == ("mauve, higher is better", "mauve", {"ours": {2: [7.0], 3: [8.0]}}, {2: 0.5, 3: 0.5}, False)
 
 
 def test_series_are_the_rows_own(block_counts):
@@ -144,9 +144,9 @@ def test_no_such_figure_where_none_is_asked_for_or_no_line_has_two_points(block_
 
 def test_a_table_of_ones_own_has_the_figure_too(block_counts):
     drawn = block_counts({"one": 1, "two": 2}, paper=None)
-    assert [(ylabel, paper, relative) for _, ylabel, _, paper, relative in drawn] == [
-        ("fid_test", {}, False),
-        ("fid_train", {}, False),
+    assert [(title, ylabel, *others) for title, ylabel, _, *others in drawn] == [
+        ("fid_test, lower is better", "fid_test", {}, False),
+        ("fid_train, lower is better", "fid_train", {}, False),
     ]
 
 
@@ -405,19 +405,20 @@ def test_a_table_of_the_paper_is_named_as_there(page):
 
 
 OWN = {"a": {"metrics": [measured("a", accuracy=40.0, training_seconds=9.0)], "remark": "Longer."},
-       "b": {"metrics": [measured("b", title="clothes", accuracy=42.5)], "against": "a"}}  # fmt: skip
+       "b": {"metrics": [measured("b", blocks=2, title="clothes", accuracy=42.5)], "against": "a"}}  # fmt: skip
 
 
 @pytest.fixture
 def own(tmp_path):
     """A page with one table of one's own alone: its text."""
-    return written_page(tmp_path, plan(tmp_path, OWN, name="mixers", title="Mixers & others"))
+    return written_page(tmp_path, plan(tmp_path, OWN, name="mixers", title="Mixers & others", figures=["block_count"]))
 
 
 def test_a_table_of_ones_own_is_never_called_the_papers(own):
-    assert "<h1>Mixers &amp; others</h1>" in own and "<h2>Mixers &amp; others</h2>" in own
+    assert "<h1>Measured with DiffusionBlocks</h1>" in own and "<h2>Mixers &amp; others</h2>" in own
     body = own[own.index("<body>") :]
-    assert not re.search(r"paper|Table [\dA]|arxiv|[Ss]tand-in|What held|reproduced\.?</h", body)
+    assert not re.search(r"paper|Table [\dA]|arxiv|[Ss]tand-in|What held|reproduced", body)
+    assert "Quality against the number of blocks" in own
     head, *lines = Cells(own).lines
     assert [text for text, _ in head] == ["row", "metric", "measured", "seeds", "gap", "data"]
     assert [[text for text, _ in line] for line in lines] == [

@@ -89,8 +89,8 @@ def _block_counts(results: Results) -> Drawn:
         # Values on other data or of another extractor cannot be compared with the paper's, but ratios can.
         relative = 1 in paper and any(1 in values for values in ours.values())
         if any(len(values) > 1 for values in ours.values()):
-            ylabel = f"{column} / {column} of one block" if relative else column
-            title = results.title + (f", {number['better']} is better" if number["better"] else "")
+            title = f"{column}, {number['better']} is better" if number["better"] else column
+            ylabel = "relative to one block" if relative else number["unit"] or column
             yield (
                 f"{column} against the number of blocks, {results.title}",
                 figures.block_count(title, ylabel, ours, paper, relative),
@@ -178,8 +178,8 @@ FIGURES = (
     ),
     Figure(
         "Quality against the number of blocks",
-        "Mean and range over seeds; dashed: the paper's. Relative to one block where both have it, since values on "
-        "other data cannot be compared.",
+        "Mean and range over seeds. Beside printed values, which are of other data or another extractor, every line is "
+        "relative to its value of one block, where that is known.",
         _block_counts,
     ),
     Figure(
