@@ -6,14 +6,24 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from diffusionblocks.base.files import write_json
-from diffusionblocks.page.page import page
+from diffusionblocks.page.page import page, section
+from diffusionblocks.page.results import Results
 from diffusionblocks.page.table import table
 from diffusionblocks.plan.source import PACKAGE
 
 TEMPLATE = PACKAGE.parent / "report/page.html.jinja"
+
+IMAGES = {
+    "title": "Images",
+    "source": "Table 2",
+    "data": "digits",
+    "metrics": {"fid_test": {"better": "lower"}},
+    "rows": {"a": {"fid_test": 40.0}, "b": {"fid_test": 30.0, "against": "a"}},
+}
 
 # What metrics.json says of a number beside its value, by column.
 DECLARED = {
@@ -104,6 +114,24 @@ def plan(
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**about, "figures": list(figures), "rows": entries}))  # rows in their order
     return path
+
+
+def written(row="a", text="x", prompts=("we the people", "fellow citizens"), **curves) -> dict:
+    """What metrics.json holds of a run of texts: two samples after one prompt each, and its curves."""
+    samples = {"texts": [[prompts[0], text], [prompts[1], text + "s"]]}
+    return {**measured(row, blocks=2, fid_test=5.0), "samples": samples, "curves": curves}
+
+
+def shown_section(folder: Path, rows: dict, paper=IMAGES, **about) -> dict:
+    """What the page shows of a table, by the names that the template has for it."""
+    path = plan(folder, rows, paper, **about)
+    table(path, path.with_suffix(".csv"))
+    return section(Results(path), pd.read_csv(path.with_suffix(".csv")))
+
+
+def headings(part: dict) -> dict[str, list[str]]:
+    """{heading: alternative texts of its figures} of a section."""
+    return {group["heading"]: [alt for alt, _ in group["images"]] for group in part["figures"]}
 
 
 def written_page(folder: Path, *plans: Path) -> str:
