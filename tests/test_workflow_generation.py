@@ -11,7 +11,7 @@ import torch
 from conftest import TINY_GENERATION, trainings
 
 from diffusionblocks.base import tensors
-from diffusionblocks.page import figures
+from diffusionblocks.page import pictures
 from diffusionblocks.scorers import features, fidelity
 
 RUNS = "results/demo/runs/table2"
@@ -87,7 +87,7 @@ def test_of_two_sets_the_better_counts_and_jobs_end_elsewhere_than_sets(generate
         theirs = {key: reference[f"{split}_{key}"] for key in ("mu", "sigma")}
         scores = [fidelity.fid(half, theirs) for half in (values[:40], values[40:])]
         assert measured["metrics"][f"fid_{split}"]["value"] == pytest.approx(min(scores)) and scores[0] != scores[1]
-    shown = figures._images(measured["samples"]["images"])
+    shown = pictures.unpacked(measured["samples"]["images"])
     assert torch.equal(torch.tensor(shown), images[:20].permute(0, 2, 3, 1))
 
 
