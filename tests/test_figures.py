@@ -92,6 +92,11 @@ def test_series_are_the_rows_own(block_counts):
     assert ours == {"ours": {2: [7.0], 3: [8.0]}, "calibrated": {3: [8.0]}} and paper == {2: 40.0, 3: 40.0}
 
 
+def test_of_two_rows_with_as_many_blocks_none_hides_the_other(block_counts):
+    ((_, _, ours, _, _),) = block_counts({"b1": 1, "b2": 2, "wider": 2})
+    assert ours == {"ours": {1: [6.0], 2: [7.0]}, "wider": {2: [7.0]}}
+
+
 @pytest.mark.parametrize(
     ("counts", "asked"), [({"b1": 1, "b2": 2}, ()), ({"b2": 2, "b3_calibrated": 3}, ("block_count",))]
 )

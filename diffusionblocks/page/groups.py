@@ -82,10 +82,11 @@ def _block_counts(results: Results) -> Drawn:
         ours, paper = {}, {}
         for row, seeds in results.runs.items():
             if column in results.numbers(row):
-                series = ours.setdefault(results.plan["rows"][row]["series"], {})
-                series[num_blocks(seeds[0])] = results.values(row, column)
+                count, series = num_blocks(seeds[0]), results.plan["rows"][row]["series"]
+                series = row if count in ours.get(series, {}) else series  # a second row of as many blocks
+                ours.setdefault(series, {})[count] = results.values(row, column)
                 if column in results.of_row(row):
-                    paper[num_blocks(seeds[0])] = results.of_row(row)[column]
+                    paper[count] = results.of_row(row)[column]
         # Values on other data or of another extractor cannot be compared with the paper's, but ratios can.
         relative = 1 in paper and any(1 in values for values in ours.values())
         if any(len(values) > 1 for values in ours.values()):
