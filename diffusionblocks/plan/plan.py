@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from diffusionblocks.base.components import locate
-from diffusionblocks.base.files import UserError, read_json, write_json, write_text
+from diffusionblocks.base.files import UserError, read_json, write_text
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
 from diffusionblocks.plan.row import Row, kind_of
@@ -156,11 +156,12 @@ class Plan:
         """A hash of a written file, which tells a rule that it has changed."""
         if name not in self.written:
             raise UserError(f"{self.results}/{name}.json: belongs to no row of the configuration at scale {self.scale}")
-        return fingerprint(self.written[name])[:16]
+        ordered = json.dumps(self.written[name]) if name.startswith("tables/") else None  # of rows the order counts
+        return fingerprint(ordered or self.written[name])[:16]
 
     def write(self) -> None:
         """Write all of it to one file, from which the rule `plan` takes each."""
-        write_text(f"{self.results}/plan.json", json.dumps(self.written, sort_keys=True))
+        write_text(f"{self.results}/plan.json", json.dumps(self.written))
 
     # The code behind a step
 
@@ -203,4 +204,4 @@ def plan(plan_path: str, name: str, path: str | Path) -> None:
     written = read_json(plan_path)
     if name not in written:
         raise UserError(f"{plan_path}: has no {name}. Start snakemake again: it writes the plan anew.")
-    write_json(path, written[name])
+    write_text(path, json.dumps(written[name], indent=2) + "\n")  # in its order, which is a table's
