@@ -144,7 +144,7 @@ def test_what_an_edit_of_a_file_does_again(file, row, steps):
         ("data/text/sources", set()),
         ("diffusion/solvers", {"euler"}),
         ("diffusion/partitions", {"equi_probability"}),
-        ("evaluation/metrics", {"classification", "generation", "language"}),
+        ("evaluation/metrics", {"classification", "cost", "generation", "language"}),
     ],
 )
 def test_a_new_component_is_code_behind_nothing_that_does_not_use_it(folder, used):
