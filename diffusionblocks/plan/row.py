@@ -77,10 +77,8 @@ class Row:
 
     @cached_property
     def parts(self) -> list[str]:
-        """What is trained in jobs of their own: one per block where blocks share nothing, else everything at once."""
-        if self.method_settings.get("sharing") == "independent":
-            return [f"block{block}" for block in range(self.method_settings["num_blocks"])]
-        return ["all"]
+        """What is trained in jobs of their own."""
+        return parts_of(self.method_settings)
 
     # How it is measured
 
@@ -172,6 +170,14 @@ class Row:
 
     def metrics_files(self) -> list[str]:
         return [f"{self.folder}/seed{seed}/metrics.json" for seed in self.seeds]
+
+
+def parts_of(method: dict) -> list[str]:
+    """Parts of a run by its method section: one per block where blocks share nothing, else everything at once."""
+    settings = {**declared(locate("method", method["name"])), **method}
+    if settings.get("sharing") == "independent":
+        return [f"block{block}" for block in range(settings["num_blocks"])]
+    return ["all"]
 
 
 def kind_of(section: dict) -> str:
