@@ -53,9 +53,7 @@ def meet_method(component: Component, method: type, data_dir: str | Path) -> Ite
         raise UserError(f"{where(method)}: needs {', '.join(unknown)}, of which the contract of a model knows nothing")
     partners = [name for name in names("model") if not _lacks(load("model", name), method)]
     if not partners:
-        raise UserError(
-            f"{where(method)}: no model of this package offers all that it needs: {', '.join(method.needs)}"
-        )
+        raise UserError(f"{where(method)}: no model of this package offers all it needs: {', '.join(method.needs)}")
     yield from _meet_all(component, [(name, component.name) for name in partners])
 
 
@@ -163,7 +161,8 @@ def _trainer(component, model, method):
             else:
                 raise
     raise UserError(
-        f"{component.file}: {model} asks for shape[{absent[0]!r}] and shape[{absent[1]!r}]: of images there are "
+        f"{component.file}: {model} asks for {' and '.join(f'shape[{key!r}]' for key in dict.fromkeys(absent))}, and of "
+        "images there are "
         f"{', '.join(Images.shape)}, of texts {', '.join(Texts.shape)}"
     )
 
@@ -187,7 +186,7 @@ def _chain(method, batch):
         raise broken(
             model,
             member,
-            f"gives {shape}: finite class logits {next(iter(kinds))} or images {list(kinds)[1]} are wanted",
+            f"gives {shape}, not finite {' or '.join(f'{what} {form}' for form, what in kinds.items())}",
         )
     return f"a chain of {len(steps)} to {kinds[shape]}"
 
