@@ -3,8 +3,6 @@
 import pytest
 from own import BLOCKS, METHOD, MODEL, TEXT, edited, refusal
 
-from diffusionblocks.evaluation.trial import trial
-
 
 @pytest.mark.parametrize(
     ("edits", "words"),
@@ -26,7 +24,7 @@ from diffusionblocks.evaluation.trial import trial
         ([("self, shape, noise=None, target_norm=1.0, *,", "self, noise=None, target_norm=1.0, *, shape=None,")],
          ["`__init__` takes (noise, target_norm); its first argument must be `shape`"]),
         ([("(base.Model)", "(nn.Module)")], ["class Model must derive from diffusionblocks.models.base.Model"]),
-        ([('shape["channels"]', 'shape["depth"]')], ["own asks for shape['depth']", "image_size, channels, num_classes"]),
+        ([('shape["channels"]', 'shape["depth"]')], ["own asks for shape['depth'], and of images there are"]),
         ([("head(x)\n\n    def end_to_end_loss", "head(x)[:, :5]\n\n    def end_to_end_loss")],
          ["`end_to_end_prediction` gives (2, 5), not finite class logits (2, 10) or images (2, 1, 8, 8)"]),
         ([("return F.cross_entropy(logits, batch", "return float('inf') * F.cross_entropy(logits, batch")],
@@ -78,16 +76,11 @@ def test_a_text_models_faults(own, member, arguments, code, words):
          ["`__init__` takes (network); it must take (network, part, *, ...)"]),
         (METHOD.replace("(end_to_end.Method)", "(torch.nn.Module)"),
          ["class Method must derive from diffusionblocks.methods.base.Method"]),
-        (METHOD.replace("losses.mean(), ", "0 * losses.mean() + self.scale(), ")
-         + "\n    def scale(self):\n        return torch.zeros((), requires_grad=True)\n", []),
         (METHOD.replace("losses = ", "1 / 0\n        losses = "), ["ZeroDivisionError"]),
     ],
 )  # fmt: skip
 def test_a_methods_faults(own, source, words):
     name = own(source)
-    if not words:
-        assert "an update" in trial(name)
-        return
     message = refusal(name)
     assert own.file in message, message
     for word in words:
