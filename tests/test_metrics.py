@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.evaluation import images as evaluate_images
 from diffusionblocks.evaluation.metrics import (
     accuracy,

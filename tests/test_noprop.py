@@ -1,18 +1,19 @@
 """NoProp: each loss against its formula, its chain led by a network that knows the answer, and that it learns."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from helpers import Digits
 from torch import nn
 from torch.nn import functional as F
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.variance_preserving import cosine_schedule, step_coefficients
 from diffusionblocks.methods import build
+from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.noprop import Method
+from diffusionblocks.models import base
 from diffusionblocks.training.trainer import Trainer
 
 SHAPE = {"image_size": 8, "channels": 1, "num_classes": 10}
@@ -23,13 +24,13 @@ BATCH = {
 PROCESSES = ("discrete", "continuous", "flow_matching")
 
 
-class Oracle(nn.Module):
+class Oracle(base.Model):
     """A network that costs nothing and knows the true class, or the true velocity; it keeps what it is asked.
 
     table: embeddings, a Parameter if they learn; for a velocity orthonormal. offset: added to what it denoises.
     """
 
-    def __init__(self, noise, timed=True, *, table, num_layers=1, velocity=False):
+    def __init__(self, shape, noise, timed=True, *, table, num_layers=1, velocity=False):
         super().__init__()
         self.timed, self.table, self.velocity, self.offset = timed, table, velocity, 0
         self.layers = nn.ModuleList(nn.Identity() for _ in range(num_layers))
@@ -66,7 +67,7 @@ def led(process, classes=6, width=6, samples=1000, dtype=torch.float32, learned=
     if process == "flow_matching":
         table = nn.init.orthogonal_(table)
     options = {"table": nn.Parameter(table) if learned else table, "velocity": process == "flow_matching"}
-    method = Method(partial(Oracle, **options, num_layers=num_layers), process=process, **keywords)
+    method = Method(Network(Oracle, SHAPE, **options, num_layers=num_layers), process=process, **keywords)
     if process == "continuous":
         with torch.no_grad():
             method.schedule.ends.copy_(torch.tensor([3.0, -3.5]))
@@ -421,21 +422,6 @@ def test_one_layer_serves_all_times(process):
 # Learning
 
 
-class Digits:
-    """32 handwritten digits from 0 to 4."""
-
-    shape, train_size = SHAPE, 32
-
-    def __init__(self):
-        digits = load_digits()
-        chosen = (digits.target < 5).nonzero()[0][:32]
-        self.images = torch.tensor(digits.images[chosen][:, None] / 8 - 1, dtype=torch.float32)
-        self.train_labels = torch.tensor(digits.target[chosen])
-
-    def train_batch(self, indices, augmentations=()):
-        return {"image": self.images[indices], "label": self.train_labels[indices]}
-
-
 BLOCKWISE = {"name": "diffusionblocks", "num_blocks": 2, "overlap": 0.1, "loss_weight": "none"}
 
 
@@ -455,7 +441,7 @@ BLOCKWISE = {"name": "diffusionblocks", "num_blocks": 2, "overlap": 0.1, "loss_w
     ],
 )
 def test_it_overfits_32_digits(run, steps, sampling):
-    data, method = Digits(), build(run, SHAPE, None)
+    data, method = Digits(32, classes=5), build(run, SHAPE, None)
     train = {"batch_size": 32, "lr": 0.003, "min_lr": 0.003, "steps": steps, "warmup_steps": 5}
     for part in ("block0", "block1") if run["method"] is BLOCKWISE else ("all",):
         trainer = Trainer({**run, "train": train, "seed": 0}, part, data, torch.device("cpu"))
@@ -476,7 +462,7 @@ def test_an_update_after_a_kill_has_the_same_bits(process):
     run = run_of(process, num_layers=2 if process == "discrete" else 1)
     train = {"batch_size": 16, "lr": 0.003, "steps": 3, "ema": 0.9}
     first, second = (
-        Trainer({**run, "train": train, "seed": 0}, "all", Digits(), torch.device("cpu")) for _ in range(2)
+        Trainer({**run, "train": train, "seed": 0}, "all", Digits(32, classes=5), torch.device("cpu")) for _ in range(2)
     )
     for step in range(3):
         first.update(step)

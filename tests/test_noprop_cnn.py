@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from helpers import TINY, shaken
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import EDM
-from diffusionblocks.layers.vision import sinusoid
-from diffusionblocks.methods.noprop import AS_IT_IS
+from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.diffusion.variance_preserving import AsItIs
+from diffusionblocks.layers.conditioning import sinusoid
 from diffusionblocks.models.noprop_cnn import Model
 
 CIFAR100 = {"image_size": 32, "channels": 3, "num_classes": 100}
-TINY = {"image_size": 8, "channels": 1, "num_classes": 10}
+AS_IT_IS = AsItIs()
 KINDS = ("one_hot", "learned", "prototype")
 IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9])
@@ -22,10 +23,8 @@ BATCH = {"image": IMAGES, "label": LABELS}
 def network(noise=AS_IT_IS, target_norm=None, shape=TINY, num_layers=2, dropout=0.0, **options):
     """A network with noise on all weights and on what batch normalisation remembers, as if it were trained."""
     torch.manual_seed(0)
-    model = Model(shape, noise, target_norm, num_layers=num_layers, dropout=dropout, **options)
+    model = shaken(Model(shape, noise, target_norm, num_layers=num_layers, dropout=dropout, **options))
     with torch.no_grad():
-        for value in model.parameters():
-            value += 0.1 * torch.randn(value.shape)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d):
                 module.running_mean.normal_()

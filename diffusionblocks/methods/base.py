@@ -127,8 +127,10 @@ class Method(nn.Module):
     def check_block(self, batch: dict, block: int) -> None:
         """Meet `loss` for one block, and that it trains its own layers and no others."""
         model, layers = self.acting(block)
-        objective, losses, levels = meet(self, "loss", batch, block)
-        count = size(batch)
+        count, found = size(batch), meet(self, "loss", batch, block)
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise broken(self, "loss", "must give (objective, losses, levels or None)")
+        objective, losses, levels = found
         if not torch.is_tensor(objective) or objective.shape != () or not objective.requires_grad:
             raise broken(self, "loss", f"has an objective that is {_seen(objective)}, not a scalar with a gradient")
         check_losses(self, "loss", losses, count)

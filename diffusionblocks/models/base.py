@@ -13,7 +13,7 @@ from diffusionblocks.base.files import UserError
 
 
 class Model(nn.Module):
-    """N samples; z_shape: shape of one clean target z0. A prediction is what `loss` and `to_z` understand: often logits.
+    """N samples; z_shape: shape of one clean target z0. A prediction is what `loss` and `to_z` understand, say logits.
 
     Constructed as Model(shape, noise, target_norm, **keywords): the keywords, all with defaults, are the keys of the
     configuration's `model` section. shape: the data's dictionary of sizes (images: image_size, channels, num_classes;
