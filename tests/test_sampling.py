@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from diffusionblocks.data.images.latents import to_uint8
 from diffusionblocks.diffusion.noise import inference_sigmas, karras_sigmas
 from diffusionblocks.diffusion.solvers import SOLVERS, block_by_block, follow, guide
-from diffusionblocks.evaluation.metrics import layer_evaluations, relative_speed
+from diffusionblocks.evaluation.metrics.cost import layer_evaluations, relative_speed
 from diffusionblocks.methods import build
 from diffusionblocks.sampling import images as sample_images
 from diffusionblocks.sampling.images import generate, noise
