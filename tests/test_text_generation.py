@@ -188,7 +188,7 @@ def test_missing_files_are_named(jobs, teachers):
         job.evaluate(mauve, shards[:1], teachers)
     with pytest.raises(UserError, match="no weights of the teacher small_lm"):
         job.evaluate(mauve, shards, teachers[1:])
-    with pytest.raises(UserError, match="no samples of .*hand over all shards"):
+    with pytest.raises(UserError, match=r"no samples of .*hand over all shards"):
         job.evaluate({"mauve": {**mauve["mauve"], "sampling": {**CONTINUED, "new_tokens": 4}}}, shards, teachers)
 
 
