@@ -5,14 +5,15 @@ import math
 
 import pytest
 import torch
+from helpers import follow
 
-from diffusionblocks.diffusion.ancestral import ancestral, masking_levels
-from diffusionblocks.diffusion.noise import MASK, Masking
-from diffusionblocks.diffusion.solvers import block_by_block, follow
+from diffusionblocks.diffusion.chains import block_by_block
+from diffusionblocks.diffusion.masking import MASK, Masking
 from diffusionblocks.layers.vocabulary import Logits
 
 CHANCES = torch.tensor([0.5, 0.0, 0.2, 0.3])
 EPS = 1e-4  # of the schedule
+masking_levels = Masking().levels
 
 
 def logits(chances, shape):
@@ -21,17 +22,19 @@ def logits(chances, shape):
     return Logits(hidden, torch.eye(len(chances)))
 
 
+def chain(draws, levels, owners=None):
+    return Masking().chain(draws, levels, owners or [0] * len(levels), to_z=None, solver=None)
+
+
 def run(draws, levels, chances=CHANCES, owners=None):
     """(tokens, all z that the network saw) under a network that always predicts the same."""
-    n, _, length = draws.shape
     seen = []
 
     def predict(z, t, block):
         seen.append(z)
         return logits(chances, z.shape)
 
-    start = torch.full((n, length), MASK)
-    *_, last = follow(ancestral(start, levels, owners or [0] * len(levels), draws), predict)
+    *_, last = follow(chain(draws, levels, owners), predict)
     return last.prediction, seen
 
 
@@ -43,12 +46,10 @@ def uniforms(n, steps, length, seed=0):
 
 
 def test_levels():
-    assert masking_levels(4, "uniform") == [1.0, 0.75, 0.5, 0.25]
     assert masking_levels(3) == pytest.approx([1.0, math.sqrt(3) / 2, 0.5])
     assert masking_levels(1) == [1.0]
-    for grid in ("cosine", "uniform"):
-        levels = masking_levels(1000, grid)
-        assert levels[0] == 1 and levels[-1] > 0 and all(high > low for high, low in itertools.pairwise(levels))
+    levels = masking_levels(1000)
+    assert levels[0] == 1 and levels[-1] > 0 and all(high > low for high, low in itertools.pairwise(levels))
 
 
 def test_no_steps_are_refused():
@@ -71,10 +72,9 @@ def test_steps_by_hand():
     assert tokens.tolist() == [[0, 3, 2, 0]]  # the one that is left takes the likeliest, token 0
 
 
-@pytest.mark.parametrize("grid", ["cosine", "uniform"])
-def test_masked_share_follows_alpha(grid):
+@pytest.mark.parametrize("levels", [Masking().levels(8), [1 - step / 8 for step in range(8)]])
+def test_masked_share_follows_alpha(levels):
     steps, n, length = 8, 200, 100
-    levels = masking_levels(steps, grid)
     tokens, seen = run(uniforms(n, steps, length), levels)
     keep = Masking(EPS).keep
     for t, z in zip(levels, seen, strict=True):
@@ -127,8 +127,7 @@ def test_chance_depends_on_the_position():
     def predict(z, t, block):
         return Logits(100 * torch.eye(length)[wanted].expand(len(z), -1, -1), torch.eye(length))
 
-    start = torch.full((4, length), MASK)
-    *_, last = follow(ancestral(start, masking_levels(9), [0] * 9, uniforms(4, 9, length)), predict)
+    *_, last = follow(chain(uniforms(4, 9, length), masking_levels(9)), predict)
     assert torch.equal(last.prediction, wanted.expand(4, -1))
 
 
@@ -145,7 +144,7 @@ def test_a_text_depends_on_its_own_draws_alone():
 
 def test_every_level_asks_its_owner_once():
     levels, owners = masking_levels(6), [0, 0, 1, 1, 1, 2]
-    chains = [ancestral(torch.full((2, 5), MASK), levels, owners, uniforms(2, 6, 5, seed)) for seed in range(2)]
+    chains = [chain(uniforms(2, 6, 5, seed), levels, owners) for seed in range(2)]
     steps = list(block_by_block(chains, lambda block: lambda index, z, t: logits(CHANCES, z.shape)))
     for index in range(2):
         own = [step for i, step in steps if i == index]

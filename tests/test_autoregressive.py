@@ -1,14 +1,14 @@
 """The autoregressive model: nothing leaks, caches change nothing, and it learns what it is shown."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import EDM
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.text import rotate
+from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.models.autoregressive import Layer, Model, before_and_itself
 
@@ -249,7 +249,7 @@ def test_scores_are_means_over_all_but_the_first_token():
     torch.testing.assert_close(losses, -true.log().mean(1))
     torch.testing.assert_close(losses, model.end_to_end_loss(batch))
     torch.testing.assert_close(probability, true.mean(1))
-    torch.testing.assert_close(correct, (chances.argmax(-1) == tokens[:, 1:]).float().mean(1))
+    torch.testing.assert_close(correct, (chances.argmax(-1) == tokens[:, 1:]).double().mean(1))
 
 
 # Learning
@@ -261,8 +261,8 @@ STORIES = {"vocab_size": 50, "seq_len": 8}
 def overfitted():
     """Two blocks that learned 16 sequences, which their first tokens tell apart, and the sequences."""
     torch.manual_seed(0)
-    build = partial(Model, STORIES, num_layers=4, width=32, num_heads=2, mlp_width=64)
-    method = Method(build, num_blocks=2, loss_weight="none", p_mean=0.0)
+    network = Network(Model, STORIES, num_layers=4, width=32, num_heads=2, mlp_width=64)
+    method = Method(network, num_blocks=2, loss_weight="none", p_mean=0.0)
     tokens = texts(16, STORIES)
     tokens[:, 0] = torch.arange(16)
     optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3, weight_decay=0.0)
@@ -278,7 +278,7 @@ def overfitted():
 
 @torch.no_grad()
 def loss_at_sigma_max(method, tokens, context):
-    model, layers = method._network(0)
+    model, layers = method.acting(0)
     z = 80 * torch.randn(len(tokens), *method.z_shape, generator=torch.Generator().manual_seed(0))
     prediction = model.predict(z, torch.full((len(z),), 80.0), model.condition({"tokens": context}), layers)
     return model.loss(prediction, {"tokens": tokens}, z).mean().item()

@@ -9,8 +9,9 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import EDM
-from diffusionblocks.layers.vision import modulate, sincos_2d, sinusoid
+from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.layers.conditioning import modulate
+from diffusionblocks.layers.vision import sincos_2d
 from diffusionblocks.models.dit import Layer, Model
 from diffusionblocks.plan import resolve as planning
 from diffusionblocks.training.trainer import Trainer
@@ -90,7 +91,8 @@ def test_layer_against_pytorch():
     theirs.out_proj.load_state_dict(layer.attention.out.state_dict())
     x, cond = torch.randn(2, 5, 12), torch.randn(2, 12)
     # DiT's order: SiLU, then linear; shift, scale and gate of the attention, then of the MLP.
-    shift1, scale1, gate1, shift2, scale2, gate2 = layer.adaptive(cond * cond.sigmoid())[:, None].split(12, dim=2)
+    by_hand = F.linear(cond * cond.sigmoid(), *layer.adaptive.parameters())
+    shift1, scale1, gate1, shift2, scale2, gate2 = by_hand[:, None].split(12, dim=2)
 
     def normalised(x):
         return (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True, correction=0) + 1e-6).sqrt()
@@ -186,9 +188,9 @@ def test_prediction_by_hand():
     pixels = F.unfold(z / total.sqrt().view(-1, 1, 1, 1), 2, stride=2).transpose(1, 2)  # (N, 16 patches, 12 values)
     expected = pixels @ model.patches.weight.flatten(1).T + model.patches.bias + sincos_2d(24, 4)
     torch.testing.assert_close(x, expected)
-    torch.testing.assert_close(cond, model.labels.weight[labels] + model.level(sinusoid(SIGMAS.log() / 4)))
+    torch.testing.assert_close(cond, model.labels.weight[labels] + model.level(SIGMAS.log() / 4))
 
-    shift, scale = model.head_adaptive(F.silu(cond)).chunk(2, dim=1)
+    shift, scale = F.linear(F.silu(cond), *model.head_adaptive.parameters()).chunk(2, dim=1)
     raw = model._unpatchify(model.head(modulate(F.layer_norm(left[0], (24,), eps=1e-6), shift, scale)))
     c_skip, c_out = 0.25 / total, 0.5 * SIGMAS / total.sqrt()
     torch.testing.assert_close(denoised, c_skip.view(-1, 1, 1, 1) * z + c_out.view(-1, 1, 1, 1) * raw)

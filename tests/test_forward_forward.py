@@ -6,11 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from helpers import shaken
 from sklearn.datasets import load_digits
 from torch import nn
 
 from diffusionblocks.base.files import UserError
-from diffusionblocks.diffusion.noise import EDM
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.methods import build
 from diffusionblocks.methods.contrastive_forward_forward import contrast
 from diffusionblocks.models.vit import Model
@@ -57,11 +58,7 @@ def run_of(method, model=None):
 def made(method, model=None, shape=SHAPE, seed=0):
     """The method with noise on its first weights, so that layers are active and differ."""
     torch.manual_seed(seed)
-    method, generator = build(run_of(method, model), shape, "all"), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for value in method.parameters():
-            value += 0.3 * torch.randn(value.shape, generator=generator)
-    return method
+    return shaken(build(run_of(method, model), shape, "all"), 0.3)
 
 
 def seen(method):

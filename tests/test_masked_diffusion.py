@@ -1,16 +1,17 @@
 """The masked diffusion model by hand, its bound against known answers, what it may see, and that it learns by heart."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
+from helpers import shaken as shaken_in_training
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import MASK, Masking
-from diffusionblocks.layers.vision import modulate, sinusoid
+from diffusionblocks.diffusion.masking import MASK, Masking
+from diffusionblocks.layers.conditioning import modulate, sinusoid
 from diffusionblocks.layers.vocabulary import Logits
 from diffusionblocks.methods import build
+from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.models.masked_diffusion import Layer, Model
 from diffusionblocks.training.trainer import Trainer
@@ -27,12 +28,7 @@ def generator(seed):
 
 
 def shaken(module, scale=0.1):
-    """The module with noise on all weights, so that no zero of the initialisation hides anything."""
-    source = generator(1)
-    with torch.no_grad():
-        for value in module.parameters():
-            value += scale * torch.randn(value.shape, generator=source)
-    return module.eval()
+    return shaken_in_training(module, scale).eval()
 
 
 def mdm(shape=TINY, shake=0.1, **options):
@@ -43,7 +39,7 @@ def mdm(shape=TINY, shake=0.1, **options):
 def method(num_blocks=3, model=Model, shake=0.1, shape=TINY, **options):
     """DiffusionBlocks of such models, one layer a block where there are three."""
     torch.manual_seed(0)
-    network = partial(model, shape, **SIZES)
+    network = Network(model, shape, **SIZES)
     return shaken(Method(network, num_blocks=num_blocks, loss_weight="per_sample", **options), shake)
 
 
@@ -102,7 +98,9 @@ def test_layer_by_hand():
     torch.manual_seed(0)
     layer, heads, t = shaken(Layer(24, 2, 48, 0.1)), 2, 7
     x, level = torch.randn(3, t, 24), torch.randn(3, 128)
-    shift1, scale1, gate1, shift2, scale2, gate2 = layer.adaptive(level)[:, None].split(24, dim=2)
+    shift1, scale1, gate1, shift2, scale2, gate2 = F.linear(level, *layer.adaptive.parameters())[:, None].split(
+        24, dim=2
+    )
 
     def normalised(x, norm):
         return (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True, correction=0) + 1e-5).sqrt() * norm.weight
@@ -162,7 +160,7 @@ def test_prediction_by_hand():
     assert torch.equal(x[z != MASK], model.tokens.weight[z[z != MASK]])
     first, second = model.level[0], model.level[2]
     torch.testing.assert_close(level, F.silu(second(F.silu(first(sinusoid(1000 * t))))))
-    shift, scale = model.head_adaptive(level).chunk(2, dim=1)
+    shift, scale = F.linear(level, *model.head_adaptive.parameters()).chunk(2, dim=1)
     normalised = F.layer_norm(left[0], (24,), model.norm.weight)
     torch.testing.assert_close(found, modulate(normalised, shift, scale) @ model.head.weight.T)
     assert found.shape == (4, 10, 27)  # never MASK
@@ -324,7 +322,7 @@ def test_each_level_is_scored_by_the_layers_of_its_owner(sharing):
     before = found.bound({"tokens": tokens(6)}, u, eps)
     for block in range(3):
         changed = method(3, sharing=sharing, overlap=0.3)
-        shaken(changed._network(block)[1], 0.5)
+        shaken(changed.acting(block)[1], 0.5)
         off = (changed.bound({"tokens": tokens(6)}, u, eps) - before).abs() > 1e-5
         assert off.tolist() == [i // 2 == block for i in range(6)]
 

@@ -4,17 +4,18 @@ import itertools
 import json
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
+from helpers import shaken, watched
 from sklearn.datasets import load_digits
-from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import inference_sigmas
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.methods import build
+from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.diffusionblocks import Method
+from diffusionblocks.models import base
 from diffusionblocks.models.vit import Model
 from diffusionblocks.training.trainer import Trainer
 
@@ -30,18 +31,9 @@ def run_of(model=None, **method):
     return {"model": {"name": "vit", **SIZES, **(model or {})}, "method": {"name": "diffusionblocks", **method}}
 
 
-def shaken(method):
-    """The method with noise on all weights, so that no zero of the initialisation hides anything."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for value in method.parameters():
-            value += 0.3 * torch.randn(value.shape, generator=generator)
-    return method
-
-
 def vit_method(**method):
     torch.manual_seed(0)
-    return shaken(build(run_of(**method), SHAPE, None))
+    return shaken(build(run_of(**method), SHAPE, None), 0.3)
 
 
 # Loss
@@ -69,12 +61,12 @@ def test_loss_weights(loss_weight, sharing):
     [(0.0, [(0.505, 80), (0.1796, 0.5051), (0.002, 0.1797)]), (0.05, [(0.392, 80), (0.171, 0.532), (0.002, 0.225)])],
 )
 def test_levels_fill_the_widened_interval(overlap, intervals):
-    class Free(nn.Module):
+    class Free(base.Model):
         """A network that costs nothing, for many draws."""
 
         z_shape = (1,)
 
-        def __init__(self, noise, target_norm, num_layers):
+        def __init__(self, shape, noise, target_norm, *, num_layers):
             super().__init__()
             self.layers = [None] * num_layers
 
@@ -91,7 +83,7 @@ def test_levels_fill_the_widened_interval(overlap, intervals):
             return prediction
 
     torch.manual_seed(0)
-    method = Method(partial(Free, num_layers=3), overlap=overlap)
+    method = Method(Network(Free, SHAPE, num_layers=3), overlap=overlap)
     for block, (low, high) in enumerate(intervals):
         _, eps, sigma = method.loss(None, block)
         assert low * 0.995 <= sigma.min() and sigma.max() <= high * 1.005
@@ -104,19 +96,6 @@ def test_levels_fill_the_widened_interval(overlap, intervals):
 
 
 # The chain
-
-
-def watched(method):
-    """A list that fills with (model name, z, sigma, cond, prediction) of every network evaluation."""
-    calls = []
-    for name, model in method.models.items():
-
-        def predict(z, sigma, cond, layers, name=name, original=model.predict):
-            calls.append((name, z, sigma, cond, original(z, sigma, cond, layers)))
-            return calls[-1][-1]
-
-        model.predict = predict
-    return calls
 
 
 @pytest.mark.parametrize("sharing", ["independent", "joint"])
@@ -135,7 +114,7 @@ def test_each_level_runs_the_block_that_owns_it(num_steps, visits, sharing):
     assert evaluated == [layer for block in visits for layer in own[block]]  # in order, and no layer of another block
     assert [call[0] for call in calls] == [f"block{b}" if sharing == "independent" else "all" for b in visits]
     assert [step.block for step in steps] == visits
-    assert [step.sigma for step in steps] == inference_sigmas(len(visits))
+    assert [step.sigma for step in steps] == EDM().levels(len(visits))
     for step, (name, _, sigma, cond, prediction) in zip(steps, calls, strict=True):
         assert step.prediction is prediction
         torch.testing.assert_close(cond, method.models[name].condition(BATCH))
@@ -168,7 +147,7 @@ def test_from_target_shows_each_block_the_level_it_was_trained_on(sharing):
 
 def test_end_to_end_predicts_in_one_step():
     run = {**run_of(), "method": {"name": "end_to_end"}}
-    method = shaken(build(run, SHAPE, "all"))
+    method = shaken(build(run, SHAPE, "all"), 0.3)
     (step,) = method.predict(BATCH)
     assert (step.sigma, step.block) == (None, None)
     torch.testing.assert_close(step.prediction, method.models["all"].end_to_end_prediction(BATCH))

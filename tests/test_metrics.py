@@ -8,7 +8,7 @@ import torch
 
 from diffusionblocks.base.components import names
 from diffusionblocks.base.files import UserError
-from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.evaluation import images as evaluate_images
 from diffusionblocks.evaluation.inputs import INPUTS, source_of
 from diffusionblocks.evaluation.metric import load_metric, metric

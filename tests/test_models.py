@@ -1,55 +1,17 @@
-"""The ViT against known answers and PyTorch's own layer, and the contract that every model and method keeps."""
-
-import inspect
-import itertools
-from pathlib import Path
+"""The ViT against known answers and PyTorch's own layer."""
 
 import pytest
 import torch
+from helpers import SIZES, TINY, shaken
 from torch import nn
 from torch.nn import functional as F
 
-import diffusionblocks
-from diffusionblocks.diffusion.noise import EDM
-from diffusionblocks.layers.vision import sinusoid
-from diffusionblocks.methods import load
+from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.layers.conditioning import sinusoid
 from diffusionblocks.models.vit import Layer, Model
-from diffusionblocks.plan.resolve import parts
-from diffusionblocks.training.trainer import Trainer
 
 CIFAR100 = {"image_size": 32, "channels": 3, "num_classes": 100}
 TINY_IMAGENET = {"image_size": 64, "channels": 3, "num_classes": 200}
-TINY = {"image_size": 8, "channels": 1, "num_classes": 10}
-SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4}
-
-
-class Data:
-    """16 random images, and texts, in the place of a prepared data set."""
-
-    shape, train_size = {**TINY, "vocab_size": 11, "seq_len": 6}, 16
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(16, 1, 8, 8, generator=generator)
-        self.labels = torch.randint(10, (16,), generator=generator)
-        self.tokens = torch.randint(11, (16, 6), generator=generator)
-
-    @property
-    def train_labels(self):
-        return self.labels
-
-    def train_batch(self, indices, augmentations=()):
-        images = self.images[indices]
-        return {"image": images, "signed": images, "label": self.labels[indices], "tokens": self.tokens[indices]}
-
-
-def shaken(model, scale=0.1):
-    """The model with noise on all weights, so that no zero of the initialisation hides anything."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for value in model.parameters():
-            value += scale * torch.randn(value.shape, generator=generator)
-    return model
 
 
 def denoiser(shape=TINY, shake=0.1, **options):
@@ -249,8 +211,8 @@ def test_head_is_shifted_and_scaled_by_the_level():
     model = denoiser({**TINY, "num_classes": 24})
     arguments = torch.randn(2, 24), torch.ones(2), torch.randn(2, 4, 24)
     with torch.no_grad():
-        level = model.level(sinusoid(arguments[1].log() / 4))
-        shift, scale = F.silu(model.head_adaptive(level)).chunk(2, dim=1)
+        level = model.level(arguments[1].log() / 4)
+        shift, scale = F.silu(F.linear(level, *model.head_adaptive.parameters())).chunk(2, dim=1)
         logits = model.predict(*arguments, model.layers)
         weight, bias = model.head.weight.clone(), model.head.bias.clone()
         denoised = identity_head(model).predict(*arguments, model.layers)
@@ -284,63 +246,3 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model.end_to_end_prediction(batch), model.end_to_end_prediction(batch))
     model.eval()
     assert torch.equal(model.end_to_end_prediction(batch), model.end_to_end_prediction(batch))
-
-
-# The contract: a file added to models/ or methods/ is picked up here by itself
-
-
-def names(folder):
-    """The models or methods of the package, by their files."""
-    path = Path(diffusionblocks.__file__).parent / folder
-    return sorted(file.stem for file in path.glob("*.py") if file.stem != "__init__")
-
-
-def known(constructor, options):
-    """Those of the options that a constructor has."""
-    return {name: value for name, value in options.items() if name in inspect.signature(constructor).parameters}
-
-
-def runs():
-    """Every model with every method whose needs it meets."""
-    for model, method in itertools.product(names("models"), names("methods")):
-        network, constructor = load("model", model), load("method", method)
-        if all(hasattr(network, need) for need in constructor.needs):
-            sizes = known(network, SIZES)
-            for sharing in ("independent", "joint"):
-                options = known(constructor, {"num_blocks": 3, "layers_per_block": [1, 1, 1], "sharing": sharing})
-                run = {"model": {"name": model, **sizes}, "method": {"name": method, **options}}
-                for part in parts(run):
-                    yield pytest.param(run, part, id=f"{model}-{method}-{options.get('sharing', '')}-{part}")
-                if "sharing" not in options:
-                    break
-
-
-def test_every_model_has_a_method_and_every_method_a_model():
-    pairs = {tuple(param.values[0][kind]["name"] for kind in ("model", "method")) for param in runs()}
-    assert {model for model, _ in pairs} == set(names("models"))
-    assert {method for _, method in pairs} == set(names("methods"))
-    assert ("dit", "end_to_end") not in pairs  # a DiT is a denoiser only
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("run", "part"), list(runs()))
-def test_an_update_moves_its_own_block_alone(run, part, precision):
-    train = {"batch_size": 8, "lr": 0.01, "weight_decay": 0.0, "steps": 4, "precision": precision}
-    trainer = Trainer({**run, "seed": 0, "train": train}, part, Data(), torch.device("cpu"))
-    shaken(trainer.method)
-    method, before = trainer.method, {name: value.clone() for name, value in trainer.method.state_dict().items()}
-    block, values = trainer.update(0)
-    assert block in method.blocks and values[0] > 0 and values.isfinite().all()
-    moved = {name for name, value in method.named_parameters() if not torch.equal(value, before[name])}
-
-    ((key, model),) = method.models.items()
-    layers = set(range(len(model.layers)))
-    if key == "all" and len(method.blocks) > 1:
-        layers = set(method.layers[block])  # the others wait for their turn
-        assert len(layers) < len(model.layers)
-    prefixes = [f"models.{key}.layers.{i}." for i in range(len(model.layers))]
-    assert {i for i, prefix in enumerate(prefixes) if any(name.startswith(prefix) for name in moved)} == layers
-    assert any(not name.startswith(tuple(prefixes)) for name in moved)  # the small modules around the layers
-
-    _, losses, _ = method.loss(Data().train_batch(torch.arange(8)), block)
-    assert losses.shape == (8,) and not losses.requires_grad

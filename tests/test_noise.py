@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusionblocks.diffusion.noise import EDM, MASK, Masking, corrupt, euler_step, inference_sigmas, karras_sigmas
+from diffusionblocks.diffusion.edm import EDM, euler_step
+from diffusionblocks.diffusion.masking import MASK, Masking
+from diffusionblocks.diffusion.noise import NOISES, Noise
 from diffusionblocks.diffusion.partition import boundaries, owner
 
 NOISE = EDM()
@@ -89,7 +91,7 @@ def test_sampling_is_exact_at_given_quantiles():
 
 def test_corrupt_gives_each_sample_its_own_level():
     z0, sigma = torch.ones(3, 2, 4), torch.tensor([0.0, 1.0, 10.0])
-    z = corrupt(z0, sigma, torch.full_like(z0, 2.0))
+    z = NOISE.corrupt(z0, sigma, torch.full_like(z0, 2.0))
     assert [sample.unique().tolist() for sample in z] == [[1.0], [3.0], [21.0]]
 
 
@@ -119,52 +121,27 @@ def test_hand_off_carries_the_noise_alone():
     assert not torch.allclose(z_next, one_table)
 
 
-def test_inference_sigmas_known_answer():
-    assert inference_sigmas(3) == pytest.approx([80, 0.3012, 0.002], rel=1e-4)
-    fifty = inference_sigmas(50)
+def test_levels_known_answer():
+    assert NOISE.levels(3) == pytest.approx([80, 0.3012, 0.002], rel=1e-4)
+    fifty = NOISE.levels(50)
     assert fifty[:4] == pytest.approx([80, 3.51, 2.43, 1.92], rel=2e-3)
     assert fifty[-4:] == pytest.approx([0.047, 0.037, 0.026, 0.002], abs=6e-4)
 
 
 @pytest.mark.parametrize("num_steps", [2, 3, 4, 7, 50, 1000])
-def test_inference_sigmas_have_equal_mass_between_them(num_steps):
+def test_levels_have_equal_mass_between_them(num_steps):
     noise = EDM(p_mean=-0.4)
-    sigmas = inference_sigmas(num_steps, noise)
+    sigmas = noise.levels(num_steps)
     assert len(sigmas) == num_steps and sigmas == sorted(sigmas, reverse=True)
     assert sigmas[0] == 80.0 and sigmas[-1] == 0.002
     masses = -np.diff([truncated_cdf(sigma, 0.002, 80, p_mean=-0.4) for sigma in sigmas])
     np.testing.assert_allclose(masses, 1 / (num_steps - 1), atol=1e-9)
 
 
-def test_inference_sigmas_of_one_step_and_of_none():
-    assert inference_sigmas(1) == [80.0]
+def test_levels_of_one_step_and_of_none():
+    assert NOISE.levels(1) == [80.0]
     with pytest.raises(ValueError, match="num_steps must be at least 1, not 0"):
-        inference_sigmas(0)
-
-
-def test_karras_sigmas_known_answer():
-    high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
-    assert karras_sigmas(5) == pytest.approx([((4 - i) / 4 * high + i / 4 * low) ** 7 for i in range(5)])
-    # The 18 levels of the EDM sampler for CIFAR-10.
-    edm = [80.0, 57.59, 40.79, 28.37, 19.35, 12.91, 8.401, 5.315, 3.257]
-    edm += [1.923, 1.088, 0.5853, 0.2964, 0.1395, 0.05995, 0.02293, 0.007528, 0.002]
-    assert karras_sigmas(18) == pytest.approx(edm, rel=1e-3)
-
-
-@pytest.mark.parametrize("num_steps", [2, 3, 50, 1000])
-def test_karras_sigmas_are_evenly_spaced_in_their_seventh_root(num_steps):
-    sigmas = karras_sigmas(num_steps)
-    assert len(sigmas) == num_steps and sigmas[0] == 80.0 and sigmas[-1] == 0.002  # exactly: the ends have an owner
-    steps = np.diff(np.array(sigmas) ** (1 / 7))
-    np.testing.assert_allclose(steps, steps[0])
-    assert steps[0] < 0
-
-
-def test_karras_sigmas_of_other_noise_one_step_and_none():
-    assert karras_sigmas(3, EDM(sigma_min=1.0, sigma_max=9.0), rho=2) == pytest.approx([9.0, 4.0, 1.0])
-    assert karras_sigmas(1) == [80.0]
-    with pytest.raises(ValueError, match="num_steps must be at least 1, not 0"):
-        karras_sigmas(0)
+        NOISE.levels(0)
 
 
 # Masking
@@ -204,10 +181,38 @@ def test_noises_widen_in_their_own_measure():
 
 
 def test_a_masking_rate_is_cut_into_equal_drops_of_alpha():
-    bounds = boundaries(4, noise=Masking())
+    bounds = boundaries(4, "equi_probability", Masking())
     assert bounds == pytest.approx([1, 0.75, 0.5, 0.25, 0])
     drops = [Masking().keep(low) - Masking().keep(high) for high, low in itertools.pairwise(bounds)]
     assert drops == pytest.approx([drops[0]] * 4)
     assert [owner(bounds, t) for t in (1.0, 0.76, 0.75, 0.5, 0.0)] == [0, 0, 1, 2, 3]
     with pytest.raises(ValueError, match="log_uniform"):
         boundaries(4, "log_uniform", Masking())
+
+
+# What all noises offer
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_a_noise_offers_all_that_a_method_asks_for(kind):
+    wanted = {name for name in vars(Noise) if not name.startswith("_")} | set(Noise.__annotations__)
+    assert all(hasattr(NOISES[kind](), name) for name in wanted)
+
+
+@pytest.mark.parametrize("kind", NOISES)
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 50])
+def test_levels_fall_from_the_highest(kind, num_steps):
+    noise = NOISES[kind]()
+    levels = noise.levels(num_steps)
+    assert len(levels) == num_steps and levels[0] == noise.highest and levels[-1] >= noise.lowest
+    assert all(high > low for high, low in itertools.pairwise(levels))
+
+
+def test_options_go_to_the_noise_that_takes_them():
+    assert EDM.of_options(0.3, p_mean=0.5, sigma_min=0.1) == EDM(p_mean=0.5, sigma_min=0.1)
+    assert Masking.of_options(1.0, p_mean=-1.2, sigma_min=0.002) == Masking()
+    with pytest.raises(ValueError, match="target_norm must be above 0, and is 0"):
+        EDM.of_options(0, p_mean=0.5, sigma_min=0.1)
+    for options in ((0.5, -1.2, 0.002), (1, 0.0, 0.002), (1, -1.2, 0.1)):
+        with pytest.raises(ValueError, match="masking noise takes none of"):
+            Masking.of_options(*options)

@@ -1,7 +1,6 @@
 """NoProp: each loss against its formula, its chain led by a network that knows the answer, and that it learns."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -12,7 +11,9 @@ from torch.nn import functional as F
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.variance_preserving import cosine_schedule, step_coefficients
 from diffusionblocks.methods import build
+from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.noprop import Method
+from diffusionblocks.models import base
 from diffusionblocks.training.trainer import Trainer
 
 SHAPE = {"image_size": 8, "channels": 1, "num_classes": 10}
@@ -23,13 +24,13 @@ BATCH = {
 PROCESSES = ("discrete", "continuous", "flow_matching")
 
 
-class Oracle(nn.Module):
+class Oracle(base.Model):
     """A network that costs nothing and knows the true class, or the true velocity; it keeps what it is asked.
 
     table: embeddings, a Parameter if they learn; for a velocity orthonormal. offset: added to what it denoises.
     """
 
-    def __init__(self, noise, timed=True, *, table, num_layers=1, velocity=False):
+    def __init__(self, shape, noise, timed=True, *, table, num_layers=1, velocity=False):
         super().__init__()
         self.timed, self.table, self.velocity, self.offset = timed, table, velocity, 0
         self.layers = nn.ModuleList(nn.Identity() for _ in range(num_layers))
@@ -66,7 +67,7 @@ def led(process, classes=6, width=6, samples=1000, dtype=torch.float32, learned=
     if process == "flow_matching":
         table = nn.init.orthogonal_(table)
     options = {"table": nn.Parameter(table) if learned else table, "velocity": process == "flow_matching"}
-    method = Method(partial(Oracle, **options, num_layers=num_layers), process=process, **keywords)
+    method = Method(Network(Oracle, SHAPE, **options, num_layers=num_layers), process=process, **keywords)
     if process == "continuous":
         with torch.no_grad():
             method.schedule.ends.copy_(torch.tensor([3.0, -3.5]))

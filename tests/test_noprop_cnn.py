@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from helpers import TINY
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import EDM
-from diffusionblocks.layers.vision import sinusoid
-from diffusionblocks.methods.noprop import AS_IT_IS
+from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.diffusion.variance_preserving import AsItIs
+from diffusionblocks.layers.conditioning import sinusoid
 from diffusionblocks.models.noprop_cnn import Model
 
 CIFAR100 = {"image_size": 32, "channels": 3, "num_classes": 100}
-TINY = {"image_size": 8, "channels": 1, "num_classes": 10}
+AS_IT_IS = AsItIs()
 KINDS = ("one_hot", "learned", "prototype")
 IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 1, 4, 1, 5, 9])

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from diffusionblocks.diffusion.noise import EDM, inference_sigmas, karras_sigmas
-from diffusionblocks.diffusion.partition import boundaries, interval, mass, owner, split_layers
+from diffusionblocks.base.components import names
+from diffusionblocks.base.files import UserError
+from diffusionblocks.diffusion import partition
+from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.diffusion.masking import Masking
+from diffusionblocks.diffusion.partition import interval, mass, owner, split_layers
+
+NOISE = EDM()
 
 OFFICIAL = {
     1: [80, 0.002],
@@ -13,6 +19,10 @@ OFFICIAL = {
     4: [80, 0.67665, 0.30120, 0.13408, 0.002],
     6: [80, 0.96167, 0.50504, 0.30120, 0.17963, 0.09434, 0.002],
 }
+
+
+def boundaries(num_blocks, name="equi_probability", noise=NOISE):
+    return partition.boundaries(num_blocks, name, noise)
 
 
 @pytest.mark.parametrize("num_blocks", OFFICIAL)
@@ -39,12 +49,34 @@ def test_equal_mass_per_block(num_blocks, p_mean):
 def test_uniform_partitions(strategy, sigmas, masses):
     found = boundaries(3, strategy)
     assert found == pytest.approx(sigmas, rel=5e-4)
-    assert masses is None or mass(found) == pytest.approx(masses, abs=5e-4)
+    assert masses is None or mass(found, NOISE) == pytest.approx(masses, abs=5e-4)
 
 
 def test_unknown_partition_is_refused():
-    with pytest.raises(ValueError, match=r"equi_probability, uniform, log_uniform.*'karras'"):
+    with pytest.raises(UserError, match=r"partition 'karras': there is none .*equi_probability, log_uniform, uniform"):
         boundaries(3, "karras")
+
+
+def test_a_user_s_own_partition_is_one_function():
+    found = boundaries(4, "own.choices.quiet")
+    assert found == [80, *(NOISE.quantile((1 - b / 4) ** 2) for b in (1, 2, 3)), 0.002]
+
+
+@pytest.mark.parametrize("name", ["upside_down", "flat", "beyond"])
+def test_levels_that_do_not_fall_from_end_to_end_are_refused(name):
+    with pytest.raises(ValueError, match=rf"partition own.choices.{name}: .* do not fall from 80.0 .* to 0.002"):
+        boundaries(4, f"own.choices.{name}")
+
+
+@pytest.mark.parametrize("name", names("partition"))
+@pytest.mark.parametrize("noise", [EDM(p_mean=0.5), Masking()], ids=["edm", "masking"])
+def test_every_partition_rises_from_the_lowest_level_to_the_highest(name, noise):
+    if (name, noise) == ("log_uniform", Masking()):
+        with pytest.raises(ValueError, match="a masking rate goes down to 0"):
+            boundaries(2, name, noise)
+        return
+    found = boundaries(5, name, noise)
+    assert found == sorted(set(found), reverse=True) and (found[0], found[-1]) == (noise.highest, noise.lowest)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +90,14 @@ def test_unknown_partition_is_refused():
 )
 def test_official_intervals(num_blocks, overlap, expected):
     sigmas = boundaries(num_blocks)
-    found = [interval(sigmas, block, overlap) for block in range(num_blocks)]
+    found = [interval(sigmas, block, overlap, NOISE) for block in range(num_blocks)]
     np.testing.assert_allclose(found, expected, atol=6e-4)
     assert found[0][1] == 80.0 and found[-1][0] == 0.002  # clamped
 
 
 def owners(num_blocks, num_steps, strategy="equi_probability"):
     sigmas = boundaries(num_blocks, strategy)
-    return [owner(sigmas, sigma) for sigma in inference_sigmas(num_steps)]
+    return [owner(sigmas, sigma) for sigma in NOISE.levels(num_steps)]
 
 
 def test_owners_known_answers():
@@ -73,8 +105,6 @@ def test_owners_known_answers():
     assert owners(3, 4) == [0, 1, 2, 2]
     assert owners(3, 6) == [0, 0, 1, 1, 2, 2]
     assert [owners(3, 50).count(block) for block in range(3)] == [17, 16, 17]
-    karras = [owner(boundaries(3), sigma) for sigma in karras_sigmas(50)]
-    assert [karras.count(block) for block in range(3)] == [33, 4, 13]  # the middle block hardly acts on this grid
 
 
 @pytest.mark.parametrize("num_blocks", range(1, 13))

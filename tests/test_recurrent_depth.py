@@ -1,14 +1,14 @@
 """The recurrent-depth model against formulas, a truncated recurrence by hand and itself without caches."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import EDM, inference_sigmas
-from diffusionblocks.layers.vision import modulate, sinusoid
+from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.layers.conditioning import modulate
+from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.methods.end_to_end import Method as EndToEnd
 from diffusionblocks.models.recurrent_depth import LOGIT_SCALE, Model, initial_state
@@ -214,7 +214,7 @@ def test_layers_run_in_an_update(depth):
     plain = network(**sizes).train()
     torch.manual_seed(seed_with(plain, depth))
     assert ran(plain, lambda: plain.end_to_end_loss(batch()).mean()) == (3 + 3 * sum(depth), 3 + 3 * depth[1])
-    method = Method(partial(Model, SHAPE, **{**SIZES, **sizes}), num_blocks=1)
+    method = Method(Network(Model, SHAPE, **{**SIZES, **sizes}), num_blocks=1)
     assert ran(method.models["block0"], lambda: method.loss(batch(), 0)[0]) == (6, 6)
 
 
@@ -247,13 +247,13 @@ def test_denoiser_by_hand(target_norm):
     z, sigma = torch.randn(4, 8, 16), torch.tensor([0.002, 0.2, 1.0, 80.0])
     context = model.prelude[0](4 * model.tokens.weight[tokens["tokens"][:, :-1]])
     torch.testing.assert_close(model.condition(tokens), context)
-    total, level = (sigma**2 + 0.25)[:, None, None], model.level(sinusoid(sigma.log() / 4))
+    total, level = (sigma**2 + 0.25)[:, None, None], model.level(sigma.log() / 4)
     x = model.adapter(torch.cat([z / total.sqrt(), context], dim=-1))
     for layer in model.layers:
         x = layer(x, level)
     out = target_norm * 2 / 4 * model.norm(model.coda[0](model.norm(x), level))
     denoised = 0.25 / total * z + 0.5 * sigma[:, None, None] / total.sqrt() * out
-    shift, scale = model.head_adaptive(F.silu(level)).chunk(2, dim=1)
+    shift, scale = F.linear(F.silu(level), *model.head_adaptive.parameters()).chunk(2, dim=1)
     cosines = modulate(denoised, shift, scale) @ F.normalize(model.tokens.weight).T / target_norm
     logits = model.predict(z, sigma, context, model.layers)
     torch.testing.assert_close(logits.full(), LOGIT_SCALE * cosines)
@@ -274,7 +274,8 @@ def test_denoiser_by_hand(target_norm):
 def test_layer_is_shifted_scaled_and_gated_by_the_level():
     layer = network(EDM()).layers[0]
     x, level = torch.randn(2, 5, 16), torch.randn(2, 2)
-    shift1, scale1, gate1, shift2, scale2, gate2 = layer.adaptive(F.silu(level))[:, None].split(16, dim=2)
+    by_hand = F.linear(F.silu(level), *layer.adaptive.parameters())
+    shift1, scale1, gate1, shift2, scale2, gate2 = by_hand[:, None].split(16, dim=2)
     inner = F.rms_norm(x, (16,), eps=1e-6) * (1 + scale1) + shift1
     middle = layer.norm2(x + (1 + gate1) * layer.attention(inner))
     inner = F.rms_norm(middle, (16,), eps=1e-6) * (1 + scale2) + shift2
@@ -364,7 +365,7 @@ def test_plain_generation_with_caches_is_generation_without():
 def test_denoising_with_caches_is_denoising_without():
     """Generated positions keep the z that they had at each step; those of the prompt are the known tokens, noised."""
     model, tokens = network(EDM(), shake=0.3).double(), batch()
-    eps, sigmas = torch.randn(3, 9, 16, dtype=torch.float64), inference_sigmas(4)
+    eps, sigmas = torch.randn(3, 9, 16, dtype=torch.float64), EDM().levels(4)
     for prompt in (1, 3):
         session = model.begin(tokens["tokens"][:, :prompt], model.layers, 9, eps)
         chains = torch.randn(4, 3, 9, 16, dtype=torch.float64)  # any z at all
@@ -400,7 +401,7 @@ def sixteen():
 
 def test_plain_network_learns_sequences_by_heart_and_writes_them():
     torch.manual_seed(0)
-    method, data = EndToEnd(partial(Model, SHAPE, **SIZES | {"width": 32})), sixteen()
+    method, data = EndToEnd(Network(Model, SHAPE, **SIZES | {"width": 32})), sixteen()
     fit(lambda: method.loss(data, 0)[0], list(method.parameters()), 100, 0.01)
     method.eval()
     with torch.no_grad():
@@ -411,8 +412,8 @@ def test_plain_network_learns_sequences_by_heart_and_writes_them():
 
 def test_denoiser_learns_sequences_by_heart_and_writes_them():
     torch.manual_seed(0)
-    build = partial(Model, SHAPE, **SIZES | {"width": 32})
-    method, data = Method(build, num_blocks=1, p_mean=1.5, loss_weight="none"), sixteen()
+    network = Network(Model, SHAPE, **SIZES | {"width": 32})
+    method, data = Method(network, num_blocks=1, p_mean=1.5, loss_weight="none"), sixteen()
     fit(lambda: method.loss(data, 0)[0], list(method.parameters()), 150, 0.01)
     method.eval()
     eps = torch.randn(16, 9, 32)

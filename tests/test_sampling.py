@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from helpers import follow, watched
 from sklearn.datasets import load_digits
 
+from diffusionblocks.base.components import load
 from diffusionblocks.data.images.latents import to_uint8
-from diffusionblocks.diffusion.noise import inference_sigmas, karras_sigmas
-from diffusionblocks.diffusion.solvers import SOLVERS, block_by_block, follow, guide
+from diffusionblocks.diffusion.chains import block_by_block, guide
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.evaluation.metrics.cost import layer_evaluations, relative_speed
 from diffusionblocks.methods import build
 from diffusionblocks.sampling import images as sample_images
@@ -45,14 +47,15 @@ def last(method, batches=BATCHES, eps=EPS, **options):
 
 def error(solver, num_steps, spread=0.7):
     """(relative error at sigma_min, evaluations) for Gaussian data, whose ideal denoiser and solution are known."""
-    sigmas, sizes = karras_sigmas(num_steps), []
+    ends, sizes = [80 ** (1 / 7), 0.002 ** (1 / 7)], []
+    sigmas = [(ends[0] + i / max(num_steps - 1, 1) * (ends[1] - ends[0])) ** 7 for i in range(num_steps)]  # smooth
 
     def predict(z, sigma, block):
         sizes.append(sigma)
         return spread**2 / (spread**2 + sigma**2) * z
 
     start = torch.tensor([1.0, -2.0], dtype=torch.float64) * sigmas[0]
-    chain = SOLVERS[solver](start, sigmas, [0] * num_steps, lambda prediction, block: prediction)
+    chain = load("solver", solver)(start, sigmas, [0] * num_steps, lambda prediction, block: prediction)
     *_, answer = follow(chain, predict)
     total = spread**2 + sigmas[-1] ** 2
     exact = start * math.sqrt(total / (spread**2 + sigmas[0] ** 2)) * spread**2 / total
@@ -81,7 +84,9 @@ def test_heun_step_by_hand():
         asked.append((z.item(), sigma, block))
         return answers[len(asked) - 1]
 
-    chain = SOLVERS["heun"](torch.tensor([9.0]), [4.0, 2.0], [0, 1], lambda prediction, block: prediction + block)
+    chain = load("solver", "heun")(
+        torch.tensor([9.0]), [4.0, 2.0], [0, 1], lambda prediction, block: prediction + block
+    )
     steps = list(follow(chain, predict))
     # Slope (9 - 1) / 4 = 2, ahead 9 - 2 * 2 = 5; slope (5 - (3 + 1)) / 2 = 0.5; 9 - 2 * (2 + 0.5) / 2 = 6.5.
     assert asked == [(9.0, 4.0, 0), (5.0, 2.0, 1), (6.5, 2.0, 1)]
@@ -97,7 +102,7 @@ def test_all_chains_pass_through_a_block_before_the_next(solver):
     def chain(i):
         owners = [[0, 0, 1, 2, 2], [0, 1, 1, 1, 2], [0, 0, 0, 2, 2]][i]
         start, sigmas = torch.full((2,), 8.0 + i), [5.0, 4.0, 3.0, 2.0, 1.0]
-        return SOLVERS[solver](start, sigmas, owners, lambda prediction, block: prediction)
+        return load("solver", solver)(start, sigmas, owners, lambda prediction, block: prediction)
 
     called = []
 
@@ -139,7 +144,7 @@ class Places:
         return prediction
 
 
-@pytest.mark.parametrize("options", [{}, {"guidance": 2.0}, {"solver": "heun"}, {"grid": "karras"}])
+@pytest.mark.parametrize("options", [{}, {"guidance": 2.0}, {"solver": "heun"}])
 def test_only_the_block_that_acts_is_on_the_device(options):
     method = dit()
     places = Places(method)
@@ -169,7 +174,7 @@ def test_a_single_block_samples():
     (model,) = method.models.values()
     samples = last(method, num_steps=3)
     for batch, eps, found in zip(BATCHES, EPS, samples, strict=True):
-        z, sigmas = 80 * eps.double(), inference_sigmas(3)
+        z, sigmas = 80 * eps.double(), EDM().levels(3)
         for sigma, following in [*itertools.pairwise(sigmas), (sigmas[-1], 0.0)]:
             cond = model.condition(batch)
             denoised = model.predict(z.float(), torch.full((len(z),), sigma), cond, model.layers).detach()
@@ -178,10 +183,22 @@ def test_a_single_block_samples():
         assert found.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("grid", "sigmas"), [("equi_probability", inference_sigmas), ("karras", karras_sigmas)])
-def test_the_grid_is_the_one_asked_for(grid, sigmas):
-    found = [step.sigma for index, step in dit().sample(BATCHES, EPS, CPU, num_steps=7, grid=grid) if index == 1]
-    assert found == sigmas(7)
+def test_levels_are_those_of_the_noise():
+    found = [step.sigma for index, step in dit().sample(BATCHES, EPS, CPU, num_steps=7) if index == 1]
+    assert found == EDM().levels(7)
+
+
+@torch.no_grad()
+def test_a_user_s_own_solver_is_one_function():
+    method, (eps, _) = dit(), EPS
+    steps = list(method.sample(BATCHES[:1], [eps], CPU, num_steps=7, solver="own.choices.straight"))
+    assert [(step.sigma, step.block) for _, step in steps] == [(80.0, 0), (0.002, 2)]
+    first, last = method.models["block0"], method.models["block2"]
+    label, ones = BATCHES[0], torch.ones(3)
+    ahead = first.predict(80 * eps, 80 * ones, first.condition(label), first.layers)
+    z = ahead + 0.002 / 80 * (80 * eps - ahead)
+    answer = last.predict(z, 0.002 * ones, last.condition(label), last.layers)
+    torch.testing.assert_close(steps[-1][1].prediction, answer, atol=1e-5, rtol=1e-4)
 
 
 # Guidance
@@ -197,26 +214,14 @@ def test_guidance_on_all_channels():
     torch.testing.assert_close(found - z, 14 * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1).expand(3, 3, 8, 8))
 
 
-def watched(method):
-    """A list that fills with (network, z, sigma, cond, prediction) of every network evaluation."""
-    calls = []
-    for model in method.models.values():
-
-        def predict(z, sigma, cond, layers, model=model, original=model.predict):
-            calls.append((model, z, sigma, cond, original(z, sigma, cond, layers)))
-            return calls[-1][-1]
-
-        model.predict = predict
-    return calls
-
-
 @torch.no_grad()
 def test_guidance_1_is_the_conditional_model_bit_for_bit():
     method = dit()
     calls = watched(method)
     steps = list(method.sample(BATCHES, EPS, CPU, num_steps=6))
     assert len(calls) == len(steps) == 12
-    for (index, step), (model, z, sigma, cond, prediction) in zip(steps, calls, strict=True):
+    for (index, step), (name, z, sigma, cond, prediction) in zip(steps, calls, strict=True):
+        model = method.models[name]
         assert step.prediction is prediction
         assert torch.equal(cond, model.labels.weight[BATCHES[index]["label"]])
         assert z.dtype == torch.float32 and sigma.tolist() == pytest.approx([step.sigma] * len(z))
@@ -229,7 +234,8 @@ def test_guidance_leads_away_from_the_null_class(guidance):
     calls = watched(method)
     steps = list(method.sample(BATCHES, EPS, CPU, num_steps=6, guidance=guidance))
     recorded = list(calls)
-    for (index, step), (model, z, sigma, _, _) in zip(steps, recorded, strict=True):
+    for (index, step), (name, z, sigma, _, _) in zip(steps, recorded, strict=True):
+        model = method.models[name]
         z, sigma, labels = *(half.chunk(2)[0] for half in (z, sigma)), BATCHES[index]["label"]
         layers = model.layers
         conditional = model.predict(z, sigma, model.labels.weight[labels], layers)

@@ -10,8 +10,8 @@ from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.data import load
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.diffusion import solvers as sampling
-from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion import chains as sampling
+from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.methods import build
 from diffusionblocks.methods.end_to_end import nucleus

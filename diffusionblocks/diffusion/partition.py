@@ -3,15 +3,15 @@
 Block 0 has the first layers and the highest noise. Standard library only, so that planning can use it.
 """
 
+import math
 from itertools import pairwise
 
-from diffusionblocks.diffusion.noise import EDM
+from diffusionblocks.base.components import load
 
-STRATEGIES = ("equi_probability", "uniform", "log_uniform")
 TOLERANCE = 1e-6  # a float32 level that was rounded off its boundary still counts as lying on it
 
 
-def split_layers(num_layers, num_blocks, layers_per_block=None):
+def split_layers(num_layers: int, num_blocks: int, layers_per_block: list[int] | None = None) -> list[range]:
     """Contiguous layer ranges, one per block. Raises ValueError for a split that does not add up."""
     if num_blocks < 1 or num_blocks > num_layers:
         raise ValueError(f"num_blocks is {num_blocks}, but {num_layers} layers make between 1 and {num_layers} blocks")
@@ -31,33 +31,31 @@ def split_layers(num_layers, num_blocks, layers_per_block=None):
     return [range(start, start + size) for start, size in zip(starts, layers_per_block, strict=True)]
 
 
-def boundaries(num_blocks, strategy="equi_probability", noise=None):
+def boundaries(num_blocks: int, partition: str, noise) -> list[float]:
     """num_blocks + 1 levels from the highest down to the lowest; block b lies between entries b and b + 1.
 
-    `uniform` takes equal steps in sigma (main text), `log_uniform` equal steps in log sigma (appendix E.6, table 7).
+    partition: name of a function of `partitions`, or of a user's own. Raises ValueError where its levels do not fall
+    from the noise's highest to its lowest.
     """
-    noise = noise or EDM()
-    if strategy not in STRATEGIES:
-        raise ValueError(f"partition must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
-    low, high = noise.lowest, noise.highest
-    if strategy == "log_uniform" and not low:
-        raise ValueError("partition log_uniform needs levels above 0, and a masking rate goes down to 0")
-    sigma = {
-        "equi_probability": noise.quantile,
-        "uniform": lambda q: low + q * (high - low),
-        "log_uniform": lambda q: low * (high / low) ** q,
-    }[strategy]
-    return [high] + [sigma(1 - b / num_blocks) for b in range(1, num_blocks)] + [low]
+    cut = load("partition", partition)
+    found = [cut(noise, 1 - block / num_blocks) for block in range(num_blocks + 1)]
+    ends = math.isclose(found[0], noise.highest) and math.isclose(found[-1], noise.lowest, abs_tol=1e-12)
+    found[0], found[-1] = noise.highest, noise.lowest  # not the floats beside them: both ends must have an owner
+    if not ends or not all(high > low for high, low in pairwise(found)):
+        raise ValueError(
+            f"partition {partition}: its levels {found} do not fall from {noise.highest} (q = 1) to {noise.lowest} (0)"
+        )
+    return found
 
 
-def interval(boundaries, block, overlap=0.0, noise=None):
+def interval(boundaries: list[float], block: int, overlap: float, noise) -> tuple[float, float]:
     """(low, high) on which a block trains: its own interval, widened at each end by `overlap` times its (log) width."""
     if not 0 <= overlap < float("inf"):
         raise ValueError(f"overlap must not be negative or infinite, and is {overlap}")
-    return (noise or EDM()).widen(boundaries[block + 1], boundaries[block], overlap)
+    return noise.widen(boundaries[block + 1], boundaries[block], overlap)
 
 
-def owner(boundaries, sigma):
+def owner(boundaries: list[float], sigma: float) -> int:
     """Index of the block that acts at `sigma`.
 
     Intervals are closed at the top, (sigma_{b+1}, sigma_b], so that a grid through the boundaries skips no block: with
@@ -68,7 +66,6 @@ def owner(boundaries, sigma):
     return sum(sigma <= inner * (1 + TOLERANCE) for inner in boundaries[1:-1])
 
 
-def mass(boundaries, noise=None):
+def mass(boundaries: list[float], noise) -> list[float]:
     """Share of all training draws that falls into each block's own interval."""
-    noise = noise or EDM()
     return [noise.cdf(high) - noise.cdf(low) for high, low in pairwise(boundaries)]

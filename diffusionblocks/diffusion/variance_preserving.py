@@ -12,7 +12,7 @@ from torch.nn import functional as F
 LIMITS = (0.01, 0.99)  # of a learned abar: beyond them the signal-to-noise ratio runs away
 
 
-def cosine_schedule(steps):
+def cosine_schedule(steps: int) -> torch.Tensor:
     """abar_0 to abar_T (steps + 1,), float64, of the "fixed cosine" schedule, for which the paper gives no formula.
 
     Nichol & Dhariwal's (2021), turned around, divided by its last value and cut to [1e-4, 0.99]: without the upper cut
@@ -21,6 +21,19 @@ def cosine_schedule(steps):
     t = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
     abar = torch.cos(math.pi / 2 * (1 - t + 0.008) / 1.008).square()
     return (abar / abar[-1]).clamp(1e-4, 0.99)
+
+
+def both_ends(t: torch.Tensor) -> torch.Tensor:
+    """The times 0 and 1 (2,), like t in type and place; made there, so that no device is waited for."""
+    return torch.arange(2, dtype=t.dtype, device=t.device)
+
+
+class AsItIs:
+    """How z and the time enter a network of NoProp: as they are. In the place of a noise with preconditioning."""
+
+    def precondition(self, t: torch.Tensor) -> tuple:
+        """c_skip, c_out, c_in, c_noise of times t (N,)."""
+        return torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t), t
 
 
 class LearnedSchedule(nn.Module):
@@ -40,17 +53,17 @@ class LearnedSchedule(nn.Module):
         # No matrix product: autocast would round it to bfloat16.
         return (torch.sigmoid(F.softplus(self.slope) * t[:, None] + self.offset) * F.softplus(self.out)).sum(1)
 
-    def forward(self, t):
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
         """abar (N,) at times t (N,)."""
-        start, end = self._way(t.new_tensor([0.0, 1.0]))
+        start, end = self._way(both_ends(t))
         fall = (self.ends[0] - self.ends[1]).abs()  # whatever training makes of the ends, abar grows
         gamma = self.ends[0] - fall * (self._way(t) - start) / (end - start)
         return torch.sigmoid(-gamma).clamp(*LIMITS)
 
 
-def corrupt(u, abar, eps):
+def corrupt(u: torch.Tensor, abar: float | torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
     """z ~ q(z | y) (N, d) of embeddings u (N, d), with standard normal eps. abar: a number, or (N,)."""
-    abar = torch.as_tensor(abar, dtype=u.dtype, device=u.device).reshape(-1, 1)
+    abar = abar.to(u.dtype).reshape(-1, 1) if torch.is_tensor(abar) else u.new_full((1, 1), abar)
     return abar.sqrt() * u + (1 - abar).sqrt() * eps
 
 
@@ -59,7 +72,7 @@ def snr(abar):
     return abar / (1 - abar)
 
 
-def step_coefficients(before, after):
+def step_coefficients(before: float, after: float) -> tuple[float, float, float]:
     """(A, B, C) of z_t = A u + B z_{t-1} + sqrt(C) eps, for the step from abar_{t-1} to abar_t.
 
     It is the chain's posterior given the label: with u = u_y, z_t is drawn from q(z_t | y) if z_{t-1} was from q.
@@ -73,7 +86,7 @@ def step_coefficients(before, after):
     )
 
 
-def kl_to_noise(u, abar):
+def kl_to_noise(u: torch.Tensor, abar: torch.Tensor) -> torch.Tensor:
     """KL(q(z_0 | y) || N(0, I)) (N,) of embeddings u (N, d) at abar_0 (a tensor of one number)."""
     d = u.shape[1]
     return (abar * u.square().sum(1) - d * (abar + torch.log1p(-abar))) / 2

@@ -85,7 +85,7 @@ def evaluate(
             "boundaries": method.boundaries,
             "intervals": method.intervals,
             "mass": mass(method.boundaries, method.noise),
-            "noise": method.noise.describe(),
+            "noise": method.noise.figure(),
             "layers": [[layers.start, layers.stop] for layers in method.layers],
         }
     write_json(path, result)

@@ -1,6 +1,4 @@
-"""Parts that more than one architecture uses."""
-
-import math
+"""Parts of the networks for images: attention, MLP and fixed positions, as in ViT and DiT."""
 
 import torch
 from torch import nn
@@ -38,15 +36,7 @@ class MLP(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
-def sinusoid(level, dim=256, max_period=10_000):
-    """Fourier features (N, dim) of a level (N,): cosines first, then sines (DiT's timestep embedding)."""
-    half = dim // 2
-    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=level.device, dtype=torch.float32))
-    angles = level.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def sincos_2d(width, side):
+def sincos_2d(width: int, side: int) -> torch.Tensor:
     """Fixed positions (side^2, width) of a square grid, rows first: half the features tell the column, half the row.
 
     Each half has sines first, then cosines, of frequencies 10000^(-i / (width / 4)) (as in MAE and DiT).
@@ -56,8 +46,3 @@ def sincos_2d(width, side):
     half = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
     columns, rows = half.repeat(side, 1), half.repeat_interleave(side, dim=0)
     return torch.cat([columns, rows], dim=1).float()
-
-
-def modulate(x, shift, scale):
-    """x (1 + scale) + shift, the same for all tokens of a sample. x: (N, T, D); shift, scale: (N, D)."""
-    return x * (1 + scale[:, None]) + shift[:, None]

@@ -6,6 +6,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from diffusionblocks.layers.precision import at_least_single
+
 CHUNK = 2**24  # logits that exist at a time: 64 MB in single precision
 
 
@@ -15,15 +17,15 @@ class Logits(namedtuple("Logits", "hidden head")):
     They carry the head of the block that made them, so that the next block can take them over without it.
     """
 
-    def full(self):
-        """The logits (..., V) in single precision."""
-        return F.linear(self.hidden, self.head).float()
+    def full(self) -> torch.Tensor:
+        """The logits (..., V) in single precision, or in double if they are."""
+        return at_least_single(F.linear(self.hidden, self.head))
 
-    def cross_entropy(self, targets):
+    def cross_entropy(self, targets: torch.Tensor) -> torch.Tensor:
         """Nats (...) of the tokens `targets` (...); chunks are computed again in the backward pass, and not kept."""
 
         def nats(hidden, head, wanted):
-            return F.cross_entropy(F.linear(hidden, head).float(), wanted, reduction="none")
+            return F.cross_entropy(at_least_single(F.linear(hidden, head)), wanted, reduction="none")
 
         hidden, wanted = self.hidden.flatten(0, -2), targets.flatten()
         chunks = zip(hidden.split(self._rows), wanted.split(self._rows), strict=True)
@@ -33,19 +35,19 @@ class Logits(namedtuple("Logits", "hidden head")):
             found = [checkpoint(nats, part, self.head, tokens, use_reentrant=False) for part, tokens in chunks]
         return torch.cat(found).view(targets.shape)
 
-    def scores(self, targets):
+    def scores(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of each sequence (N,): mean nats, share of likeliest tokens that are `targets` (N, T), their probability."""
         nats, hits = self.cross_entropy(targets), self.argmax() == targets
-        return nats.mean(1), hits.float().mean(1), nats.neg().exp().mean(1)
+        return nats.mean(1), hits.to(nats.dtype).mean(1), nats.neg().exp().mean(1)
 
-    def expected(self, table, hard=False):
+    def expected(self, table: torch.Tensor, hard: bool = False) -> torch.Tensor:
         """softmax(logits) @ table (..., D'), the mean of the rows of `table` (V, D'); `hard`: the likeliest row."""
         if hard:
             return table[self.argmax()]
-        found = [part.softmax(-1) @ table.float() for part in self._chunks()]
+        found = [part.softmax(-1) @ at_least_single(table) for part in self._chunks()]
         return torch.cat(found).view(*self.hidden.shape[:-1], -1)
 
-    def argmax(self):
+    def argmax(self) -> torch.Tensor:
         """The likeliest tokens (...)."""
         return torch.cat([part.argmax(-1) for part in self._chunks()]).view(self.hidden.shape[:-1])
 
@@ -54,4 +56,4 @@ class Logits(namedtuple("Logits", "hidden head")):
         return max(1, CHUNK // len(self.head))
 
     def _chunks(self):
-        return (F.linear(part, self.head).float() for part in self.hidden.flatten(0, -2).split(self._rows))
+        return (at_least_single(F.linear(part, self.head)) for part in self.hidden.flatten(0, -2).split(self._rows))

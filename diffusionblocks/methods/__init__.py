@@ -1,27 +1,28 @@
 """Ways to train a network. A method is built from a run's `method` section, its network from the `model` section."""
 
-from functools import partial
+from pathlib import Path
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.components import load
 from diffusionblocks.base.files import UserError
+from diffusionblocks.methods.base import Method, Network
 
 
-def build(run, shape, part):
+def build(run: dict, shape: dict, part: str | None) -> Method:
     """The method of a resolved run as an nn.Module that holds what `part` trains, or everything for part None.
 
     shape: the data's dictionary of sizes, handed to the network. Raises UserError for sizes that do not fit.
     """
     model = {key: value for key, value in run["model"].items() if key != "name"}
     method = {key: value for key, value in run["method"].items() if key != "name"}
-    build_model = partial(load("model", run["model"]["name"]), shape, **model)
+    network = Network(load("model", run["model"]["name"]), shape, **model)
     try:
-        return load("method", run["method"]["name"])(build_model, part, **method)
+        return load("method", run["method"]["name"])(network, part, **method)
     except ValueError as error:
         raise UserError(f"tables.{run['table']}.rows.{run['row']}: model and method do not fit: {error}") from error
 
 
-def load_trained(run, model_path, shape):
+def load_trained(run: dict, model_path: str | Path, shape: dict) -> Method:
     """The trained method of a run, in memory. Raises UserError for weights of another run or a damaged file."""
     weights, about = tensors.read(model_path, "Delete it and assemble it again.")
     if about.get("run") != run:

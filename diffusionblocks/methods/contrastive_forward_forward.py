@@ -4,10 +4,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.layers.precision import at_least_single
+from diffusionblocks.methods import base
 
 
-class Method(nn.Module):
+class Method(base.Method):
     """Train each layer on a supervised contrastive loss of its own, all at once, on two augmented views of each image.
 
     The answer is a linear read-out of the last layer's mean token. It is trained beside the layers, on a detached
@@ -19,13 +21,10 @@ class Method(nn.Module):
 
     needs = ("embed", "classify")  # of a network
     views = 2  # how often the trainer augments each image for a batch
-    blocks = (0,)
-    boundaries = None
-    z_shape = None
 
-    def __init__(self, build_model, part=None, *, temperature=0.15, first_margin=0.4, last_margin=0.1):
+    def __init__(self, network, part=None, *, temperature=0.15, first_margin=0.4, last_margin=0.1):
         super().__init__()
-        model = build_model()
+        model = network.build()
         self.temperature = temperature
         self.margins = torch.linspace(first_margin, last_margin, len(model.layers), device="cpu").tolist()
         self.models = nn.ModuleDict({"all": model})
@@ -46,7 +45,11 @@ class Method(nn.Module):
             layers.append(contrast(x.mean(1), batch["label"], margin, self.temperature))
         losses = torch.stack(layers)
         logits = self.models["all"].classify(x.detach())
-        return losses.mean(1).sum() + F.cross_entropy(logits.float(), batch["label"]), losses.mean(0).detach(), None
+        return (
+            losses.mean(1).sum() + F.cross_entropy(at_least_single(logits), batch["label"]),
+            losses.mean(0).detach(),
+            None,
+        )
 
     def predict(self, batch, eps=None):
         """The single Step of the read-out's logits (N, classes)."""
@@ -54,14 +57,14 @@ class Method(nn.Module):
         return [Step(None, None, self.models["all"].classify(x))]
 
 
-def contrast(features, labels, margin, temperature):
+def contrast(features: torch.Tensor, labels: torch.Tensor, margin: float, temperature: float) -> torch.Tensor:
     """Supervised contrastive loss (N,) of features (N, D): minus the mean log share of a sample's own class.
 
     margin is added to the cosines of samples of one class, which stay at most 1. A sample that has no other of its
     class in the batch has no loss.
     """
     with torch.autocast(features.device.type, enabled=False):  # it would round the cosines to bfloat16
-        features = F.normalize(features.float(), dim=1)
+        features = F.normalize(at_least_single(features), dim=1)
         cosines = features @ features.T
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     alike = (labels[:, None] == labels) & ~itself

@@ -1,6 +1,5 @@
 """DiffusionBlocks: every block of layers is a denoiser of its own range of noise levels, trained alone (section 3)."""
 
-import math
 from functools import partial
 from typing import Literal
 
@@ -8,13 +7,14 @@ import torch
 from torch import nn
 
 from diffusionblocks.diffusion import partition as parts
-from diffusionblocks.diffusion.ancestral import ancestral, masking_levels
-from diffusionblocks.diffusion.noise import MASK, NOISES, inference_sigmas, karras_sigmas
-from diffusionblocks.diffusion.solvers import SOLVERS, Step, block_by_block, euler, follow, guide
+from diffusionblocks.diffusion.chains import Step, block_by_block, guide
+from diffusionblocks.diffusion.edm import hand_over
+from diffusionblocks.diffusion.noise import NOISES
+from diffusionblocks.methods import base
 
 
-class Method(nn.Module):
-    """Block-wise training of a network of the `model` contract (docs/extending.md).
+class Method(base.Method):
+    """Block-wise training of a network of the contract `models.base`.
 
     sharing: `independent` gives each block a network of its own with its own copies of the small modules around the
     layers, so its training process holds nothing of any other block; `joint` is the official protocol, one network in
@@ -23,20 +23,20 @@ class Method(nn.Module):
     computes through a broadcast; `none` leaves the weight out.
     target_norm, p_mean, sigma_min: length of a discrete target's embedding, mean of log sigma, and the lowest sigma, at
     which a chain ends; they set how loud the noise is. A network whose `noise_kind` is "masking" has none of them; its
-    levels are masking rates.
+    levels are masking rates. partition: how the noise is cut, a function of diffusion/partitions or one's own.
     """
 
     needs = ("condition", "target", "predict", "loss", "to_z")  # of a network
 
     def __init__(
         self,
-        build_model,
+        network,
         part=None,
         *,
         num_blocks=3,
         layers_per_block=None,
         sharing: Literal["independent", "joint"] = "independent",
-        partition: Literal["equi_probability", "uniform", "log_uniform"] = "equi_probability",
+        partition="equi_probability",
         overlap=0.05,
         loss_weight: Literal["decoupled", "per_sample", "none"] = "decoupled",
         target_norm=1.0,
@@ -44,20 +44,15 @@ class Method(nn.Module):
         sigma_min=0.002,
     ):
         super().__init__()
-        if target_norm <= 0:
-            raise ValueError(f"target_norm must be above 0, and is {target_norm}")
-        self.masking = getattr(build_model.func, "noise_kind", "edm") == "masking"
-        if self.masking and (target_norm, p_mean, sigma_min) != (1, -1.2, 0.002):
-            raise ValueError("a network with masking noise takes none of target_norm, p_mean and sigma_min")
-        self.noise = NOISES["masking"]() if self.masking else NOISES["edm"](p_mean=p_mean, sigma_min=sigma_min)
+        self.noise = NOISES[network.noise_kind].of_options(target_norm, p_mean, sigma_min)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
         self.intervals = [parts.interval(self.boundaries, block, overlap, self.noise) for block in range(num_blocks)]
-        self.layers = parts.split_layers(build_model.keywords["num_layers"], num_blocks, layers_per_block)
-        build_model = partial(build_model, noise=self.noise, target_norm=target_norm)
+        self.layers = parts.split_layers(network.num_layers, num_blocks, layers_per_block)
+        build = partial(network.build, noise=self.noise, target_norm=target_norm)
         self.blocks = list(range(num_blocks))
         if sharing == "joint":
-            self.models = nn.ModuleDict({"all": build_model()})
+            self.models = nn.ModuleDict({"all": build()})
         elif sharing == "independent":
             names = [f"block{block}" for block in self.blocks]
             if part is not None:
@@ -65,13 +60,13 @@ class Method(nn.Module):
                     raise ValueError(f"part {part!r} is not one of {', '.join(names)}")
                 self.blocks = [names.index(part)]
             self.models = nn.ModuleDict(
-                {names[block]: build_model(num_layers=len(self.layers[block])) for block in self.blocks}
+                {names[block]: build(num_layers=len(self.layers[block])) for block in self.blocks}
             )
         else:
             raise ValueError(f"sharing must be independent or joint, not {sharing!r}")
         self.z_shape = next(iter(self.models.values())).z_shape
 
-    def _network(self, block):
+    def acting(self, block):
         """The network that holds a block, and the block's layers in it."""
         if self.sharing == "joint":
             model = self.models["all"]
@@ -85,10 +80,10 @@ class Method(nn.Module):
         Returns the objective (scalar), the unweighted losses (N,) and their levels (N,). The block is an index that the
         caller drew; it is never inferred from the levels, which with an overlap may lie in a neighbour's interval.
         """
-        model, layers = self._network(block)
+        model, layers = self.acting(block)
         z0 = model.target(batch)
         u = self.noise.spread(torch.rand(len(z0), dtype=torch.float64, device=z0.device))
-        sigma = self.noise.sample(u, *self.intervals[block]).float()
+        sigma = self.noise.sample(u, *self.intervals[block]).to(torch.promote_types(z0.dtype, torch.float32))
         z = self.noise.corrupt(z0, sigma, self.noise.randomness(z0))
         losses = model.loss(model.predict(z, sigma, model.condition(batch), layers), batch, z)
         weight = self.noise.weight(sigma)
@@ -103,43 +98,35 @@ class Method(nn.Module):
         """Index of the block that acts at a level."""
         return parts.owner(self.boundaries, level)
 
-    def _levels(self, num_steps, grid="equi_probability"):
-        """The descending sigmas of inference, by default one per block (appendix H), and the block that owns each."""
-        num_steps = len(self.blocks) if num_steps is None else num_steps
-        sigmas = {"equi_probability": inference_sigmas, "karras": karras_sigmas}[grid](num_steps, self.noise)
-        return sigmas, [self.owner(sigma) for sigma in sigmas]
+    def _levels(self, num_steps):
+        """The descending levels of a chain, by default one per block (appendix H), and the block that owns each."""
+        levels = self.noise.levels(len(self.blocks) if num_steps is None else num_steps)
+        return levels, [self.owner(level) for level in levels]
 
     def _to_z(self, prediction, block, hand_off="soft"):
-        model = self._network(block)[0]
+        model = self.acting(block)[0]
         return model.to_z(prediction, hard=True) if hand_off == "hard" else model.to_z(prediction)
 
     def predict(self, batch, eps, *, num_steps=None, from_target=False, hand_off: Literal["soft", "hard"] = "soft"):
-        """Steps of the chain that starts at sigma_max eps and ends at sigma_min; the last prediction is the answer.
+        """Steps of the Euler chain from sigma_max eps down to sigma_min; the last prediction is the answer.
 
         eps: (N, *z_shape) standard normal. num_steps: network evaluations, by default one per block (appendix H).
         from_target: each level sees the true target under noise instead of the chain's own z, which shows how well a
         block denoises where it was trained. hand_off: the mean embedding of a discrete target, or the likeliest one's.
         """
         sigmas, owners = self._levels(num_steps)
-        conditions = {block: self._network(block)[0].condition(batch) for block in set(owners)}
-
-        def predict(z, sigma, block):
-            model, layers = self._network(block)
-            return model.predict(z, z.new_full((len(z),), sigma), conditions[block], layers)
-
-        if not from_target:
-            to_z = partial(self._to_z, hand_off=hand_off)
-            return list(follow(euler(eps * sigmas[0], sigmas, owners, to_z), predict))
-        steps = []
-        for sigma, block in zip(sigmas, owners, strict=True):
-            z0 = self._network(block)[0].target(batch)
-            z = self.noise.corrupt(z0, eps.new_full((len(eps),), sigma), eps)
-            steps.append(Step(sigma, block, predict(z, sigma, block)))
+        conditions = {block: self.acting(block)[0].condition(batch) for block in set(owners)}
+        to_z = partial(self._to_z, hand_off=hand_off)
+        z, steps = eps * sigmas[0], []
+        for step, (sigma, block) in enumerate(zip(sigmas, owners, strict=True)):
+            model, layers = self.acting(block)
+            level = eps.new_full((len(eps),), sigma)
+            if from_target:
+                z = self.noise.corrupt(model.target(batch), level, eps)
+            steps.append(Step(sigma, block, model.predict(z, level, conditions[block], layers)))
+            if step + 1 < len(sigmas) and not from_target:
+                z = hand_over(z, steps[-1].prediction, step, sigmas, owners, to_z)
         return steps
-
-    def scores(self, step, batch):
-        """What a text model's Step scores on the true tokens: its network's `scores`."""
-        return self._network(step.block)[0].scores(step.prediction, batch)
 
     def bound(self, batch, u, eps):
         """The NELBO of each sequence under a masked diffusion model, at one level t each (N,), in nats per token.
@@ -153,56 +140,37 @@ class Method(nn.Module):
         owners = torch.tensor([self.owner(t) for t in u.tolist()], device=u.device)
         bound = torch.empty_like(u)
         for block in owners.unique().tolist():
-            model, layers = self._network(block)
+            model, layers = self.acting(block)
             mine = owners == block
             part = {name: value[mine] for name, value in batch.items()}
             prediction = model.predict(z[mine], u[mine], model.condition(part), layers)
             bound[mine] = self.noise.weight(u[mine]) * model.loss(prediction, part, z[mine])
-        return bound + (1 - self.noise.keep(0.0)) * math.log(len(prediction.head))
+        return bound + self.noise.reconstruction(len(prediction.head))
 
-    def sample(
-        self,
-        batches,
-        eps,
-        device,
-        *,
-        num_steps=50,
-        guidance=1.0,
-        solver: Literal["euler", "heun"] = "euler",
-        grid: Literal["equi_probability", "karras"] = "equi_probability",
-        masking_grid: Literal["cosine", "uniform"] = "cosine",
-    ):
+    def sample(self, batches, eps, device, *, num_steps=50, guidance=1.0, solver="euler"):
         """Generate; yields (index of the batch, Step) of every network evaluation, of each batch in its order.
 
-        batches: what is known of each (a dictionary with `label`), on `device`; eps: what `randomness` asks for, for
-        each. A batch's last Step holds its samples. All batches pass through a block before the next block
-        starts, and only the network that acts is on the device: with independent blocks, a B-th of the whole.
-        guidance: weight of classifier-free guidance; 1 is the conditional model, without a second evaluation.
-        grid: levels at equal quantiles of the noise distribution (appendix H), or those of Karras et al. (2022);
-        masking_grid, for masking noise: MD4's cosine of equal steps, or equal steps.
+        batches: what is known of each (a dictionary with `label`), on `device`; eps: (N, *noise.chain_shape) of each. A
+        batch's last Step holds its samples. All batches pass through a block before the next block starts, and only the
+        network that acts is on the device: with independent blocks, a B-th of the whole.
+        guidance: weight of classifier-free guidance; 1 is the conditional model, without a second evaluation. solver: a
+        function of diffusion/solvers or one's own; masking noise has its own alone.
         """
-        if self.masking:
-            levels = masking_levels(num_steps, masking_grid)
-            owners = [self.owner(t) for t in levels]
-            start = [torch.full(draws.shape[::2], MASK, device=device) for draws in eps]
-            chains = [ancestral(z, levels, owners, draws) for z, draws in zip(start, eps, strict=True)]
-        else:
-            sigmas, owners = self._levels(num_steps, grid)
-            # The state of the solver is kept in double precision, as in EDM's sampler.
-            chains = [SOLVERS[solver](noise.double() * sigmas[0], sigmas, owners, self._to_z) for noise in eps]
+        levels, owners = self._levels(num_steps)
+        chains = [self.noise.chain(draws, levels, owners, self._to_z, solver) for draws in eps]
         resident = None
 
         def predictor(block):
             nonlocal resident
-            model, layers = self._network(block)
+            model, layers = self.acting(block)
             if resident is not None and resident is not model:
                 resident.to("cpu")
             resident = model.to(device)
 
             def predict(index, z, level):
-                cond = model.condition(batches[index])
-                z = z if self.masking else z.float()
-                level = torch.full((len(z),), level, dtype=torch.float32, device=z.device)
+                cond, draws = model.condition(batches[index]), eps[index]
+                z = self.noise.seen(z, draws)
+                level = torch.full((len(z),), level, dtype=draws.dtype, device=z.device)
                 network = partial(model.predict, layers=layers)
                 if guidance == 1:
                     return network(z, level, cond)
@@ -215,7 +183,7 @@ class Method(nn.Module):
     def extend(self, tokens, eps, draws, *, num_steps=None, hand_off: Literal["soft", "hard"] = "soft"):
         """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
 
-        eps: (N, length, width) standard normal, position by position; draws: uniforms, which this method needs not.
+        eps: (N, length, width) standard normal, position by position; draws: uniforms, which this method ignores.
         num_steps: levels per token, by default one per block. hand_off: as for `predict`. Every block keeps a cache of
         its own: it sees the tokens before through its own layers alone.
         """
@@ -223,14 +191,44 @@ class Method(nn.Module):
         length = eps.shape[1]
         sessions = {}
         for block in set(owners):
-            model, layers = self._network(block)
+            model, layers = self.acting(block)
             sessions[block] = model.begin(tokens, layers, length, eps)
         to_z = partial(self._to_z, hand_off=hand_off)
-        while tokens.shape[1] < length:
-            chain = euler(eps[:, tokens.shape[1]] * sigmas[0], sigmas, owners, to_z)
-            *_, last = follow(chain, lambda z, sigma, block: sessions[block].predict(z, sigma, sigmas.index(sigma)))
-            chosen = last.prediction.argmax()
+        for position in range(tokens.shape[1], length):
+            z = eps[:, position] * sigmas[0]
+            for step, (sigma, block) in enumerate(zip(sigmas, owners, strict=True)):
+                prediction = sessions[block].predict(z, sigma, step)
+                if step + 1 < len(sigmas):
+                    z = hand_over(z, prediction, step, sigmas, owners, to_z)
+            chosen = prediction.argmax()
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             for session in sessions.values():
                 session.append(chosen)
         return tokens
+
+    def check_block(self, batch, block):
+        """Meet the members of the network that holds a block one by one, then the block's loss."""
+        (model, layers), count = self.acting(block), base.size(batch)
+        weight = next(model.parameters())
+        clean = weight.new_empty((count, *model.z_shape), dtype=torch.long if self.noise.of_tokens else weight.dtype)
+        z0 = base.meet(model, "target", batch)
+        base.check_target(model, "target", z0, clean)
+        level = weight.new_full((count,), sum(self.intervals[block]) / 2)
+        z = self.noise.corrupt(z0, level, self.noise.randomness(z0))
+        prediction = base.meet(model, "predict", z, level, base.meet(model, "condition", batch), layers)
+        base.check_losses(model, "loss", base.meet(model, "loss", prediction, batch, z), count)
+        base.check_target(model, "to_z", base.meet(model, "to_z", prediction), clean)
+        super().check_block(batch, block)
+
+    def check_chain(self, batch):
+        """Meet a chain, where all its blocks are here; of tokens, which `predict` does not serve, a sampled one."""
+        if len(self.blocks) < len(self.intervals):
+            return
+        if not self.noise.of_tokens:
+            super().check_chain(batch)
+            return
+        device = next(self.parameters()).device
+        draws = torch.rand(base.size(batch), *self.noise.chain_shape(2, self.z_shape), device=device)
+        *_, (_, last) = self.sample([batch], [draws], device, num_steps=2)
+        self.to(device)
+        base.check_target(next(iter(self.models.values())), "predict", last.prediction, batch["tokens"])

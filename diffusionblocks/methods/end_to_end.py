@@ -3,20 +3,18 @@
 import torch
 from torch import nn
 
-from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.methods import base
 
 
-class Method(nn.Module):
+class Method(base.Method):
     """Train the plain network as a whole; it has one block, and its prediction is one network evaluation."""
 
     needs = ("end_to_end_loss", "end_to_end_prediction")  # of a network
-    blocks = (0,)
-    boundaries = None
-    z_shape = None  # no noise goes in
 
-    def __init__(self, build_model, part=None):
+    def __init__(self, network, part=None):
         super().__init__()
-        self.models = nn.ModuleDict({"all": build_model()})
+        self.models = nn.ModuleDict({"all": network.build()})
 
     def loss(self, batch, block):
         """(objective, logged values) of a batch; logged are per-sample losses (N,) and their levels, here none."""
@@ -26,10 +24,6 @@ class Method(nn.Module):
     def predict(self, batch, eps=None):
         """The single Step of a network without noise."""
         return [Step(None, None, self.models["all"].end_to_end_prediction(batch))]
-
-    def scores(self, step, batch):
-        """What a text model's Step scores on the true tokens: its network's `scores`."""
-        return self.models["all"].scores(step.prediction, batch)
 
     def extend(self, tokens, eps, draws, *, top_p=0.95):
         """Texts (N, length) that go on from `tokens` (N, P), each token drawn from the network's distribution.
@@ -48,7 +42,7 @@ class Method(nn.Module):
         return tokens
 
 
-def nucleus(probabilities, draws, top_p):
+def nucleus(probabilities: torch.Tensor, draws: torch.Tensor, top_p: float) -> torch.Tensor:
     """One token (N,) of each distribution (N, V) by its uniform (N,), out of the fewest that together have top_p."""
     ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered

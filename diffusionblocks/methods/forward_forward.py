@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.layers.precision import at_least_single
+from diffusionblocks.methods import base
 
 
-class Method(nn.Module):
+class Method(base.Method):
     """Train each layer on a loss of its own, all at once; no gradient reaches an earlier layer.
 
     The label is a token in [CLS]'s place. A layer's goodness is the mean square of its mean patch token; it is pushed
@@ -25,22 +27,19 @@ class Method(nn.Module):
     goodness of all layers but the first, which is what it means to.
     """
 
-    needs = ("embed", "patch_token")  # of a network
-    blocks = (0,)  # the layers share the batch, and nothing else
-    boundaries = None
-    z_shape = None
+    needs = ("embed", "token_widths", "patch_token")  # of a network
 
-    def __init__(self, build_model, part=None, *, variant: Literal["as_released", "fixed"] = "fixed", threshold=2.0):
+    def __init__(self, network, part=None, *, variant: Literal["as_released", "fixed"] = "fixed", threshold=2.0):
         super().__init__()
-        model = build_model()
-        self.variant, self.threshold, self.num_classes = variant, threshold, model.head.out_features
+        model = network.build()
+        self.variant, self.threshold, self.num_classes = variant, threshold, network.shape["num_classes"]
+        values, width = model.token_widths()
         if variant == "as_released":
-            values = model.patches.weight[0].numel()
             codes = F.one_hot(torch.randint(values, (self.num_classes,)), values).float()
         elif variant == "fixed":
             if len(model.layers) < 2:
                 raise ValueError("variant fixed scores all layers but the first, and there is only one")
-            codes = torch.randn(self.num_classes, model.head.in_features)
+            codes = torch.randn(self.num_classes, width)
         else:
             raise ValueError(f"variant must be as_released or fixed, not {variant!r}")
         self.register_buffer("codes", codes)
@@ -55,7 +54,7 @@ class Method(nn.Module):
         x = model.embed(batch, token)
         for layer in model.layers:
             x = layer(x)
-            yield x[:, 1:].mean(1).float().square().mean(1)
+            yield at_least_single(x[:, 1:].mean(1)).square().mean(1)
             # Only the direction goes on, or the next layer would find its answer in the length.
             x = F.normalize(x.flatten(1), dim=1).view_as(x).detach()
 

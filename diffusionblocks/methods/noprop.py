@@ -3,29 +3,30 @@
 The rows NoProp-DT, -CT and -FM of table 6. Formulas are those of the paper's first version.
 """
 
-from types import SimpleNamespace
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.solvers import Step
+from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.diffusion.variance_preserving import (
+    AsItIs,
     LearnedSchedule,
+    both_ends,
     corrupt,
     cosine_schedule,
     kl_to_noise,
     snr,
     step_coefficients,
 )
+from diffusionblocks.layers.precision import at_least_single
+from diffusionblocks.methods import base
 
-# How z and the time enter a network: as they are.
-AS_IT_IS = SimpleNamespace(precondition=lambda t: (0, 1, torch.ones_like(t), t))
 LONG_CHAIN = 1000  # simulated steps of CT and FM
 
 
-class Method(nn.Module):
+class Method(base.Method):
     """Train a network whose layers denoise label embeddings.
 
     process: `discrete` (NoProp-DT), a chain of as many steps as there are layers, each step a layer of its own that
@@ -35,11 +36,10 @@ class Method(nn.Module):
     """
 
     needs = ("condition", "predict", "to_z", "target", "label_table", "classify")  # of a network
-    boundaries = None
 
     def __init__(
         self,
-        build_model,
+        network,
         part=None,
         *,
         process: Literal["discrete", "continuous", "flow_matching"] = "discrete",
@@ -47,10 +47,9 @@ class Method(nn.Module):
     ):
         super().__init__()
         self.process, self.eta = process, eta
-        model = build_model(noise=AS_IT_IS, **({"timed": False} if process == "discrete" else {}))
+        model = network.build(noise=AsItIs(), **({"timed": False} if process == "discrete" else {}))
         self.models = nn.ModuleDict({"all": model})
         self.blocks = list(range(len(model.layers)))
-        self.layers = [range(block, block + 1) for block in self.blocks]
         self.z_shape = model.z_shape
         if process == "discrete":
             self.abar = cosine_schedule(len(model.layers)).tolist()
@@ -58,6 +57,11 @@ class Method(nn.Module):
             raise ValueError(f"process {process} has one layer for all times: num_layers is {len(model.layers)}, not 1")
         elif process == "continuous":
             self.schedule = LearnedSchedule()
+
+    def acting(self, block):
+        """The network, and the block's one layer."""
+        model = self.models["all"]
+        return model, model.layers[block : block + 1]
 
     def loss(self, batch, block):
         """(objective, error of the denoised embedding or velocity in squared length (N,), None) of one block."""
@@ -70,41 +74,45 @@ class Method(nn.Module):
         # The layer of step t = block + 1 sees z_{t-1}.
         before, after = self.abar[block], self.abar[block + 1]
         z = corrupt(u, before, torch.randn_like(u))
-        prediction = model.predict(z, None, model.condition(batch), model.layers[block : block + 1])
+        prediction = model.predict(z, None, model.condition(batch), self.acting(block)[1])
         weight = len(self.blocks) / 2 * self.eta * (snr(after) - snr(before))
-        return self._bound(model, batch, u, self.abar[0], self.abar[-1], model.to_z(prediction), weight)
+        first = u.new_full((), self.abar[0])  # made where u is: a copy from the host would wait for the device
+        return self._bound(model, batch, u, first, self.abar[-1], model.to_z(prediction), weight)
 
     def _continuous(self, model, batch, u, block):
-        t = torch.rand(len(u), device=u.device, requires_grad=True)
+        t = torch.rand(len(u), dtype=u.dtype, device=u.device, requires_grad=True)
         abar = self.schedule(t)
         (rate,) = torch.autograd.grad(snr(abar).sum(), t, create_graph=True)
         z = corrupt(u, abar, torch.randn_like(u))
         prediction = model.predict(z, t.detach(), model.condition(batch), model.layers)
-        first, last = self.schedule(t.new_tensor([0.0, 1.0]))
+        first, last = self.schedule(both_ends(t))
         return self._bound(model, batch, u, first, last, model.to_z(prediction), self.eta / 2 * rate)
 
     def _bound(self, model, batch, u, first, last, denoised, weight):
-        """NoProp's objective: the end of the chain tells the class, its start is noise, and each step denoises."""
+        """NoProp's objective: the end of the chain tells the class, its start is noise, and each step denoises.
+
+        first, last: abar at the chain's ends; first a tensor of one number.
+        """
         end = model.classify(corrupt(u, last, torch.randn_like(u)))
-        start = kl_to_noise(u, torch.as_tensor(first, device=u.device))
+        start = kl_to_noise(u, first)
         errors = (denoised - u).square().sum(1)
-        objective = F.cross_entropy(end.float(), batch["label"]) + start.mean() + (weight * errors).mean()
+        objective = F.cross_entropy(at_least_single(end), batch["label"]) + start.mean() + (weight * errors).mean()
         return objective, errors.detach(), None
 
     def _flow_matching(self, model, batch, u, block):
-        noise, t = torch.randn_like(u), torch.rand(len(u), device=u.device)
+        noise, t = torch.randn_like(u), torch.rand(len(u), dtype=u.dtype, device=u.device)
         z = t[:, None] * u + (1 - t[:, None]) * noise
         velocity = self._velocity(model, z, t, model.condition(batch))
         errors = (velocity - (u - noise)).square().sum(1)
         objective = errors.mean()
         if u.requires_grad:  # embeddings that learn would all become one without an anchor
             end = model.classify(z + (1 - t[:, None]) * velocity)
-            objective = objective + F.cross_entropy(end.float(), batch["label"])
+            objective = objective + F.cross_entropy(at_least_single(end), batch["label"])
         return objective, errors.detach(), None
 
     def _velocity(self, model, z, t, cond):
         """What a layer says of dz/dt: logits U, without a softmax."""
-        return model.predict(z, t, cond, model.layers).float() @ model.label_table()
+        return at_least_single(model.predict(z, t, cond, model.layers)) @ model.label_table()
 
     def predict(self, batch, eps, *, num_steps=None):
         """The single Step of the class logits (N, classes) at the end of the chain from z_0 = eps (N, d).

@@ -1,1 +1,1 @@
-"""Architectures, one file each, all with the contract of docs/extending.md."""
+"""Architectures, one file each, all with the contract of `base`."""

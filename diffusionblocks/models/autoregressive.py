@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
-from diffusionblocks.layers.vision import modulate, sinusoid
 from diffusionblocks.layers.vocabulary import Logits
+from diffusionblocks.models import base
 
-NOISE_FEATURES = 256
 QUIET = 0.1  # how loud c_in z is beside the constant that marks a noisy token
 
 
@@ -59,7 +59,7 @@ class Layer(nn.Module):
         self.attention = (BothHalves if noise_width else Attention)(width, num_heads)
         self.mlp = SwiGLU(width, mlp_width)
         self.dropout = nn.Dropout(dropout)
-        self.adaptive = nn.Linear(noise_width, 6 * width) if noise_width else None
+        self.adaptive = AdaLN(noise_width, width) if noise_width else None
 
     def forward(self, x, level=None, cache=None, keep=True, noisy_only=False):
         """x: (N, T, D), or both halves (2N, T, D); level: (N or 2N, noise_width) for a noise-conditioned layer.
@@ -69,17 +69,15 @@ class Layer(nn.Module):
         if self.adaptive is None:
             x = x + self.dropout(self.attention(self.norm1(x), cache))
             return x + self.dropout(self.mlp(self.norm2(x)))
-        changes = self.adaptive(F.silu(level))
-        shift, scale, gate = changes.chunk(6, dim=1)[:3]
-        heads = self.attention(modulate(self.norm1(x), shift, scale), cache, keep, noisy_only)
+        attention, mlp = self.adaptive(level)
+        heads = self.attention(attention.before(self.norm1(x)), cache, keep, noisy_only)
         if noisy_only:
-            x, gate, changes = (both.chunk(2)[1] for both in (x, gate, changes))
-        x = x + gate[:, None] * self.dropout(heads)
-        shift, scale, gate = changes.chunk(6, dim=1)[3:]
-        return x + gate[:, None] * self.dropout(self.mlp(modulate(self.norm2(x), shift, scale)))
+            x, attention, mlp = x.chunk(2)[1], attention.second_half(), mlp.second_half()
+        x = x + attention.after(self.dropout(heads))
+        return x + mlp.after(self.dropout(self.mlp(mlp.before(self.norm2(x)))))
 
 
-class Model(nn.Module):
+class Model(base.Model):
     """A causal language model; without `noise` the plain network, with `noise` (an EDM) a denoiser of embeddings.
 
     shape: vocab_size and seq_len of the data. target_norm: length of the clean embeddings. The first token has no
@@ -110,11 +108,9 @@ class Model(nn.Module):
         self.norm = RMSNorm(width)
         self.head = nn.Linear(width, shape["vocab_size"], bias=False)
         if noise:
-            self.level = nn.Sequential(
-                nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width)
-            )
+            self.level = LevelEmbedding(noise_width)
             self.noisy = nn.Parameter(torch.empty(width))
-            self.head_adaptive = nn.Linear(noise_width, 2 * width)
+            self.head_adaptive = AdaptiveHead(noise_width, width)
         self._initialise()
 
     def _initialise(self):
@@ -141,14 +137,10 @@ class Model(nn.Module):
         x = self.tokens(tokens)
         return self.dropout(F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.noise else x)
 
-    def _levels(self, sigma):
-        """Features (N, noise_width) of the levels sigma (N,)."""
-        features = sinusoid(self.noise.precondition(sigma)[3], NOISE_FEATURES)
-        return self.level(features.to(self.head.weight.dtype))
-
     def _clean_level(self, count):
         """The features of the clean half, (count, noise_width): a constant, so that one cache serves all levels."""
-        return self._levels(self.head.weight.new_full((1,), self.noise.sigma_min)).expand(count, -1)
+        sigma = self.head.weight.new_full((1,), self.noise.sigma_min)
+        return self.level(Denoiser(self.noise, sigma, sigma).c_noise).expand(count, -1)
 
     def condition(self, batch):
         """Clean tokens as each block's layers receive them, (N, n, D): all that is known at inference."""
@@ -160,28 +152,26 @@ class Model(nn.Module):
 
     def predict(self, z, sigma, cond, layers):
         """Logits (N, n) of the tokens behind noisy z (N, n, D) at levels sigma (N,), by `layers` alone."""
-        level = self._levels(sigma)
+        denoiser = Denoiser(self.noise, z, sigma)
+        level = self.level(denoiser.c_noise)
         both = torch.cat([self._clean_level(len(z)), level])
-        x = torch.cat([cond, self._enter(z, sigma)])
+        x = torch.cat([cond, self._enter(denoiser)])
         for layer in layers:
             x = layer(x, both, noisy_only=layer is layers[-1])
-        return self._read(z, sigma, x, level)
+        return self._read(denoiser, x, level)
 
-    def _enter(self, z, sigma):
+    def _enter(self, denoiser):
         """Noisy z as it enters the layers (N, T, D).
 
         c_in z alone would be nothing but noise at high levels, and with noise as its query a position finds no
         context: small networks then stay at unigrams for hundreds of updates (docs/faithfulness.md). So c_in z is added
         faintly to a learned vector, much as the ViT's noisy label has a learned position.
         """
-        return self.dropout(self.noisy + QUIET * self.noise.precondition(sigma)[2][:, None, None] * z)
+        return self.dropout(self.noisy + denoiser.enters(QUIET))
 
-    def _read(self, z, sigma, x, level):
+    def _read(self, denoiser, x, level):
         """Logits from noisy z and what the layers made of it, x; both (N, T, D)."""
-        c_skip, c_out = (c[:, None, None] for c in self.noise.precondition(sigma)[:2])
-        denoised = c_skip * z + c_out * self.norm(x)
-        shift, scale = self.head_adaptive(F.silu(level)).chunk(2, dim=1)
-        return Logits(modulate(denoised, shift, scale), self.head.weight)
+        return Logits(self.head_adaptive(denoiser.denoised(self.norm(x)), level), self.head.weight)
 
     def to_z(self, logits, hard=False):
         """The mean embedding softmax(logits) E, or with `hard` the likeliest token's."""
@@ -244,7 +234,7 @@ class Session:
         model = self.model
         if model.noise is None:
             return Logits(model.norm(self.last), model.head.weight)
-        z, sigma = z[:, None], z.new_full((len(z),), sigma)
-        level = model._levels(sigma)
-        logits = model._read(z, sigma, self._run(model._enter(z, sigma), level, keep=False), level)
+        denoiser = Denoiser(model.noise, z[:, None], z.new_full((len(z),), sigma))
+        level = model.level(denoiser.c_noise)
+        logits = model._read(denoiser, self._run(model._enter(denoiser), level, keep=False), level)
         return logits._replace(hidden=logits.hidden[:, 0])

@@ -6,11 +6,11 @@ only one: trained end to end, it is DiffusionBlocks with a single block.
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from diffusionblocks.layers.vision import MLP, Attention, modulate, sincos_2d, sinusoid
-
-NOISE_FEATURES = 256
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
+from diffusionblocks.layers.precision import at_least_single
+from diffusionblocks.layers.vision import MLP, Attention, sincos_2d
+from diffusionblocks.models import base
 
 
 class Layer(nn.Module):
@@ -21,16 +21,16 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width, mlp_width, approximate="tanh")
-        self.adaptive = nn.Linear(width, 6 * width)
+        self.adaptive = AdaLN(width, width)
 
     def forward(self, x, cond):
         """x: (N, T, D); cond: (N, D), noise level and class."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaptive(F.silu(cond)).chunk(6, dim=1)
-        x = x + gate1[:, None] * self.attention(modulate(self.norm(x), shift1, scale1))
-        return x + gate2[:, None] * self.mlp(modulate(self.norm(x), shift2, scale2))
+        attention, mlp = self.adaptive(cond)
+        x = x + attention.after(self.attention(attention.before(self.norm(x))))
+        return x + mlp.after(self.mlp(mlp.before(self.norm(x))))
 
 
-class Model(nn.Module):
+class Model(base.Model):
     """A DiT with `noise` (an EDM) and its preconditioning: F sees c_in z, and D = c_skip z + c_out F.
 
     shape: image_size, channels and num_classes of the data. label_dropout: share of the training samples that see the
@@ -64,11 +64,11 @@ class Model(nn.Module):
         self.patches = nn.Conv2d(shape["channels"], width, patch_size, stride=patch_size)
         grid = sincos_2d(width, shape["image_size"] // patch_size)
         self.register_buffer("positions", grid, persistent=False)
-        self.level = nn.Sequential(nn.Linear(NOISE_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        self.level = LevelEmbedding(width)
         self.labels = nn.Embedding(shape["num_classes"] + 1, width)
         self.layers = nn.ModuleList(Layer(width, num_heads, mlp_width) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.head_adaptive = nn.Linear(width, 2 * width)
+        self.head_adaptive = AdaptiveHead(width, width)
         self.head = nn.Linear(width, patch_size**2 * shape["channels"])
         self._initialise()
 
@@ -105,14 +105,13 @@ class Model(nn.Module):
 
     def predict(self, z, sigma, cond, layers):
         """Denoised images D (N, C, H, W) from z at levels sigma (N,), by `layers` alone."""
-        c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in self.noise.precondition(sigma))
-        cond = cond + self.level(sinusoid(c_noise.flatten(), NOISE_FEATURES))
-        x = self.patches(c_in * z).flatten(2).transpose(1, 2) + self.positions
+        denoiser = Denoiser(self.noise, z, sigma)
+        cond = cond + self.level(denoiser.c_noise)
+        x = self.patches(denoiser.enters()).flatten(2).transpose(1, 2) + self.positions
         for layer in layers:
             x = layer(x, cond)
-        shift, scale = self.head_adaptive(F.silu(cond)).chunk(2, dim=1)
-        x = self.head(modulate(self.norm(x), shift, scale))
-        return c_skip * z + c_out * self._unpatchify(x).float()
+        x = self.head(self.head_adaptive(self.norm(x), cond))
+        return denoiser.denoised(at_least_single(self._unpatchify(x)))
 
     def _unpatchify(self, x):
         """(N, T, p p C) -> (N, C, H, W)."""

@@ -8,12 +8,14 @@ parameters.
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.noise import MASK
+from diffusionblocks.diffusion.masking import MASK
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, LevelEmbedding
 from diffusionblocks.layers.text import Attention
-from diffusionblocks.layers.vision import MLP, modulate, sinusoid
+from diffusionblocks.layers.vision import MLP
 from diffusionblocks.layers.vocabulary import Logits
+from diffusionblocks.models import base
 
-LEVEL_FEATURES, LEVEL_WIDTH = 256, 128
+LEVEL_WIDTH = 128
 
 
 class Layer(nn.Module):
@@ -25,18 +27,18 @@ class Layer(nn.Module):
         self.attention = Attention(width, num_heads)
         self.mlp = MLP(width, mlp_width, dropout, approximate="tanh")
         self.dropout = nn.Dropout(dropout)
-        self.adaptive = nn.Linear(LEVEL_WIDTH, 6 * width)
+        self.adaptive = AdaLN(LEVEL_WIDTH, width, silu="none")
 
     def forward(self, x, level):
         """x: (N, T, D); level: (N, LEVEL_WIDTH)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaptive(level).chunk(6, dim=1)
-        q, k, v = self.attention.project(modulate(self.norm1(x), shift1, scale1))
+        attention, mlp = self.adaptive(level)
+        q, k, v = self.attention.project(attention.before(self.norm1(x)))
         heads = self.attention.merge(F.scaled_dot_product_attention(q, k, v))  # every token sees every other
-        x = x + gate1[:, None] * self.dropout(heads)
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        x = x + attention.after(self.dropout(heads))
+        return x + mlp.after(self.mlp(mlp.before(self.norm2(x))))
 
 
-class Model(nn.Module):
+class Model(base.Model):
     """A network with `noise` (a Masking) that predicts masked tokens.
 
     shape: vocab_size and seq_len of the data. dropout: after both branches of a layer. Positions are rotary, so
@@ -65,12 +67,10 @@ class Model(nn.Module):
         self.noise = noise
         self.z_shape = (shape["seq_len"],)
         self.tokens = nn.Embedding(shape["vocab_size"] + 1, width)  # the last row is a masked token's
-        self.level = nn.Sequential(
-            nn.Linear(LEVEL_FEATURES, LEVEL_WIDTH), nn.SiLU(), nn.Linear(LEVEL_WIDTH, LEVEL_WIDTH), nn.SiLU()
-        )
+        self.level = LevelEmbedding(LEVEL_WIDTH, activated=True)
         self.layers = nn.ModuleList(Layer(width, num_heads, mlp_width, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width, bias=False)
-        self.head_adaptive = nn.Linear(LEVEL_WIDTH, 2 * width)
+        self.head_adaptive = AdaptiveHead(LEVEL_WIDTH, width, silu="none")
         self.head = nn.Linear(width, shape["vocab_size"], bias=False)
         self._initialise()
 
@@ -93,12 +93,11 @@ class Model(nn.Module):
 
     def predict(self, z, t, cond, layers):
         """Logits (N, n) of the true tokens from z (N, n), where some are MASK, at levels t (N,), by `layers` alone."""
-        level = self.level(sinusoid(1000 * t, LEVEL_FEATURES))  # 1000 t as in MD4: the features are made for steps
+        level = self.level(1000 * t)  # 1000 t as in MD4: the features are made for steps
         x = self.tokens(z.where(z != MASK, self.tokens.num_embeddings - 1))
         for layer in layers:
             x = layer(x, level)
-        shift, scale = self.head_adaptive(level).chunk(2, dim=1)
-        return Logits(modulate(self.norm(x), shift, scale), self.head.weight)
+        return Logits(self.head_adaptive(self.norm(x), level), self.head.weight)
 
     def loss(self, logits, batch, z):
         """Nats of the masked tokens of each sequence, divided by all its tokens, (N,).

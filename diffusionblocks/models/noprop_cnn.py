@@ -10,7 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers.vision import sinusoid
+from diffusionblocks.layers.conditioning import Denoiser, sinusoid
+from diffusionblocks.layers.precision import at_least_single
+from diffusionblocks.models import base
 
 WIDTH = 256  # of each path, and of the first layer that joins them
 TIME_FEATURES = 64
@@ -77,7 +79,7 @@ class Seen:
         return self._features[layer]
 
 
-class Model(nn.Module):
+class Model(base.Model):
     """`num_layers` of NoProp's blocks around one table of class embeddings.
 
     Without `noise` the network that is trained by backpropagation (`end_to_end`). With it each layer is a denoiser of
@@ -132,7 +134,7 @@ class Model(nn.Module):
             for label in data.train_labels.unique().tolist():
                 images = data.train_batch((data.train_labels == label).nonzero()[:, 0])["image"].flatten(1)
                 others = torch.cdist(images, images).sort(dim=1).values[:, 1:]  # without itself
-                most_central = others.median(dim=1).values.argmin() if len(images) > 1 else 0
+                most_central = others[:, (len(images) - 2) // 2].argmin() if len(images) > 1 else 0  # the lower median
                 self.labels[label] = images[most_central]
 
     # As denoisers
@@ -154,22 +156,22 @@ class Model(nn.Module):
 
         Of several layers, each takes what the one before made of z for the embedding.
         """
-        scale, time = 1, None
-        if self.timed:
-            _, _, c_in, time = self.noise.precondition(level)
-            scale = c_in[:, None]
         for layer in layers:
-            logits = layer(cond.by(layer), scale * z, time)
+            seen, time = z, None
+            if self.timed:
+                denoiser = Denoiser(self.noise, z, level)
+                seen, time = denoiser.enters(), denoiser.c_noise
+            logits = layer(cond.by(layer), seen, time)
             z = self.to_z(logits)
         return logits
 
     def loss(self, logits, batch, z):
         """Cross-entropy of each sample (N,)."""
-        return F.cross_entropy(logits.float(), batch["label"], reduction="none")
+        return F.cross_entropy(at_least_single(logits), batch["label"], reduction="none")
 
     def to_z(self, logits):
         """The embedding that logits stand for, softmax(logits) U (N, d)."""
-        return logits.float().softmax(dim=1) @ self.label_table()
+        return at_least_single(logits).softmax(dim=1) @ self.label_table()
 
     def classify(self, z):
         """Class logits (N, num_classes) of a clean embedding z (N, d)."""
@@ -180,7 +182,7 @@ class Model(nn.Module):
     def end_to_end_prediction(self, batch):
         """Class logits (N, num_classes) at the end of a chain from noise, each layer taking z a part of the way."""
         cond = self.condition(batch)
-        z = torch.randn(len(batch["image"]), *self.z_shape, device=batch["image"].device)
+        z = torch.randn(len(batch["image"]), *self.z_shape, dtype=self.labels.dtype, device=batch["image"].device)
         for layer, gate in zip(self.layers, self.gates.tanh(), strict=True):
             z = (1 - gate) * z + gate * self.to_z(layer(cond.by(layer), z))
         return self.head(z)

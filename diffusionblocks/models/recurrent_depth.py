@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
-from diffusionblocks.layers.vision import modulate, sinusoid
 from diffusionblocks.layers.vocabulary import Logits
+from diffusionblocks.models import base
 
-NOISE_FEATURES = 256
 ROTARY_BASE = 50_000
 RATE_SPREAD = 0.5  # standard deviation of the log of the mean depth
 CUT = 3  # standard deviations at which normals are truncated
@@ -35,19 +35,19 @@ class Layer(nn.Module):
         self.norm2, self.norm4 = RMSNorm(width), RMSNorm(width)
         self.attention = Attention(width, num_heads, ROTARY_BASE, qk_bias=True)
         self.mlp = SwiGLU(width, mlp_width)
-        self.adaptive = nn.Linear(noise_width, 6 * width) if noise_width else None
+        self.adaptive = AdaLN(noise_width, width, open_gates=True) if noise_width else None
 
     def forward(self, x, level=None, cache=None):
         """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
         if self.adaptive is None:
             x = self.norm2(x + self.attention(self.norm1(x), cache))
             return self.norm4(x + self.mlp(self.norm3(x)))
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaptive(F.silu(level)).chunk(6, dim=1)
-        x = self.norm2(x + (1 + gate1[:, None]) * self.attention(modulate(self.norm1(x), shift1, scale1), cache))
-        return self.norm4(x + (1 + gate2[:, None]) * self.mlp(modulate(self.norm3(x), shift2, scale2)))
+        attention, mlp = self.adaptive(level)
+        x = self.norm2(x + attention.after(self.attention(attention.before(self.norm1(x)), cache)))
+        return self.norm4(x + mlp.after(self.mlp(mlp.before(self.norm3(x)))))
 
 
-class Model(nn.Module):
+class Model(base.Model):
     """A causal language model; without `noise` the plain network, with `noise` (an EDM) a denoiser of embeddings.
 
     Position i has read token i and predicts token i + 1, whose noisy embedding is the denoiser's state there. So the
@@ -94,10 +94,8 @@ class Model(nn.Module):
         self.coda = layers(coda_layers)
         self.norm = RMSNorm(width)
         if noise:
-            self.level = nn.Sequential(
-                nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width)
-            )
-            self.head_adaptive = nn.Linear(noise_width, 2 * width)
+            self.level = LevelEmbedding(noise_width)
+            self.head_adaptive = AdaptiveHead(noise_width, width)
         self._initialise()
 
     def all_layers(self):
@@ -110,8 +108,8 @@ class Model(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 truncated_normal_(module.weight, std)
-                if getattr(module, "bias", None) is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
         core = len(self.layers) * (1 if self.noise else self.mean_recurrence)
         outward = std / math.sqrt(2 * (len(self.prelude) + core + len(self.coda)))
         for layer in self.all_layers():
@@ -158,15 +156,14 @@ class Model(nn.Module):
         The embedding table reads the denoised vector, so that at low noise, where the answer is z itself, it is read
         off rightly from the first update on.
         """
-        c_skip, c_out, c_in, c_noise = (c[:, None, None] for c in self.noise.precondition(sigma))
-        level = self.level(sinusoid(c_noise.flatten(), NOISE_FEATURES).to(z.dtype))
-        state = self._core(c_in * z, cond, layers, level, caches and caches[: len(layers)])
+        denoiser = Denoiser(self.noise, z, sigma)
+        level = self.level(denoiser.c_noise)
+        state = self._core(denoiser.enters(), cond, layers, level, caches and caches[: len(layers)])
         out = self._coda(state, level, caches and caches[len(layers) :])
         # At the highest level, where c_skip is 0, D is then as long as the clean embedding.
         length = self.target_norm / (self.noise.sigma_data * math.sqrt(z.shape[-1]))
-        denoised = c_skip * z + c_out * length * out
-        shift, scale = self.head_adaptive(F.silu(level)).chunk(2, dim=1)
-        return Logits(LOGIT_SCALE / self.target_norm * modulate(denoised, shift, scale), self._unit_table())
+        denoised = self.head_adaptive(denoiser.denoised(out, length), level)
+        return Logits(LOGIT_SCALE / self.target_norm * denoised, self._unit_table())
 
     def to_z(self, logits, hard=False):
         """The mean embedding softmax(logits) E, or with `hard` the likeliest token's."""

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers.vision import MLP, Attention, modulate, sinusoid
-
-NOISE_FEATURES = 256
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
+from diffusionblocks.layers.precision import at_least_single
+from diffusionblocks.layers.vision import MLP, Attention
+from diffusionblocks.models import base
 
 
 class Layer(nn.Module):
@@ -25,19 +26,19 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
         self.attention = Attention(width, num_heads, dropout)
         self.mlp = MLP(width, mlp_width, dropout)
-        self.adaptive = nn.Linear(noise_width, 6 * width) if noise_width else None
+        self.adaptive = AdaLN(noise_width, width, silu="after") if noise_width else None
 
     def forward(self, x, level=None):
         """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
         if self.adaptive is None:
             x = x + self.attention(self.norm1(x))
             return x + self.mlp(self.norm2(x))
-        shift1, scale1, gate1, shift2, scale2, gate2 = F.silu(self.adaptive(level)).chunk(6, dim=1)
-        x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        attention, mlp = self.adaptive(level)
+        x = x + attention.after(self.attention(attention.before(self.norm1(x))))
+        return x + mlp.after(self.mlp(mlp.before(self.norm2(x))))
 
 
-class Model(nn.Module):
+class Model(base.Model):
     """A ViT; without `noise` the plain network, with `noise` (an EDM) a denoiser of the label embedding.
 
     shape: image_size, channels and num_classes of the data. target_norm: length of the clean label embedding.
@@ -81,10 +82,8 @@ class Model(nn.Module):
         self.head = nn.Linear(width, shape["num_classes"])
         if noise:
             self.labels = nn.Embedding(shape["num_classes"], width)
-            self.level = nn.Sequential(
-                nn.Linear(NOISE_FEATURES, noise_width), nn.SiLU(), nn.Linear(noise_width, noise_width), nn.SiLU()
-            )
-            self.head_adaptive = nn.Linear(noise_width, 2 * width)
+            self.level = LevelEmbedding(noise_width, activated=True)
+            self.head_adaptive = AdaptiveHead(noise_width, width, silu="after")
         if initialisation == "vit":
             self._initialise()
         elif initialisation == "pytorch":
@@ -127,9 +126,8 @@ class Model(nn.Module):
 
     def predict(self, z, sigma, cond, layers):
         """Class logits (N, num_classes) from the noisy label z (N, D) at levels sigma (N,), by `layers` alone."""
-        c_skip, c_out, c_in, c_noise = (c[:, None] for c in self.noise.precondition(sigma))
-        level = self.level(sinusoid(c_noise[:, 0], NOISE_FEATURES))
-        label = (c_in * z)[:, None]
+        denoiser = Denoiser(self.noise, z, sigma)
+        level, label = self.level(denoiser.c_noise), denoiser.enters()[:, None]
         if self.cls is None:
             x = torch.cat([label, cond], dim=1)
         else:
@@ -137,17 +135,15 @@ class Model(nn.Module):
         x = F.dropout(x + self.positions, self.dropout, self.training)
         for layer in layers:
             x = layer(x, level)
-        denoised = c_skip * z + c_out * self.norm(x)[:, 0]
-        shift, scale = F.silu(self.head_adaptive(level)).chunk(2, dim=1)
-        return self.head(modulate(denoised[:, None], shift, scale)[:, 0])
+        return self.head(self.head_adaptive(denoiser.denoised(self.norm(x)[:, 0]), level))
 
     def loss(self, logits, batch, z):
         """Cross-entropy of each sample (N,)."""
-        return F.cross_entropy(logits.float(), batch["label"], reduction="none")
+        return F.cross_entropy(at_least_single(logits), batch["label"], reduction="none")
 
     def to_z(self, logits):
         """The denoised label embedding D = softmax(logits) E (N, D)."""
-        return logits.float().softmax(dim=1) @ self._label_table()
+        return at_least_single(logits).softmax(dim=1) @ self._label_table()
 
     # As the plain network
 
@@ -163,6 +159,10 @@ class Model(nn.Module):
         return self.loss(self.end_to_end_prediction(batch), batch, None)
 
     # As layers that each learn alone
+
+    def token_widths(self):
+        """(raw values of a patch C * P * P, D)."""
+        return self.patches.weight[0].numel(), self.head.in_features
 
     def patch_token(self, values):
         """The token (N, D) of a patch that is given by its raw values (N, C * P * P)."""

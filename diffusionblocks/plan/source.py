@@ -86,7 +86,7 @@ def absent_members(file, name, wanted):
     """Functions of `wanted` that a class lacks; none where it may inherit them from a class of another file."""
     for node in tree(file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            if any(ast.unparse(base) not in ("nn.Module", "torch.nn.Module", "Module") for base in node.bases):
+            if any(ast.unparse(base) not in ("nn.Module", "base.Model", "base.Method") for base in node.bases):
                 return []
             there = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
             return [member for member in wanted if member not in there]

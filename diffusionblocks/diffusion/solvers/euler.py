@@ -1,0 +1,11 @@
+"""Euler's solver, the paper's (equations 3-4)."""
+
+from diffusionblocks.diffusion.edm import hand_over
+
+
+def euler(z, sigmas: list, owners: list, to_z):
+    """Euler steps down the descending `sigmas`: one evaluation each."""
+    for step, (sigma, block) in enumerate(zip(sigmas, owners, strict=True)):
+        prediction = yield z, sigma, block
+        if step + 1 < len(sigmas):
+            z = hand_over(z, prediction, step, sigmas, owners, to_z)

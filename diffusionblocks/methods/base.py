@@ -1,0 +1,201 @@
+"""The contract of a training method, a module with a class `Method(base.Method)`, and how both contracts are met."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from diffusionblocks.base.files import UserError
+from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.models import base as models
+from diffusionblocks.models.base import broken, not_offered, where
+
+
+class Network:
+    """A network that a method has yet to build: its class, the data's sizes, and the keywords of its section."""
+
+    def __init__(self, model: type[models.Model], shape: dict, **keywords: Any):
+        if not issubclass(model, models.Model):
+            raise UserError(f"{where(model)} must derive from diffusionblocks.models.base.Model. See docs/extending.md")
+        self.model, self.shape, self.keywords = model, shape, keywords
+
+    @property
+    def noise_kind(self) -> str:
+        """Which noise it denoises."""
+        return self.model.noise_kind
+
+    @property
+    def num_layers(self) -> int:
+        """Raises ValueError where the section leaves it to the network."""
+        if "num_layers" not in self.keywords:
+            raise ValueError("model needs num_layers: blocks are cut from it")
+        return self.keywords["num_layers"]
+
+    def build(self, **changed: Any) -> models.Model:
+        """The network, with some keywords changed: noise, target_norm, num_layers or others."""
+        keywords = {**self.keywords, **changed}
+        try:
+            inspect.signature(self.model).bind(self.shape, **keywords)
+        except TypeError as error:
+            raise broken(
+                self.model, "__init__", f"does not take (shape, {', '.join(map('{}=...'.format, keywords))}): {error}"
+            ) from None
+        return self.model(self.shape, **keywords)
+
+
+class Method(nn.Module):
+    """Constructed as Method(network, part, **keywords): the keywords are the keys of the `method` section.
+
+    network: a Network; part: what one training job holds ("all", "block0", ...), or None for everything.
+    N samples; eps: standard normal (N, *z_shape), or None without `z_shape`.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()  # optional members that it asks of a model; planning reads the literal
+    views: int = 1  # how often a batch has each sample, each time augmented anew
+    blocks: Sequence[int] = (0,)  # that this part trains; one is drawn for every update and handed on by its index
+    boundaries: list[float] | None = None  # levels between blocks; with them also `noise`, `intervals` and `layers`
+    z_shape: tuple[int, ...] | None = None  # of the noise that a chain starts from; None for none
+    models: nn.ModuleDict  # networks, named so that the tensors of all parts together are the whole
+
+    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(objective, a scalar with a gradient; losses (N,) to log, without; their levels (N,), or None)."""
+        raise not_offered(self, "loss")
+
+    def predict(self, batch: dict, eps: Tensor | None = None) -> list[Step]:
+        """A Step for each network evaluation; the last one's prediction is the answer.
+
+        Keyword-only arguments are what a metric's `sampling` may say; likewise in the next two.
+        """
+        raise not_offered(self, "predict")
+
+    def acting(self, block: int) -> tuple[models.Model, nn.ModuleList]:
+        """The network that holds a block, and those of its `layers` that the block trains: all, if not said."""
+        (model,) = self.models.values()
+        return model, model.layers
+
+    # Optional
+
+    def sample(self, batches: list[dict], eps: list[Tensor], device: torch.device) -> Iterator[tuple[int, Step]]:
+        """Whole samples: (index of the batch, Step) of every network evaluation. eps: (N, *noise.chain_shape) each."""
+        raise not_offered(self, "sample")
+
+    def extend(self, tokens: Tensor, eps: Tensor, draws: Tensor) -> Tensor:
+        """Texts (N, length) that go on from tokens (N, P). eps: (N, length, D); draws: uniforms (N, length)."""
+        raise not_offered(self, "extend")
+
+    def bound(self, batch: dict, u: Tensor, eps: Tensor) -> Tensor:
+        """The likelihood's bound in nats per token (N,), at levels u (N,), under uniforms eps (N, seq_len)."""
+        raise not_offered(self, "bound")
+
+    def owner(self, level: float) -> int:
+        """Index of the block that acts at a level; only with `bound`."""
+        raise not_offered(self, "owner")
+
+    def scores(self, step: Step, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """What a text model's Step scores on the true tokens: its network's `scores`."""
+        return self.acting(step.block or 0)[0].scores(step.prediction, batch)
+
+    # What training meets first
+
+    def check(self, batch: dict) -> None:
+        """Meet the contract with one batch of two or more samples: every block of this part, and a chain.
+
+        Raises UserError naming file, class and member. Nothing stays: weights, buffers, gradients and the state of the
+        random number generators are as before.
+        """
+        kept = {name: value.clone() for name, value in self.named_buffers()}
+        training, devices = self.training, {value.device for value in self.parameters() if value.is_cuda}
+        with torch.random.fork_rng(list(devices)):
+            try:
+                for model in self.models.values():
+                    _check_members(model)
+                for block in self.blocks:
+                    self.check_block(batch, block)
+                    self.zero_grad(set_to_none=True)
+                self.eval()
+                with torch.no_grad():
+                    self.check_chain(batch)
+            finally:
+                self.train(training)
+                self.zero_grad(set_to_none=True)
+                with torch.no_grad():
+                    for name, value in self.named_buffers():
+                        value.copy_(kept[name])
+
+    def check_block(self, batch: dict, block: int) -> None:
+        """Meet `loss` for one block, and that it trains its own layers and no others."""
+        model, layers = self.acting(block)
+        count, found = size(batch), meet(self, "loss", batch, block)
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise broken(self, "loss", "must give (objective, losses, levels or None)")
+        objective, losses, levels = found
+        if not torch.is_tensor(objective) or objective.shape != () or not objective.requires_grad:
+            raise broken(self, "loss", f"has an objective that is {_seen(objective)}, not a scalar with a gradient")
+        check_losses(self, "loss", losses, count)
+        if levels is not None and levels.shape != losses.shape:
+            raise broken(self, "loss", f"gives levels {_seen(levels)} for {count} samples")
+        objective.backward()
+        mine = {id(layer) for layer in layers}
+        for index, layer in enumerate(model.layers):
+            trained = [value for value in layer.parameters() if value.requires_grad]
+            reached = any(value.grad is not None for value in trained)
+            if reached and id(layer) not in mine:
+                what = f"are run beyond those that `predict` is given: layer {index} has a gradient of block {block}"
+                raise broken(model, "layers", f"{what}, which does not hold it")
+            if trained and not reached and id(layer) in mine:
+                what = f"are not all run: layer {index} has no gradient of block {block}"
+                raise broken(model, "layers", f"{what}, which holds it")
+
+    def check_chain(self, batch: dict) -> None:
+        """Meet `predict`."""
+        eps = None
+        if self.z_shape is not None:
+            weight = next(self.parameters())
+            eps = torch.randn(size(batch), *self.z_shape, dtype=weight.dtype, device=weight.device)
+        steps = meet(self, "predict", batch, eps)
+        if not isinstance(steps, list) or not steps or not all(isinstance(step, Step) for step in steps):
+            raise broken(self, "predict", "must give a list of at least one diffusion.chains.Step")
+
+
+def size(batch: dict) -> int:
+    """N, the number of samples of a batch."""
+    return len(next(iter(batch.values())))
+
+
+def meet(thing: nn.Module, member: str, *arguments: Any) -> Any:
+    """What a member gives. Raises UserError where it fails."""
+    try:
+        return getattr(thing, member)(*arguments)
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise broken(thing, member, f"fails on a small batch: {type(error).__name__}: {error}") from error
+
+
+def check_losses(thing: nn.Module, member: str, losses: Any, count: int) -> None:
+    """Raise UserError unless `losses` is floating-point, one for each of `count` samples."""
+    if not torch.is_tensor(losses) or losses.dim() != 1 or not losses.is_floating_point():
+        raise broken(thing, member, f"gives {_seen(losses)}, not one floating-point loss for each sample (N,)")
+    if len(losses) != count:
+        raise broken(thing, member, f"gives {len(losses)} losses for {count} samples")
+
+
+def check_target(model: models.Model, member: str, z0: Any, like: Tensor) -> None:
+    """Raise UserError unless `z0`, given by a member, has the shape of `like` (N, *z_shape) and a type no wider."""
+    fits = torch.is_tensor(z0) and z0.shape == like.shape and z0.is_floating_point() == like.is_floating_point()
+    if not fits or torch.promote_types(z0.dtype, like.dtype) != like.dtype:
+        raise broken(model, member, f"gives {_seen(z0)}, and z_shape and the weights ask for {_seen(like)}")
+
+
+def _check_members(model):
+    """No submodule may have the name of a member: it would hide behind the contract's."""
+    for name, _ in [*model.named_children(), *model.named_parameters(recurse=False)]:
+        if inspect.isfunction(getattr(models.Model, name, None)):
+            raise broken(model, name, "is a member of the contract, and cannot name a part of the network")
+
+
+def _seen(value):
+    """A value as messages show it."""
+    if not torch.is_tensor(value):
+        return f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
