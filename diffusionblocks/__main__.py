@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from diffusionblocks.base.components import PLACES
 from diffusionblocks.base.files import NO_SPACE, UserError, read_json, write_json
 
 DATA_DIR = "results/downloads"
@@ -88,6 +89,13 @@ def evaluate(args):
     evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
 
 
+def try_(args):
+    """Meet a component with a few samples, before anything is trained with it."""
+    from diffusionblocks.evaluation.trial import trial
+
+    print(trial(args.name, args.kind, args.data_dir))
+
+
 def table(args):
     """Set the measured numbers of a table beside the paper's."""
     from diffusionblocks.page.table import table
@@ -165,6 +173,11 @@ def parser():
     sub = verbs.add_parser("show", help=show.__doc__, description=show.__doc__)
     sub.set_defaults(function=show)
     sub.add_argument("tables", nargs="+", help="csv files of the tables")
+    sub = verbs.add_parser("try", help=try_.__doc__, description=try_.__doc__)
+    sub.set_defaults(function=try_)
+    sub.add_argument("name", help="vit, or a component of your own that can be imported from here: my_nets.mixer")
+    sub.add_argument("--kind", choices=sorted(PLACES), help="what it is, where its source does not tell")
+    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives, for a data source")
     sub = verb(report)
     sub.add_argument("--tables", nargs="+", type=Path, required=True, help="csv files of the tables")
     sub.add_argument("--metrics", nargs="+", type=Path, required=True, help="metrics.json of all runs in them")

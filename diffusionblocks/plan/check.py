@@ -114,7 +114,7 @@ def check_run(run):
     _check_component(f"{where}.method", run, "method")
     _check_component(f"{where}.model", run, "model")
     _check_latents(where, run)
-    settings = class_keywords(PACKAGE / "training/trainer.py", "Settings")
+    settings = class_keywords(PACKAGE / "training/settings.py", "Settings")
     _check_keys(f"{where}.train", run["train"], settings)
     for key in ("batch_size", "lr"):
         if key not in run["train"]:

@@ -4,15 +4,14 @@ FIDs of two extractors cannot be compared, so the title reaches every number. We
 """
 
 from collections import namedtuple
-from unittest import mock
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from diffusionblocks.base.compat import fidelity_inception, torch_fidelity
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.download import ARCHIVES, fetch
-from diffusionblocks.scorers.fidelity import torch_fidelity
 
 Extractor = namedtuple("Extractor", "title obtain build")
 Extractor.__doc__ = """title: what reaches the page. obtain(images, data_dir): (weights {name: tensor}, {what to know of
@@ -29,12 +28,7 @@ def inception_v3_compat():
         return torch.load(fetch(ARCHIVES["inception_v3"], data_dir), map_location="cpu", weights_only=True), {}
 
     def build(weights):
-        torch_fidelity()
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-        # Its constructor would unpickle a file; it is given the tensors that were read without one.
-        with mock.patch.object(torch, "load", lambda *_, **__: weights):
-            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "read already")
+        network = fidelity_inception(weights)
         return _Adapted(network, lambda images: _rgb(images), lambda features: features[0])
 
     return Extractor("Inception-v3", obtain, build)

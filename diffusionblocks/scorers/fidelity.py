@@ -1,33 +1,12 @@
 """Distances between sets of images by their features, all computed by torch-fidelity."""
 
-import sys
-
 import numpy as np
 import torch
 
+from diffusionblocks.base.compat import torch_fidelity
+
 KID_SUBSET = 1000  # torch-fidelity's default, or all there are if there are fewer
 MAX_FEATURES = 10_000  # KID and precision/recall compare single images: enough of them, and their distances fit memory
-
-
-def torch_fidelity():
-    """The package, imported also where torchvision was built for another torch (a CPU build lacks two of its ops).
-
-    torch-fidelity imports torchvision at once (pytorch/vision#9077).
-    """
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torch_fidelity.library = library  # the ops live as long as this reference
-    import torch_fidelity as package
-
-    return package
 
 
 class Statistics:

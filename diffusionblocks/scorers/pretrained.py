@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from diffusionblocks.base.compat import torch_fidelity
 from diffusionblocks.base.files import UserError
-from diffusionblocks.scorers.fidelity import torch_fidelity
 
 TOKENS = 2048  # scored at a time, or one text: logits of 50,000 words each
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]

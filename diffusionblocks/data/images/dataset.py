@@ -41,6 +41,11 @@ class Images:
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     @property
+    def train_device(self) -> torch.device:
+        """Where the training images lie, and their indices belong."""
+        return self._tensors["train_images"].device
+
+    @property
     def train_labels(self) -> Tensor:
         return self._tensors["train_labels"]
 

@@ -1,7 +1,6 @@
 """Images of a folder as pixels, and the autoencoder of Stable Diffusion (sd-vae-ft-ema) that makes latents of them."""
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from diffusionblocks.base.compat import autoencoder_kl
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.data.images import folder
@@ -63,23 +63,13 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def autoencoder_class():
-    """The class AutoencoderKL. diffusers comes only here, and without torchvision.
-
-    It imports torchvision, for other models, if that is installed, even where it was built for another torch and fails.
-    """
-    there = sys.modules.get("torchvision")
-    sys.modules["torchvision"] = None
+    """The class AutoencoderKL. diffusers comes only here."""
     try:
-        from diffusers import AutoencoderKL
+        return autoencoder_kl()
     except ImportError as error:
         raise UserError(
             f"diffusers cannot be imported ({error}). Install it: pip install -c constraints.txt -e '.[latents]'"
         ) from None
-    finally:
-        del sys.modules["torchvision"]
-        if there:
-            sys.modules["torchvision"] = there
-    return AutoencoderKL
 
 
 class _Crops(Dataset):

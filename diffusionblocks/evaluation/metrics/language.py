@@ -5,12 +5,10 @@ tokens that are the likeliest, and the mean probability of the true ones; texts:
 """
 
 import math
-import sys
-from functools import partial
-from unittest import mock
 
 import numpy as np
 
+from diffusionblocks.base.compat import mauve_package
 from diffusionblocks.evaluation.metric import metric
 
 
@@ -51,17 +49,8 @@ def mauve(text_features: tuple, *, scaling_factor=2.0, kmeans_seeds=5) -> float:
     text_features: (generated (N, D), references (M, D)) of texts with equally many tokens, or it falls for that alone.
     Clusters are a tenth of the fewer texts. Texts that have no cluster in common get Gamma(c+1)^2 / Gamma(2c+1).
     """
-    import faiss
-
-    # The library imports transformers where it finds it, which takes a second, for texts; these are features.
-    absent = sys.modules.setdefault("transformers", None) is None
-    from mauve import compute_mauve
-
-    if absent:
-        del sys.modules["transformers"]
     generated, references = text_features
-    # The authors take ten texts a cluster, of which faiss warns on standard error.
-    with mock.patch.object(faiss, "Kmeans", partial(faiss.Kmeans, min_points_per_centroid=1)):
+    with mauve_package() as compute_mauve:
         curves = [
             compute_mauve(references, generated, mauve_scaling_factor=scaling_factor, seed=seed).divergence_curve
             for seed in range(25, 25 + kmeans_seeds)  # 25 is the library's
