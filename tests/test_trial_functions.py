@@ -1,7 +1,7 @@
 """`try`: each fault of a user's own function gets one message that names file, function and cure."""
 
 import pytest
-from own import DATA, EXTRACTOR, METRIC, PARTITION, SOLVER, TEACHER, TEXTS, edited, refusal
+from users import DATA, EXTRACTOR, METRIC, PARTITION, SOLVER, TEACHER, TEXTS, edited, refusal
 
 from diffusionblocks.evaluation.trial import trial
 

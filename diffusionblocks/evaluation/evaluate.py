@@ -32,11 +32,11 @@ def evaluate(
 ) -> None:
     """Write the metrics of a trained run, with what is needed to trust them.
 
-    metric_sections: {column: {name, sampling, beside, **keywords}}. `sampling` says how the method predicts or what was
+    metric_sections: {column: {name, sampling, **keywords}}. `sampling` says how the method predicts or what was
     generated; columns that agree in it share one pass. The rest goes to the metric's function. logs: training logs of
     the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the extractor's weights
-    and the reference statistics, for texts the weights of every teacher. Raises UserError for a metric that fits neither
-    the data nor its own declaration, and for files that are missing or of another run.
+    and the reference statistics, for texts the weights of every teacher. Raises UserError for a metric that fits
+    neither the data nor its own declaration, and for files that are missing or of another run.
     """
     run, device, kind = read_json(run_path), pick_device(), datasets.kind(data_path)
     metrics = {column: load_metric(section["name"], kind) for column, section in metric_sections.items()}

@@ -65,7 +65,7 @@ class Metric:
     file: Path
 
     def __call__(self, found: dict, keywords: dict, steps: int | None) -> float | list[float]:
-        """The value from {input: value}; steps: how many a curve has. Raises UserError, naming the file, if it is wrong.
+        """The value from {input: value}; steps: how many a curve has. Raises UserError, naming the file, if wrong.
 
         A number is finite (see `infinite`), a curve is a list of such numbers with one per step.
         """

@@ -27,6 +27,15 @@ LIKELIHOOD = {"passes": 10}
 KINDS = {"images": "data/images/sources", "text": "data/text/sources"}  # of data, each with the folder of its sources
 
 
+# Components that a step finds by name, beside a run's own.
+USED = {
+    "evaluation.evaluate": ("metric", "extractor", "teacher"),
+    "scorers.extractor": ("extractor",),
+    "scorers.reference": ("extractor",),
+    "scorers.teacher": ("teacher",),
+}
+
+
 def merge(base, over):
     """`over` on top of `base`, key by key; a section that is given another `name` is replaced whole."""
     if not (isinstance(base, dict) and isinstance(over, dict)):
