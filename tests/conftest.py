@@ -1,11 +1,13 @@
 """Programs that a test may need, and a finished workflow that several tests look at."""
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,22 @@ def slurm():
     # Not pytest's own folder: SLURM's sockets lie in it, and their paths may have no more than 108 characters.
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, slurm_cluster.cluster(Path(folder)) as cluster:
         yield cluster
+
+
+COUNTER = itertools.count()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """own(source): the name of a module of the user's own, importable from here, with a file of this source."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(source):
+        package = f"nets{next(COUNTER)}"  # another one each time, since Python keeps what it has imported
+        (tmp_path / package).mkdir()
+        path = tmp_path / package / "own.py"
+        path.write_text(textwrap.dedent(source))
+        write.file = str(path)
+        return f"{package}.own"
+
+    return write

@@ -15,7 +15,8 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.data import download
 from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.scorers import extractors, features
+from diffusionblocks.scorers import extractors
+from diffusionblocks.scorers.extractor import extract, extractor, load_extractor
 from diffusionblocks.scorers.fidelity import torch_fidelity
 
 CPU = torch.device("cpu")
@@ -51,13 +52,13 @@ def test_small_cnn_is_the_same_network_every_time(digits):
 
 def test_small_cnn_knows_the_digits(digits, tmp_path):
     path = tmp_path / "extractor.safetensors"
-    features.extractor({"name": "small_cnn"}, digits._path, None, path)
-    network, about = features.load_extractor(path, CPU)
+    extractor({"name": "small_cnn"}, digits._path, None, path)
+    network, about = load_extractor(path, CPU)
     assert about["test_accuracy"] > 90 and about["section"] == {"name": "small_cnn"}
     images = digits._tensors["test_images"]
-    found = features.extract(network, images, CPU)
+    found = extract(network, images, CPU)
     assert found.shape == (len(images), 64) and found.min() == 0  # after the last ReLU
-    torch.testing.assert_close(features.extract(network, images, CPU, batch_size=7), found)
+    torch.testing.assert_close(extract(network, images, CPU, batch_size=7), found)
     # What the last layer makes of these features is the classifier whose accuracy was measured.
     weights = tensors.read(path, "")[0]
     answer = (found @ weights["9.weight"].T + weights["9.bias"]).argmax(1)

@@ -1,6 +1,7 @@
 """Text data sets from their files to batches, on tiny files in the real forms."""
 
 import hashlib
+import inspect
 import io
 import json
 import lzma
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 from test_data import hard_link, header, know, link, renamed
 
 from diffusionblocks import data as datasets
+from diffusionblocks.base.components import names
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.download import ARCHIVES, Archive
 from diffusionblocks.data.images.dataset import Images
@@ -28,7 +30,7 @@ from diffusionblocks.data.text import dataset as text
 from diffusionblocks.data.text import novels, tokens, write
 from diffusionblocks.data.text.dataset import Text
 from diffusionblocks.data.text.sources import lm1b, openwebtext, sotu, text8
-from diffusionblocks.plan.source import PACKAGE, closure, function_keywords
+from diffusionblocks.plan.source import PACKAGE, closure
 
 CPU = torch.device("cpu")
 SPLITS = ("test", "validation")
@@ -129,8 +131,6 @@ def test_a_text_too_short_for_its_sequences_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"too short for a test sequence of 4 tokens: lower data\.seq_len"):
         write.write(tmp_path / "tiny.safetensors", found)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="seq_len 1 should be at least 2"):
-        sotu.sotu_characters("nowhere", seq_len=1)
 
 
 # State of the Union
@@ -368,7 +368,7 @@ def test_other_novels_are_refused(packages, content):
 @pytest.mark.parametrize("change", [link, hard_link, renamed])
 def test_moby_dick_is_read_from_regular_files(packages, monkeypatch, change):
     path = moby_dick_archive(packages, monkeypatch, change)
-    with pytest.raises(UserError, match=r"corrupt or truncated .*chapter_2\.txt.*Delete it and start again"):
+    with pytest.raises(UserError, match=r"no regular file .*chapter_2\.txt.*Delete it and start again"):
         sotu.sotu_documents(packages, novels=True)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"truncated.*Delete it and start again"):
@@ -398,17 +398,7 @@ def test_text8_is_cut_by_its_published_splits(tmp_path, monkeypatch):
         assert "".join(data.decode(data.train_batch(torch.arange(17))["tokens"])) == text[:68]
         assert "".join(data.decode(data.test_tokens)) == text[start : start + 12]
         assert data.teacher_tokens.shape == (0, 4)
-    assert function_keywords(PACKAGE / "data/texts.py")["text8"]["seq_len"] == 256
-
-
-@pytest.mark.parametrize(
-    ("text", "name"), [("a" * 99, "text8"), ("a" * 99 + "A", "text8"), ("a" * 99 + "é", "text8"), ("a" * 100, "other")]
-)
-def test_another_text8_is_refused(tmp_path, monkeypatch, text, name):
-    path = text8_archive(tmp_path, monkeypatch, text, name)
-    with pytest.raises(UserError, match=r"corrupt or truncated.*Delete it and start again") as refusal:
-        text8.text8(tmp_path)
-    assert str(path) in str(refusal.value)
+    assert inspect.signature(text8.text8).parameters["seq_len"].default == 256
 
 
 # LM1B and OpenWebText
@@ -462,15 +452,6 @@ def test_lm1b_takes_only_regular_files(llama2, monkeypatch, change):
     with pytest.raises(UserError, match=r"has no regular file .*news\.en-00002-of-00100") as refusal:
         prepare({"name": "lm1b", "seq_len": 8}, llama2, llama2 / "lm1b.safetensors")
     assert str(path) in str(refusal.value) and not (llama2 / "lm1b.safetensors").exists()
-
-
-def test_lm1b_that_is_no_archive_is_refused(llama2, monkeypatch):
-    path = llama2 / Path(ARCHIVES["lm1b"].url).name
-    path.write_bytes(b"<html>not found</html>")
-    know(monkeypatch, "lm1b", path)
-    with pytest.raises(UserError, match="corrupt or truncated") as refusal:
-        prepare({"name": "lm1b"}, llama2, llama2 / "lm1b.safetensors")
-    assert str(path) in str(refusal.value)
 
 
 def test_absent_llama2_says_how_to_get_it(tmp_path, monkeypatch):
@@ -642,20 +623,70 @@ def test_a_file_is_opened_as_what_it_is(characters, tmp_path):
 
 
 def test_texts_and_images_are_not_behind_each_other():
-    def names(*modules):
-        return {Path(file).name for file in closure(*(f"diffusionblocks.data.{module}" for module in modules))}
+    def behind(*modules):
+        files = closure(*(f"diffusionblocks.data.{module}" for module in modules))
+        return {str(Path(file).relative_to(PACKAGE / "data")) for file in files if "/data/" in file}
 
-    assert not {"texts.py", "tokens.py", "sources.py", "text.py", "images.py"} & names("prepare")
-    assert {"texts.py", "tokens.py", "download.py"} <= names("prepare", "texts")
-    assert "sources.py" not in names("texts", "text") and "texts.py" not in names("sources", "images")
-    assert not {"images.py", "augment.py"} & names("text")
+    images, texts = behind("images.sources.digits", "images.write"), behind("text.sources.sotu", "text.write")
+    assert {"images/source.py", "images/write.py"} <= images and not any(name.startswith("text/") for name in images)
+    assert {"text/tokens.py", "download.py"} <= texts and not any(name.startswith("images/") for name in texts)
+    assert not [name for name in behind("prepare", "encode") if "/sources/" in name or name.startswith("text/")]
+    assert behind("text.dataset") & behind("images.dataset") == set()
+    assert "images/sources/cifar.py" not in images and "text/sources/lm1b.py" not in texts
 
 
 def test_a_data_set_that_nobody_knows_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"data\.name: 'absent' is no data set"):
+    with pytest.raises(UserError, match=r"data 'absent': there is none .*sotu_characters"):
         prepare({"name": "absent"}, "nowhere", tmp_path / "x.safetensors")
-    sources = set(function_keywords(PACKAGE / "data/texts.py"))
-    assert sources == {"sotu_characters", "sotu_sentences", "sotu_documents", "text8", "lm1b", "openwebtext"}
+    assert set(names("data")) == {
+        *("digits", "fashion_mnist", "fashion_mnist_16", "cifar10", "cifar100", "tiny_imagenet", "imagenet"),
+        *("sotu_characters", "sotu_sentences", "sotu_documents", "text8", "lm1b", "openwebtext"),
+    }
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A user's own module of sources, with what its `tiny` returns in FOUND."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_texts", raising=False)
+    (tmp_path / "my_texts.py").write_text(
+        "from diffusionblocks.data.text.source import TextSet\n"
+        "FOUND = {}\n"
+        "def tiny(data_dir) -> TextSet:\n    return FOUND\n"
+    )
+    import my_texts
+
+    documents = [("train", "abc abc "), ("test", "de fgh ")]
+    tokenizer = tokens.Characters()
+    my_texts.FOUND = {"title": "t", "tokenizer": tokenizer, "seq_len": 3, "test_size": 0, "documents": documents}
+    return my_texts
+
+
+def test_a_users_own_texts_are_prepared(mine, tmp_path):
+    data = prepared({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
+    assert data.decode(data.test_tokens) == ["de ", "fgh"] and data.train_size == 2
+
+
+class Wrong(tokens.Characters):
+    vocab_size = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seq_len": 1}, "my_texts.py: data source my_texts.tiny: `seq_len` should be a whole number of at least 2"),
+        ({"test_size": -1}, "`test_size` should be a whole number of at least 0, and is -1"),
+        ({"tokenizer": None}, "`tokenizer` lacks `encode`"),
+        ({"documents": [("dev", "abc")]}, "each behind train or test or teacher, not ('dev', 'abc')"),
+        ({"documents": [("train", 3)]}, "should be texts"),
+        ({"tokenizer": Wrong()}, "gives tokens from 0 to 26, and its vocab_size is 3"),
+    ],
+)
+def test_texts_that_are_not_as_they_should_be_are_refused(mine, tmp_path, change, words):
+    mine.FOUND |= change
+    with pytest.raises(UserError) as refusal:
+        prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
+    assert words in str(refusal.value) and not (tmp_path / "x.safetensors").exists()
 
 
 def test_preparing_texts_needs_no_torch(tmp_path):

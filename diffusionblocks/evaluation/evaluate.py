@@ -32,7 +32,7 @@ def evaluate(
 ) -> None:
     """Write the metrics of a trained run, with what is needed to trust them.
 
-    metric_sections: {column: {name, sampling, beside, **keywords}}. `sampling` says how the method predicts or what was
+    metric_sections: {column: {name, sampling, **keywords}}. `sampling` says how the method predicts or what was
     generated; columns that agree in it share one pass. The rest goes to the metric's function. logs: training logs of
     the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the extractor's weights
     and the reference statistics, for texts the weights of every teacher. Raises UserError for a metric that fits

@@ -11,6 +11,7 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.data.images.dataset import Images
 from diffusionblocks.evaluation.generated import Generated
 from diffusionblocks.evaluation.inputs import source_of
+from diffusionblocks.methods.base import Method
 
 BATCH = 500
 
@@ -21,7 +22,7 @@ class Inputs:
     def __init__(
         self,
         run: dict,
-        method,
+        method: Method,
         data: Images,
         device: torch.device,
         sample_paths: Sequence[Path],

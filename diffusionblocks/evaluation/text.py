@@ -11,6 +11,7 @@ from diffusionblocks.data.text.dataset import Text
 from diffusionblocks.evaluation.inputs import source_of
 from diffusionblocks.evaluation.update_cost import DRAWS, update_cost
 from diffusionblocks.evaluation.written import Written
+from diffusionblocks.methods.base import Method
 
 BATCH = 50
 LEVELS = 24  # intervals of t over which the likelihood is shown
@@ -27,7 +28,7 @@ class Inputs:
     def __init__(
         self,
         run: dict,
-        method,
+        method: Method,
         data: Text,
         device: torch.device,
         sample_paths: Sequence[Path],

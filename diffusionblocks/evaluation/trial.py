@@ -37,13 +37,24 @@ def at_fault(component: Component, what: str):
     """Makes a UserError of whatever is raised in here, naming the component's file and the line in it."""
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        if str(component.file) in str(error) or not _line(component, error.__cause__):
+            raise
+        raise _told(component, what, error.__cause__) from error.__cause__  # it was met as a part of something else
     except Exception as error:
-        mine = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(component.file)]
-        line = f", line {mine[-1].lineno}" if mine else ""
-        words = " ".join(str(error).split())
-        raise UserError(f"{component.file}{line}: {what}: {type(error).__name__}: {words}") from error
+        raise _told(component, what, error) from error
+
+
+def _told(component, what, error):
+    words = " ".join(str(error).split())
+    return UserError(f"{component.file}{_line(component, error)}: {what}: {type(error).__name__}: {words}")
+
+
+def _line(component, error):
+    """`, line 12`, where an error came through the component's file; else nothing."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    mine = [frame.lineno for frame in frames if frame.filename == str(component.file)]
+    return f", line {mine[-1]}" if mine else ""
 
 
 def _find(name, kind):

@@ -108,9 +108,7 @@ def _meet_text(component, found):
         tokens = np.asarray(tokenizer.encode([text]))
     size = tokenizer.vocab_size
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not len(tokens):
-        raise UserError(
-            f"{where}: `tokenizer.encode` should give integers (n,), and gives {tokens.dtype} {tokens.shape}"
-        )
+        raise UserError(f"{where}: `tokenizer.encode` should give integers (n,), not {tokens.dtype} {tokens.shape}")
     if tokens.min() < 0 or tokens.max() >= size:
         raise UserError(f"{where}: tokens lie between {tokens.min()} and {tokens.max()}, and vocab_size is {size}")
     yield f"first text: {len(text):,} characters, {len(tokens):,} tokens of {size:,}; sequences of {found['seq_len']}"
@@ -190,9 +188,9 @@ def _check_array(component, what, values, shape):
     found = tuple(getattr(values, "shape", ()))
     fits = len(found) == len(shape) and all(want in (None, size) for size, want in zip(found, shape, strict=True))
     if not fits or not np.isfinite(np.asarray(values, dtype=np.float64)).all():
-        wanted = ", ".join("D" if size is None else str(size) for size in shape)
+        wanted = str(shape).replace("None", "D")
         raise UserError(
-            f"{component.file}: {component.kind} {component.name}: {what} should give finite numbers ({wanted}), and "
+            f"{component.file}: {component.kind} {component.name}: {what} should give finite numbers {wanted}, and "
             f"gives {type(values).__name__} {found}"
         )
 

@@ -53,9 +53,7 @@ def meet_method(component: Component, method: type, data_dir: str | Path) -> Ite
         raise UserError(f"{where(method)}: needs {', '.join(unknown)}, of which the contract of a model knows nothing")
     partners = [name for name in names("model") if not _lacks(load("model", name), method)]
     if not partners:
-        raise UserError(
-            f"{where(method)}: no model of this package offers all that it needs: {', '.join(method.needs)}"
-        )
+        raise UserError(f"{where(method)}: no model of this package offers all it needs: {', '.join(method.needs)}")
     yield from _meet_all(component, [(name, component.name) for name in partners])
 
 
@@ -112,7 +110,6 @@ def _meet(component, model, method):
     member = f"{model} with {method['name']}"
     with at_fault(component, f"{member} breaks off"):
         trainer.check()
-        before = {name: value.detach().clone() for name, value in trainer.parameters.items()}
         block, values = trainer.update(0)
         if not values.isfinite().all():
             loss, objective, norm, _ = values.tolist()
@@ -120,8 +117,6 @@ def _meet(component, model, method):
                 f"{component.file}: {member}: block {block}, loss {loss:.4g}, objective {objective:.4g}, gradient norm "
                 f"{norm:.4g} are not all finite at the first update"
             )
-        if all(torch.equal(value, before[name]) for name, value in trainer.parameters.items()):
-            raise UserError(f"{component.file}: {member}: an update of block {block} moves no weight")
         yield f"an update, loss {values[0]:.4g}"
         trainer.method.eval()
         with torch.no_grad():
@@ -162,10 +157,9 @@ def _trainer(component, model, method):
                 raise _Refused(str(cause)) from None
             else:
                 raise
-    raise UserError(
-        f"{component.file}: {model} asks for shape[{absent[0]!r}] and shape[{absent[1]!r}]: of images there are "
-        f"{', '.join(Images.shape)}, of texts {', '.join(Texts.shape)}"
-    )
+    asked = " and ".join(f"shape[{key!r}]" for key in dict.fromkeys(absent))
+    there = f"of images there are {', '.join(Images.shape)}, of texts {', '.join(Texts.shape)}"
+    raise UserError(f"{component.file}: {model} asks for {asked}, and {there}")
 
 
 def _chain(method, batch):
@@ -187,7 +181,7 @@ def _chain(method, batch):
         raise broken(
             model,
             member,
-            f"gives {shape}: finite class logits {next(iter(kinds))} or images {list(kinds)[1]} are wanted",
+            f"gives {shape}, not finite {' or '.join(f'{what} {form}' for form, what in kinds.items())}",
         )
     return f"a chain of {len(steps)} to {kinds[shape]}"
 

@@ -50,5 +50,5 @@ class Texts:
         return {"tokens": self.train_tokens[indices]}
 
     def decode(self, tokens: torch.Tensor) -> list[str]:
-        """Each token as a letter."""
-        return ["".join("abcdefghijk"[token] for token in sequence) for sequence in tokens.tolist()]
+        """Each token as a word of one letter."""
+        return ["".join(f"{'abcdefghijk'[token]} " for token in sequence) for sequence in tokens.tolist()]

@@ -4,11 +4,12 @@ import torch
 
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.data.text.dataset import Text
+from diffusionblocks.methods.base import Method
 
 DRAWS = 50  # updates over which the layers run in training are averaged: depths are random, and vary widely
 
 
-def update_cost(method, data: Text, device: torch.device, seed: int) -> dict[str, float]:
+def update_cost(method: Method, data: Text, device: torch.device, seed: int) -> dict[str, float]:
     """Layers run {forward, backward} in a training update, counted by hooks and averaged over DRAWS.
 
     Blocks take turns. A few tokens suffice: layers are counted, not what they compute.
@@ -24,7 +25,7 @@ def update_cost(method, data: Text, device: torch.device, seed: int) -> dict[str
 
     hooks = []
     for model in method.models.values():
-        for layer in model.all_layers() if hasattr(model, "all_layers") else model.layers:
+        for layer in model.all_layers():
             hooks += [layer.register_forward_hook(forward), layer.register_full_backward_hook(backward)]
     method.train()
     with torch.inference_mode(False), torch.random.fork_rng():

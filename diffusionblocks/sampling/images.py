@@ -8,6 +8,7 @@ from torch import Tensor
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.diffusion.chains import layers_run
+from diffusionblocks.methods.base import Method
 
 BATCH = 250
 SHOWN = 10  # steps of the first image's trajectory that are kept
@@ -16,7 +17,7 @@ open_data = Pictures
 
 
 def samples(
-    method, data: Pictures, seed: int, indices: Sequence[int], device: torch.device, options: dict
+    method: Method, data: Pictures, seed: int, indices: Sequence[int], device: torch.device, options: dict
 ) -> tuple[dict[str, Tensor], dict]:
     """({images: uint8, and with image 0 its trajectory}, what to know of them). options: of the method's `sample`."""
     denoised, steps, evaluations = generate(method, seed, indices, data.shape, device, options)
@@ -32,7 +33,7 @@ def samples(
 
 @torch.inference_mode()
 def generate(
-    method, seed: int, indices: Sequence[int], shape: dict, device: torch.device, options: dict
+    method: Method, seed: int, indices: Sequence[int], shape: dict, device: torch.device, options: dict
 ) -> tuple[list[Tensor], list, dict]:
     """Images `indices` in the space that is diffused, as a list of batches; the first one's steps; what it cost.
 

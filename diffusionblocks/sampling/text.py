@@ -13,6 +13,7 @@ from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.text.dataset import Text
 from diffusionblocks.diffusion.chains import layers_run
+from diffusionblocks.methods.base import Method
 
 BATCH = 125  # caches of the recurrent model hold every pass: 10 GB at the paper's sizes
 
@@ -22,7 +23,7 @@ def open_data(path: str | Path, device: torch.device, data_dir: str | Path | Non
 
 
 def samples(
-    method, data: Text, seed: int, indices: Sequence[int], device: torch.device, options: dict
+    method: Method, data: Text, seed: int, indices: Sequence[int], device: torch.device, options: dict
 ) -> tuple[dict[str, Tensor], dict]:
     """({tokens (N, length)}, what to know of them). options: of generation and of `extend` or `sample`."""
     chunks = torch.tensor(indices).split(BATCH)
