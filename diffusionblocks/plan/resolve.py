@@ -270,14 +270,7 @@ def code(step, run=None, data=None):
     if data:
         kind = data_kind(data["name"])
         chosen += [locate("data", data["name"]).module, f"diffusionblocks.data.{kind}.write"]
-    # Which of these a step uses is not known here: all of them.
-    for room, kind in (
-        ("evaluation", "metric"),
-        ("scorers.extractor", "extractor"),
-        ("scorers.reference", "extractor"),
-    ):
-        if step.startswith(room):
-            chosen += sorted({locate(kind, name).module for name in names(kind)})
-    if step.startswith(("evaluation", "scorers.teacher")) and (not run or kind == "text"):
-        chosen += sorted({locate("teacher", name).module for name in names("teacher")})
+    for used in USED.get(step, ()):
+        if used != {"images": "teacher", "text": "extractor"}.get(run and kind):
+            chosen += sorted({locate(used, name).module for name in names(used)})
     return closure(f"diffusionblocks.{step}", *chosen)
