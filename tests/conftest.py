@@ -1,5 +1,6 @@
 """Programs that a test may need, and a finished workflow that several tests look at."""
 
+import functools
 import itertools
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 import slurm_cluster
 import yaml
+
+from diffusionblocks.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 # Small enough for seconds a job; everything else is the demo as users run it.
@@ -80,6 +83,12 @@ TINY_TEXT = {
 }
 TEXT = ("table3", "table4", "table5", "table_a3")
 GENERATION = ("table2", "table7", "table8", "table_a2")
+
+
+@functools.cache
+def shipped(scale="demo"):
+    """The plan of the configuration as it is shipped; not to be changed."""
+    return Plan.of({**yaml.safe_load((ROOT / "config.yaml").read_text()), "scale": scale})
 
 
 def missing_program(reason, variable):

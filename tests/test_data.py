@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import Checkout
-from diffusionblocks.plan.resolve import section_name
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -35,6 +34,7 @@ from diffusionblocks.data.images.sources import cifar, fashion_mnist, tiny_image
 from diffusionblocks.data.images.sources.imagenet import imagenet as read_imagenet
 from diffusionblocks.data.images.write import moments
 from diffusionblocks.data.prepare import prepare
+from diffusionblocks.plan.sections import section_name
 
 
 def header(path):

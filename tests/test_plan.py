@@ -1,5 +1,6 @@
 """From the configuration to rows: layers on each other, lines, the files that planning writes, every row built."""
 
+import copy
 import json
 import re
 
@@ -10,6 +11,7 @@ from conftest import ROOT
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import build
+from diffusionblocks.plan.check import check_frame
 from diffusionblocks.plan.cluster import keep_scale
 from diffusionblocks.plan.configuration import complete, merge, read_yaml
 from diffusionblocks.plan.explain import explain
@@ -264,6 +266,85 @@ def test_fingerprint_forgets_the_order_of_keys_and_nothing_else():
     one = fingerprint({"a": 1, "b": {"c": [1, 2], "d": None}})
     assert one == fingerprint({"b": {"d": None, "c": [1, 2]}, "a": 1})
     assert one != fingerprint({"a": 1, "b": {"c": [2, 1], "d": None}})
+
+
+# Remarks
+
+
+REMARKED = {
+    "scale": "demo",
+    "seeds": [0],
+    "tables": {
+        "a": {
+            "title": "a",
+            "data": {"name": "digits"},
+            "model": {"name": "vit"},
+            "method": {"name": "end_to_end"},
+            "train": {"steps": 1},
+            "demo": {},
+            "gpu": {},
+            "rows": {
+                "one": {"remark": "of the row", "paper_row": "other", "demo": {"remark": "of the demo"}},
+                "two": {"like": "a/one", "against": "one"},
+                "three": {"gpu": {"remark": "of the gpu"}},
+                "four": {"remark": "of the row", "demo": {"remark": ""}},
+            },
+        },
+        "b": {"title": "b", "demo": {}, "gpu": {}, "rows": {"text": "a/one"}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("scale", "remarks"),
+    [
+        ("demo", {"one": "of the demo", "two": None, "three": None, "four": ""}),
+        ("gpu", {"one": "of the row", "two": None, "three": "of the gpu", "four": "of the row"}),
+    ],
+)
+def test_remarks_go_from_the_configuration_to_the_rows(scale, remarks):
+    """The scale's before the row's; neither a row that is `like` it nor one that is text has it; no run has it."""
+    found = Plan({**REMARKED, "scale": scale})
+    rows = found.written["tables/a"]["rows"]
+    assert {row: about["remark"] for row, about in rows.items()} == remarks
+    assert {row: (about["paper_row"], about["against"]) for row, about in rows.items()} == {
+        "one": ("other", None),
+        "two": ("two", "one"),
+        "three": ("three", None),
+        "four": ("four", None),
+    }
+    text = {"run": "a/one", "paper_row": "text", "against": None, "remark": None, "series": "ours"}
+    text["metrics"] = [f"results/{scale}/runs/a/one/seed0/metrics.json"]
+    assert found.written["tables/b"]["rows"] == {"text": text}
+    assert "remark" not in str([row.run(0) for row in found.rows.values()]), "it would train again"
+
+
+def test_the_schema_knows_remarks_of_rows():
+    config = copy.deepcopy(REMARKED)
+    config["tables"]["a"]["rows"]["one"] |= {scale: {"remark": "of the scale"} for scale in ("demo", "gpu", "paper")}
+    check_frame(config)
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "message"),
+    [
+        (("rows", "one", "remark"), 5, r"rows\.one\.remark: 5 is not of type 'string', 'null'"),
+        (("rows", "one", "gpu", "remark"), ["a"], r"rows\.one\.gpu\.remark: \['a'\] is not of type 'string', 'null'"),
+        (("rows", "one", "remarks"), "a", r"rows\.one: unknown key 'remarks'; did you mean 'remark'"),
+        (("rows", "one", "gpu", "remarks"), "a", r"rows\.one\.gpu: unknown key 'remarks'; did you mean 'remark'"),
+        (("remark",), "a", r"tables\.a: unknown key 'remark'"),
+        (("demo", "remark"), "a", r"tables\.a\.demo: unknown key 'remark'"),
+    ],
+)
+def test_the_schema_refuses_remarks_of_another_kind_or_place(way, value, message):
+    """Of a table there are none: nothing would show them."""
+    config = copy.deepcopy(REMARKED)
+    section = config["tables"]["a"]
+    for key in way[:-1]:
+        section = section.setdefault(key, {})
+    section[way[-1]] = value
+    with pytest.raises(UserError, match=message):
+        check_frame(config)
 
 
 # Files

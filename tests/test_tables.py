@@ -1,13 +1,7 @@
 """From metrics files to the numbers on the page, and the question whether SLURM still works on them."""
 
-import copy
-import json
 import math
-import os
-import re
-import subprocess
 import sys
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,10 +10,6 @@ from page_helpers import measured, number, of_the_paper, plan
 from diffusionblocks.__main__ import main
 from diffusionblocks.base.files import UserError
 from diffusionblocks.page.table import show, table
-from diffusionblocks.plan import cluster
-from diffusionblocks.plan import resolve as planning
-from diffusionblocks.plan.check import check_frame
-from diffusionblocks.plan.source import PACKAGE
 
 PAPER = {
     "title": "ViT",
@@ -342,158 +332,6 @@ def test_remarks_stand_in_the_csv(build):
         "a remark is of its row, and of none that shares its numbers"
     )
     assert set(frame.loc["printed_only", "note"]) == {"not part of this workflow yet"}
-
-
-def from_rules(function, **names):
-    """A function of rules/common.smk with what it finds there, so that Snakemake need not be started for it."""
-    text = (PACKAGE.parent / "rules/common.smk").read_text()
-    exec(re.search(rf"^def {function}\(.*?(?=^\S)", text, re.MULTILINE | re.DOTALL)[0], names)
-    return names[function]
-
-
-REMARKED = {
-    "scale": "demo",
-    "seeds": [0],
-    "tables": {
-        "a": {
-            "title": "a",
-            "data": {"name": "digits"},
-            "model": {"name": "vit"},
-            "method": {"name": "end_to_end"},
-            "train": {"steps": 1},
-            "demo": {},
-            "gpu": {},
-            "rows": {
-                "one": {"remark": "of the row", "paper_row": "other", "demo": {"remark": "of the demo"}},
-                "two": {"like": "one", "against": "one"},
-                "three": {"gpu": {"remark": "of the gpu"}},
-                "four": {"remark": "of the row", "demo": {"remark": ""}},
-            },
-        },
-        "b": {"title": "b", "demo": {}, "gpu": {}, "rows": {"text": "a/one"}},
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("scale", "remarks"),
-    [
-        ("demo", {"one": "of the demo", "two": None, "three": None, "four": ""}),
-        ("gpu", {"one": "of the row", "two": None, "three": "of the gpu", "four": "of the row"}),
-    ],
-)
-def test_remarks_go_from_the_configuration_to_the_rows(scale, remarks):
-    """The scale's before the row's; neither a row that is `like` it nor one that is text has it; no run has it."""
-    config = {**REMARKED, "scale": scale}
-    rows_of = from_rules("rows_of", config=config, planning=planning, json=json, RESULTS="results")
-    rows = json.loads(rows_of(SimpleNamespace(table="a")))
-    assert {row: about["remark"] for row, about in rows.items()} == remarks
-    assert {row: (about["paper_row"], about["against"]) for row, about in rows.items()} == {
-        "one": ("other", None),
-        "two": ("two", "one"),
-        "three": ("three", None),
-        "four": ("four", None),
-    }
-    text = {"run": "a/one", "paper_row": "text", "against": None, "remark": None}
-    text["metrics"] = ["results/runs/a/one/seed0/metrics.json"]
-    assert json.loads(rows_of(SimpleNamespace(table="b"))) == {"text": text}
-    assert "remark" not in str([planning.run(config, "a", row, 0) for row in remarks]), "it would train again"
-
-
-SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
-
-
-def test_the_schema_knows_remarks_of_rows():
-    config = copy.deepcopy(REMARKED)
-    config["tables"]["a"]["rows"]["one"] |= {scale: {"remark": "of the scale"} for scale in ("demo", "gpu", "paper")}
-    check_frame(config, SCHEMA)
-
-
-@pytest.mark.parametrize(
-    ("way", "value", "message"),
-    [
-        (("rows", "one", "remark"), 5, r"rows\.one\.remark: 5 is not of type 'string'"),
-        (("rows", "one", "gpu", "remark"), ["a"], r"rows\.one\.gpu\.remark: \['a'\] is not of type 'string'"),
-        (("rows", "one", "remarks"), "a", r"rows\.one: unknown key 'remarks'; did you mean 'remark'"),
-        (("rows", "one", "gpu", "remarks"), "a", r"rows\.one\.gpu: unknown key 'remarks'; did you mean 'remark'"),
-        (("remark",), "a", r"tables\.a: unknown key 'remark'"),
-        (("demo", "remark"), "a", r"tables\.a\.demo: unknown key 'remark'"),
-    ],
-)
-def test_the_schema_refuses_remarks_of_another_kind_or_place(way, value, message):
-    """Of a table there are none: nothing would show them."""
-    config = copy.deepcopy(REMARKED)
-    section = config["tables"]["a"]
-    for key in way[:-1]:
-        section = section.setdefault(key, {})
-    section[way[-1]] = value
-    with pytest.raises(UserError, match=message):
-        check_frame(config, SCHEMA)
-
-
-# SLURM's queue
-
-
-@pytest.fixture
-def queue(tmp_path, monkeypatch):
-    """queue(lines): a program squeue that prints these lines and notes how it was called."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-
-    def queue(*lines, code=0):
-        text = "".join(f"{line}\n" for line in lines)
-        (programs / "answer").write_text(text)
-        (programs / "squeue").write_text(
-            f'#!/bin/sh\nprintf "%s\\n" "$*" > {programs}/asked\ncat {programs}/answer\nexit {code}\n'
-        )
-        (programs / "squeue").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-        return programs / "asked"
-
-    return queue
-
-
-def test_jobs_of_this_folder_that_snakemake_started(queue, tmp_path):
-    asked = queue(
-        f"11|rule_train_wildcards_block0|{tmp_path}",
-        f"12|rule_evaluate_wildcards|{tmp_path}",
-        f"13|(null)|{tmp_path}",
-        f"14|my rule_book|{tmp_path}",
-        f"15|rule_train|{tmp_path}/other",
-        "16|rule_train|/elsewhere",
-        "",
-        "slurm_load_jobs error",
-    )
-    assert cluster.running_jobs(tmp_path) == ["11", "12"]
-    assert cluster.running_jobs(str(tmp_path)) == ["11", "12"]
-    words = asked.read_text().split()
-    states = set(words[words.index("-t") + 1].split(","))
-    assert "-h" in words and {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED"} <= states
-
-
-def test_a_second_start_is_refused_while_jobs_run(queue, tmp_path):
-    queue(f"11|rule_train|{tmp_path}", f"12|rule_train|{tmp_path}")
-    with pytest.raises(UserError, match=r"\(11, 12\).*scancel 11 12") as refusal:
-        cluster.refuse_second_start(tmp_path)
-    assert "checkpoint" in str(refusal.value) and "squeue" in str(refusal.value)
-
-
-def test_no_jobs_no_refusal(queue, tmp_path):
-    queue("11|rule_train|/elsewhere")
-    cluster.refuse_second_start(tmp_path)
-    queue(f"11|rule_train|{tmp_path}", code=1)  # installed, but no cluster answers
-    cluster.refuse_second_start(tmp_path)
-
-
-def test_no_slurm_no_refusal(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    def nothing_may_run(*_, **__):
-        raise AssertionError("there is nothing to run")
-
-    monkeypatch.setattr(subprocess, "run", nothing_may_run)
-    assert cluster.running_jobs(tmp_path) == []
-    cluster.refuse_second_start(tmp_path)
 
 
 def test_a_row_may_name_the_row_it_is_compared_with(build):

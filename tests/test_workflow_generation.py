@@ -12,7 +12,8 @@ from conftest import TINY_GENERATION, trainings
 
 from diffusionblocks.base import tensors
 from diffusionblocks.page import pictures
-from diffusionblocks.scorers import features, fidelity
+from diffusionblocks.scorers import fidelity
+from diffusionblocks.scorers.extractor import extract, load_extractor
 
 RUNS = "results/demo/runs/table2"
 PAPER = {  # printed FID against train and against test
@@ -79,9 +80,9 @@ def test_of_two_sets_the_better_counts_and_jobs_end_elsewhere_than_sets(generate
     assert ["trajectory" in shard for shard in found] == [True, False, False]
     images = torch.cat([shard["images"] for shard in found])
     (made,) = generated.folder.glob("results/demo/features/digits/*")
-    network, _ = features.load_extractor(made / "weights.safetensors", "cpu")
+    network, _ = load_extractor(made / "weights.safetensors", "cpu")
     reference = tensors.read(made / "reference.safetensors", "")[0]
-    values = features.extract(network, images, "cpu").numpy()
+    values = extract(network, images, "cpu").numpy()
     measured = json.loads((folder / "metrics.json").read_text())
     for split in ("train", "test"):
         theirs = {key: reference[f"{split}_{key}"] for key in ("mu", "sigma")}
