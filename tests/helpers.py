@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from diffusionblocks.base.components import load, names
 from diffusionblocks.diffusion.chains import block_by_block
@@ -38,6 +39,34 @@ class Data:
     def train_batch(self, indices, augmentations=()):
         images = self.images[indices]
         return {"image": images, "signed": images, "label": self.labels[indices], "tokens": self.tokens[indices]}
+
+
+class Digits:
+    """`count` scanned digits, those below `classes` alone."""
+
+    def __init__(self, count, classes=10):
+        self.shape, self.train_size = TINY, count
+        digits = load_digits()
+        chosen = (digits.target < classes).nonzero()[0][:count]
+        self.images = torch.tensor(digits.images[chosen][:, None] / 8 - 1, dtype=torch.float32)
+        self.train_labels = torch.tensor(digits.target[chosen])
+
+    def train_batch(self, indices, augmentations=()):
+        return {"image": self.images[indices], "label": self.train_labels[indices]}
+
+
+class EightDigits:
+    """One image each of the digits 0 to 7, `copies` times over for larger batches."""
+
+    def __init__(self, copies=1, num_classes=10):
+        self.shape, self.train_size = {**TINY, "num_classes": num_classes}, 8 * copies
+        digits = load_digits()
+        chosen = [list(digits.target).index(label) for label in range(8)]
+        self.images = torch.tensor(digits.images[chosen][:, None] / 8 - 1, dtype=torch.float32)
+
+    def train_batch(self, indices, augmentations=()):
+        images = self.images[indices % 8]
+        return {"image": images, "signed": images, "label": indices % 8}
 
 
 def shaken(module, scale=0.1):

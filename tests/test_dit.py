@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import shaken
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,11 +27,7 @@ SIGMAS = torch.tensor([0.002, 0.2, 1.0, 80.0])
 def dit(shape=TINY, shake=0.1, **options):
     """A small network with noise on all weights, so that no zero of the initialisation hides anything."""
     torch.manual_seed(0)
-    model = Model(shape, EDM(), **{**SIZES, **options})
-    with torch.no_grad():
-        for value in model.parameters():
-            value += shake * torch.randn(value.shape)
-    return model
+    return shaken(Model(shape, EDM(), **{**SIZES, **options}), shake)
 
 
 def images(n=4, shape=TINY, seed=1):

@@ -6,8 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import shaken
-from sklearn.datasets import load_digits
+from helpers import TINY, Digits, shaken
 from torch import nn
 
 from diffusionblocks.base.files import UserError
@@ -31,23 +30,9 @@ variants = pytest.mark.parametrize("variant", VARIANTS)
 methods = pytest.mark.parametrize("name", METHODS)
 
 
-class Digits:
-    """64 scanned digits."""
-
-    shape, train_size = {"image_size": 8, "channels": 1, "num_classes": 10}, 64
-
-    def __init__(self):
-        digits = load_digits()
-        self.images = torch.tensor(digits.images[:64, None] / 8 - 1, dtype=torch.float32)
-        self.labels = torch.tensor(digits.target[:64])
-
-    def train_batch(self, indices, augmentations=()):
-        return {"image": self.images[indices], "label": self.labels[indices]}
-
-
 def trainer_of(method, seed=0, steps=1):
     train = {"batch_size": 64, "lr": 0.01, "steps": steps, "warmup_steps": 5}
-    return Trainer({**run_of(method, FITTING), "train": train, "seed": seed}, "all", Digits(), torch.device("cpu"))
+    return Trainer({**run_of(method, FITTING), "train": train, "seed": seed}, "all", Digits(64), torch.device("cpu"))
 
 
 def run_of(method, model=None):
@@ -281,9 +266,9 @@ def test_codes_come_from_the_seed_and_are_saved_with_the_weights(variant):
     trainers[0].update(0)
     assert torch.equal(first.codes, codes)  # nothing trains them
     trainers[2].restore({name: value.clone() for name, value in trainers[0].tensors().items()})  # a checkpoint
-    fresh = made(VARIANTS[variant], model=FITTING, shape=Digits.shape, seed=5)
+    fresh = made(VARIANTS[variant], model=FITTING, shape=TINY, seed=5)
     fresh.load_state_dict(trainers[0].weights())  # what a training job hands on
-    batch = Digits().train_batch(torch.arange(64))
+    batch = Digits(64).train_batch(torch.arange(64))
     scores = first.predict(batch)[0].prediction
     for method in (other, fresh):
         assert torch.equal(method.codes, codes)
@@ -313,7 +298,7 @@ def test_the_read_out_is_of_the_last_layer_s_mean_token():
 
 @pytest.mark.parametrize(("name", "steps", "share"), [("fixed", 200, 0.9), ("contrastive", 50, 1.0)])
 def test_it_overfits_one_batch_and_predicts_it(name, steps, share):
-    trainer, batch = trainer_of(METHODS[name], steps=steps), Digits().train_batch(torch.arange(64))
+    trainer, batch = trainer_of(METHODS[name], steps=steps), Digits(64).train_batch(torch.arange(64))
     losses = [trainer.update(step)[1][0].item() for step in range(steps)]
     assert losses[-1] < losses[0] - 0.1
     (step,) = trainer.method.predict(batch)

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 import torch
-from helpers import shaken, watched
-from sklearn.datasets import load_digits
+from helpers import EightDigits, shaken, watched
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.edm import EDM
@@ -238,20 +237,6 @@ def test_a_joint_process_holds_all_blocks():
 
 
 # Learning
-
-
-class EightDigits:
-    """One image each of the digits 0 to 7."""
-
-    shape, train_size = SHAPE, 8
-
-    def __init__(self):
-        digits = load_digits()
-        chosen = [list(digits.target).index(label) for label in range(8)]
-        self.images = torch.tensor(digits.images[chosen][:, None] / 8 - 1, dtype=torch.float32)
-
-    def train_batch(self, indices, augmentations=()):
-        return {"image": self.images[indices], "label": indices}
 
 
 def test_every_block_overfits_one_batch_and_the_chain_predicts_it():

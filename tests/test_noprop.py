@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from helpers import Digits
 from torch import nn
 from torch.nn import functional as F
 
@@ -422,21 +422,6 @@ def test_one_layer_serves_all_times(process):
 # Learning
 
 
-class Digits:
-    """32 handwritten digits from 0 to 4."""
-
-    shape, train_size = SHAPE, 32
-
-    def __init__(self):
-        digits = load_digits()
-        chosen = (digits.target < 5).nonzero()[0][:32]
-        self.images = torch.tensor(digits.images[chosen][:, None] / 8 - 1, dtype=torch.float32)
-        self.train_labels = torch.tensor(digits.target[chosen])
-
-    def train_batch(self, indices, augmentations=()):
-        return {"image": self.images[indices], "label": self.train_labels[indices]}
-
-
 BLOCKWISE = {"name": "diffusionblocks", "num_blocks": 2, "overlap": 0.1, "loss_weight": "none"}
 
 
@@ -456,7 +441,7 @@ BLOCKWISE = {"name": "diffusionblocks", "num_blocks": 2, "overlap": 0.1, "loss_w
     ],
 )
 def test_it_overfits_32_digits(run, steps, sampling):
-    data, method = Digits(), build(run, SHAPE, None)
+    data, method = Digits(32, classes=5), build(run, SHAPE, None)
     train = {"batch_size": 32, "lr": 0.003, "min_lr": 0.003, "steps": steps, "warmup_steps": 5}
     for part in ("block0", "block1") if run["method"] is BLOCKWISE else ("all",):
         trainer = Trainer({**run, "train": train, "seed": 0}, part, data, torch.device("cpu"))
@@ -477,7 +462,7 @@ def test_an_update_after_a_kill_has_the_same_bits(process):
     run = run_of(process, num_layers=2 if process == "discrete" else 1)
     train = {"batch_size": 16, "lr": 0.003, "steps": 3, "ema": 0.9}
     first, second = (
-        Trainer({**run, "train": train, "seed": 0}, "all", Digits(), torch.device("cpu")) for _ in range(2)
+        Trainer({**run, "train": train, "seed": 0}, "all", Digits(32, classes=5), torch.device("cpu")) for _ in range(2)
     )
     for step in range(3):
         first.update(step)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, shaken
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,10 +23,8 @@ BATCH = {"image": IMAGES, "label": LABELS}
 def network(noise=AS_IT_IS, target_norm=None, shape=TINY, num_layers=2, dropout=0.0, **options):
     """A network with noise on all weights and on what batch normalisation remembers, as if it were trained."""
     torch.manual_seed(0)
-    model = Model(shape, noise, target_norm, num_layers=num_layers, dropout=dropout, **options)
+    model = shaken(Model(shape, noise, target_norm, num_layers=num_layers, dropout=dropout, **options))
     with torch.no_grad():
-        for value in model.parameters():
-            value += 0.1 * torch.randn(value.shape)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d):
                 module.running_mean.normal_()

@@ -4,14 +4,16 @@ import math
 
 import pytest
 import torch
+from helpers import shaken
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import modulate
+from diffusionblocks.layers.huginn import initial_state
 from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.diffusionblocks import Method
 from diffusionblocks.methods.end_to_end import Method as EndToEnd
-from diffusionblocks.models.recurrent_depth import LOGIT_SCALE, Model, initial_state
+from diffusionblocks.models.recurrent_depth import LOGIT_SCALE, Model
 
 SHAPE = {"vocab_size": 23, "seq_len": 9}
 SIZES = {"num_layers": 2, "prelude_layers": 1, "coda_layers": 1, "width": 16, "num_heads": 2, "mlp_width": 24}
@@ -22,11 +24,7 @@ BOTH = pytest.mark.parametrize("noise", [None, EDM()])
 def network(noise=None, shake=0.1, shape=SHAPE, **options):
     """A model with noise on all weights, so that no zero of the initialisation hides anything."""
     torch.manual_seed(0)
-    model = Model(shape, noise, **{**SIZES, **options})
-    with torch.no_grad():
-        for value in model.parameters():
-            value += shake * torch.randn_like(value)
-    return model.eval()
+    return shaken(Model(shape, noise, **{**SIZES, **options}), shake).eval()
 
 
 def batch(count=3, seed=0):

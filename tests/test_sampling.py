@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from helpers import follow, watched
-from sklearn.datasets import load_digits
+from helpers import EightDigits, follow, shaken, watched
 
 from diffusionblocks.base.components import load
 from diffusionblocks.data.images.latents import to_uint8
@@ -29,11 +28,8 @@ def dit(num_layers=6, num_blocks=3, **method):
     """A method with noise on all weights, so that no zero of the initialisation hides anything."""
     torch.manual_seed(0)
     method = {"name": "diffusionblocks", "num_blocks": num_blocks, **method}
-    found = build({"model": {"name": "dit", **SIZES, "num_layers": num_layers}, "method": method}, SHAPE, None).eval()
-    with torch.no_grad():
-        for value in found.parameters():
-            value += 0.1 * torch.randn(value.shape)
-    return found
+    run = {"model": {"name": "dit", **SIZES, "num_layers": num_layers}, "method": method}
+    return shaken(build(run, SHAPE, None)).eval()
 
 
 @torch.no_grad()
@@ -314,23 +310,8 @@ def test_classes_take_turns_from_set_to_set(monkeypatch):
 # It learns
 
 
-class EightDigits:
-    """One image each of the digits 0 to 7, eight times over for larger batches."""
-
-    shape, train_size = {"image_size": 8, "channels": 1, "num_classes": 8}, 64
-
-    def __init__(self):
-        digits = load_digits()
-        chosen = [list(digits.target).index(label) for label in range(8)]
-        self.images = torch.tensor(digits.images[chosen][:, None] / 8 - 1, dtype=torch.float32)
-
-    def train_batch(self, indices, augmentations=()):
-        images = self.images[indices % 8]
-        return {"image": images, "signed": images, "label": indices % 8}
-
-
 def test_blocks_that_never_met_reproduce_the_images_they_overfitted():
-    data = EightDigits()
+    data = EightDigits(copies=8, num_classes=8)
     model = {"name": "dit", "num_layers": 3, "width": 64, "num_heads": 4, "mlp_width": 256, "patch_size": 4}
     method = {"name": "diffusionblocks", "num_blocks": 3, "loss_weight": "per_sample"}
     train = {"batch_size": 64, "lr": 0.006, "steps": 300, "warmup_steps": 20, "weight_decay": 0.0, "ema": 0.99}

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from own import DATA, EXTRACTOR, METHOD, METRIC, MODEL, PARTITION, SOLVER, TEACHER, TEXTS, refusal
+from users import DATA, EXTRACTOR, METHOD, METRIC, MODEL, PARTITION, SOLVER, TEACHER, TEXTS, refusal
 
 from diffusionblocks.base.components import names
 from diffusionblocks.evaluation.trial import trial

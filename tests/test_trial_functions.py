@@ -1,7 +1,7 @@
 """`try`: each fault of a user's own function gets one message that names file, function and cure."""
 
 import pytest
-from own import DATA, EXTRACTOR, METRIC, PARTITION, SOLVER, TEACHER, TEXTS, edited, refusal
+from users import DATA, EXTRACTOR, METRIC, PARTITION, SOLVER, TEACHER, TEXTS, edited, refusal
 
 from diffusionblocks.evaluation.trial import trial
 
@@ -92,7 +92,7 @@ def test_a_data_source_finds_its_archives(own, tmp_path):
         (edited(TEACHER, ("np.ones(len(tokens))", "1 / np.zeros(20)")), "`nll` should give finite numbers (20,)"),
         (edited(TEACHER, ("def nll", "def score")), "`build` gives what has neither features nor nll"),
         (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(tokens)")), "line 8: teacher {name}: `nll`: "),
-        (edited(TEACHER, ('Teacher("mine", ', 'dict(title="mine").get(')), "teacher {name} returns function; it should return Teacher"),
+        (edited(TEACHER, ('Teacher("mine", ', 'dict(title="mine").get(')), "teacher {name} returns function"),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:divide by zero")

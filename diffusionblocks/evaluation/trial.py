@@ -38,15 +38,16 @@ def at_fault(component: Component, what: str):
     try:
         yield
     except UserError as error:
-        line = _line(component, error.__cause__)
-        if line and str(component.file) not in str(error):  # it was met as a part of something else
-            raise UserError(f"{component.file}{line}: {error}") from error.__cause__
-        raise
+        if str(component.file) in str(error) or not _line(component, error.__cause__):
+            raise
+        raise _told(component, what, error.__cause__) from error.__cause__  # it was met as a part of something else
     except Exception as error:
-        words = " ".join(str(error).split())
-        raise UserError(
-            f"{component.file}{_line(component, error)}: {what}: {type(error).__name__}: {words}"
-        ) from error
+        raise _told(component, what, error) from error
+
+
+def _told(component, what, error):
+    words = " ".join(str(error).split())
+    return UserError(f"{component.file}{_line(component, error)}: {what}: {type(error).__name__}: {words}")
 
 
 def _line(component, error):

@@ -110,7 +110,6 @@ def _meet(component, model, method):
     member = f"{model} with {method['name']}"
     with at_fault(component, f"{member} breaks off"):
         trainer.check()
-        before = {name: value.detach().clone() for name, value in trainer.parameters.items()}
         block, values = trainer.update(0)
         if not values.isfinite().all():
             loss, objective, norm, _ = values.tolist()
@@ -118,8 +117,6 @@ def _meet(component, model, method):
                 f"{component.file}: {member}: block {block}, loss {loss:.4g}, objective {objective:.4g}, gradient norm "
                 f"{norm:.4g} are not all finite at the first update"
             )
-        if all(torch.equal(value, before[name]) for name, value in trainer.parameters.items()):
-            raise UserError(f"{component.file}: {member}: an update of block {block} moves no weight")
         yield f"an update, loss {values[0]:.4g}"
         trainer.method.eval()
         with torch.no_grad():
@@ -160,11 +157,9 @@ def _trainer(component, model, method):
                 raise _Refused(str(cause)) from None
             else:
                 raise
-    raise UserError(
-        f"{component.file}: {model} asks for {' and '.join(f'shape[{key!r}]' for key in dict.fromkeys(absent))}, and of "
-        "images there are "
-        f"{', '.join(Images.shape)}, of texts {', '.join(Texts.shape)}"
-    )
+    asked = " and ".join(f"shape[{key!r}]" for key in dict.fromkeys(absent))
+    there = f"of images there are {', '.join(Images.shape)}, of texts {', '.join(Texts.shape)}"
+    raise UserError(f"{component.file}: {model} asks for {asked}, and {there}")
 
 
 def _chain(method, batch):

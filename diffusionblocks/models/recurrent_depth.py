@@ -10,41 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
-from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
+from diffusionblocks.layers.conditioning import AdaptiveHead, Denoiser, LevelEmbedding
+from diffusionblocks.layers.huginn import Layer, initial_state, run, truncated_normal_
+from diffusionblocks.layers.text import Cache, RMSNorm
 from diffusionblocks.layers.vocabulary import Logits
 from diffusionblocks.models import base
 
-ROTARY_BASE = 50_000
 RATE_SPREAD = 0.5  # standard deviation of the log of the mean depth
-CUT = 3  # standard deviations at which normals are truncated
 LOGIT_SCALE = 16  # of cosines; unscaled, the right embedding itself would be read as an almost even distribution
-
-
-class Layer(nn.Module):
-    """Sandwich layer: the norm after each sum is what keeps the recurrence bounded.
-
-    With `noise_width` its two branches are shifted, scaled and gated by the noise level as in DiT, but the gates start
-    at 1, as in the plain layer: with norms after the sums it could not start as the identity anyway.
-    """
-
-    def __init__(self, width, num_heads, mlp_width, noise_width=None):
-        super().__init__()
-        # AdaLN's scale stands for the weights of the norms in front.
-        self.norm1, self.norm3 = (RMSNorm(width, elementwise_affine=not noise_width) for _ in range(2))
-        self.norm2, self.norm4 = RMSNorm(width), RMSNorm(width)
-        self.attention = Attention(width, num_heads, ROTARY_BASE, qk_bias=True)
-        self.mlp = SwiGLU(width, mlp_width)
-        self.adaptive = AdaLN(noise_width, width, open_gates=True) if noise_width else None
-
-    def forward(self, x, level=None, cache=None):
-        """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
-        if self.adaptive is None:
-            x = self.norm2(x + self.attention(self.norm1(x), cache))
-            return self.norm4(x + self.mlp(self.norm3(x)))
-        attention, mlp = self.adaptive(level)
-        x = self.norm2(x + attention.after(self.attention(attention.before(self.norm1(x)), cache)))
-        return self.norm4(x + mlp.after(self.mlp(mlp.before(self.norm3(x)))))
 
 
 class Model(base.Model):
@@ -264,20 +237,3 @@ class Session:
         sigma = z.new_full((len(z),), sigma)
         known = model.noise.corrupt(model.embed(self.tokens[:, start + 1 :]), sigma, self.eps[:, start + 1 : end])
         return model.predict(torch.cat([known, z[:, None]], dim=1), sigma, self.context[:, start:], self.layers, caches)
-
-
-def run(layers, x, level=None, caches=None):
-    """x (N, T, D) after the layers, one cache each."""
-    for layer, cache in zip(layers, caches or [None] * len(layers), strict=True):
-        x = layer(x, level, cache)
-    return x
-
-
-def truncated_normal_(weight, std):
-    nn.init.trunc_normal_(weight, std=std, a=-CUT * std, b=CUT * std)
-
-
-def initial_state(eps):
-    """Huginn's initial state: truncated normals of deviation sqrt(2/5), at the quantiles of standard normal eps."""
-    inside = math.erf(CUT / math.sqrt(2))  # probability between the cuts
-    return math.sqrt(2 / 5) * math.sqrt(2) * torch.erfinv(inside * torch.erf(eps / math.sqrt(2)))

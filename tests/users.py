@@ -1,62 +1,13 @@
 """Components of a user's own, each right as it stands; tests edit them into wrong ones."""
 
+from pathlib import Path
+
 import pytest
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.evaluation.trial import trial
 
-MODEL = '''
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-from diffusionblocks.models import base
-
-
-class Model(base.Model):
-    """A residual MLP on images that denoises the label embedding."""
-
-    def __init__(self, shape, noise=None, target_norm=1.0, *, num_layers=6, width=64):
-        super().__init__()
-        self.noise, self.target_norm, self.z_shape = noise, target_norm, (width,)
-        self.image = nn.Linear(shape["channels"] * shape["image_size"] ** 2, width)
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
-        self.head = nn.Linear(width, shape["num_classes"])
-        if noise:
-            self.labels = nn.Embedding(shape["num_classes"], width)
-            self.noisy = nn.Linear(width + 1, width)
-
-    def table(self):
-        return self.target_norm * F.normalize(self.labels.weight, dim=1)
-
-    def condition(self, batch):
-        return self.image(batch["image"].flatten(1))
-
-    def target(self, batch):
-        return self.table()[batch["label"]]
-
-    def predict(self, z, sigma, cond, layers):
-        _, _, c_in, c_noise = self.noise.precondition(sigma[:, None])
-        x = cond + self.noisy(torch.cat([c_in * z, c_noise], dim=1))
-        for layer in layers:
-            x = x + layer(x)
-        return self.head(x)
-
-    def loss(self, logits, batch, z):
-        return F.cross_entropy(logits, batch["label"], reduction="none")
-
-    def to_z(self, logits):
-        return logits.softmax(dim=1) @ self.table()
-
-    def end_to_end_prediction(self, batch):
-        x = self.condition(batch)
-        for layer in self.layers:
-            x = x + layer(x)
-        return self.head(x)
-
-    def end_to_end_loss(self, batch):
-        return F.cross_entropy(self.end_to_end_prediction(batch), batch["label"], reduction="none")
-'''
+MODEL = (Path(__file__).parent / "own/mixer.py").read_text()
 METHOD = '''
 import torch
 from diffusionblocks.methods import end_to_end
