@@ -42,12 +42,11 @@ DECLARED = {
 
 def of_the_paper() -> dict[str, dict]:
     """{table: {paper: what the paper prints of it, claims: what it claims}} of all its tables of results."""
-    return {name: about for name, about in _tables().items() if about["paper"]}
-
-
-def _tables():
-    written = shipped().written
-    return {name.removeprefix("tables/"): about for name, about in written.items() if name.startswith("tables/")}
+    written = {name: about for name, about in shipped().written.items() if name.startswith("tables/")}
+    return {
+        name.removeprefix("tables/"): {key: about[key] for key in ("paper", "claims")}
+        for name, about in written.items()
+    }
 
 
 def number(column: str, value: float, **settings) -> dict:
