@@ -132,6 +132,12 @@ class WrongShape(Model):
         self.z_shape = (5, 2)
 
 
+class NoZShape(Model):
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        del self.z_shape
+
+
 class Hides(Model):
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
@@ -152,6 +158,7 @@ DENOISERS = {
     "an integer target": (no_keywords("target", lambda _, z0: z0.long()), ["`target`", "int64 (2, 16)"]),
     "no target": (NoTarget, ["`target`", "does not define it"]),
     "a wrong z_shape": (WrongShape, ["`target`", "(2, 16)", "(2, 5, 2)"]),
+    "no z_shape": (NoZShape, ["`z_shape`", "is not set"]),
     "classes for z": (no_keywords("to_z", lambda self, z: z.argmax(1)), ["`to_z`", "int64 (2,)", "(2, 16)"]),
     "a part in a member's place": (Hides, ["`embed`", "member of the contract"]),
 }
@@ -200,6 +207,20 @@ def test_a_broken_method_is_refused_by_file_class_and_member(member, value, word
     assert all(word in message for word in ["test_contract.py: class Method", *words]), message
 
 
+def test_a_broken_plain_network_is_refused_by_file_class_and_member():
+    broken = no_keywords("end_to_end_loss", lambda _, losses: losses.mean())
+    message = refusal(EndToEnd(Network(broken, SHAPE)))
+    assert "class Broken: `end_to_end_loss` gives float32 ()" in message and "mixer.py" in message
+
+
+def test_a_long_chain_is_met_in_a_few_steps():
+    model, method = {"name": "noprop_cnn", "num_layers": 1}, {"name": "noprop", "process": "continuous"}
+    found, ran = build({"model": model, "method": method}, SHAPE, None), []
+    found.models["all"].layers[0].register_forward_hook(lambda *_: ran.append(None))
+    found.check(batch())
+    assert len(ran) == 1 + 2  # the loss, and two steps
+
+
 def test_what_a_class_does_not_offer_is_named():
     class Method(base.Method):
         def __init__(self, network):
@@ -221,6 +242,19 @@ def test_a_network_that_cannot_be_built_is_refused():
 
     with pytest.raises(UserError, match=r"class NoShape: `__init__` does not take \(shape, num_layers=\.\.\.\)"):
         Network(NoShape, SHAPE, num_layers=2).build()
+    for layers, what in (
+        ([], "must be an nn.ModuleList"),
+        (nn.ModuleList([nn.Linear(2, 2)]), "has 1, and num_layers is"),
+    ):
+
+        class OtherLayers(Model):
+            def __init__(self, shape, layers=layers, **keywords):
+                super().__init__(shape, **keywords)
+                del self.layers
+                self.layers = layers
+
+        with pytest.raises(UserError, match=f"class OtherLayers: `layers` {what}"):
+            Network(OtherLayers, SHAPE, num_layers=2).build()
     with pytest.raises(UserError, match=r"class Linear must derive from diffusionblocks.models.base.Model"):
         Network(nn.Linear, SHAPE)
     with pytest.raises(ValueError, match="needs num_layers"):

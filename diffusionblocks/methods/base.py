@@ -42,7 +42,12 @@ class Network:
             raise broken(
                 self.model, "__init__", f"does not take (shape, {', '.join(map('{}=...'.format, keywords))}): {error}"
             ) from None
-        return self.model(self.shape, **keywords)
+        model = self.model(self.shape, **keywords)
+        if not isinstance(dict(model.named_children()).get("layers"), nn.ModuleList):
+            raise broken(model, "layers", "must be an nn.ModuleList: blocks are cut from it")
+        if len(model.layers) != keywords.get("num_layers", len(model.layers)):
+            raise broken(model, "layers", f"has {len(model.layers)}, and num_layers is {keywords['num_layers']}")
+        return model
 
 
 class Method(nn.Module):
@@ -148,13 +153,13 @@ class Method(nn.Module):
                 what = f"are not all run: layer {index} has no gradient of block {block}"
                 raise broken(model, "layers", f"{what}, which holds it")
 
-    def check_chain(self, batch: dict) -> None:
-        """Meet `predict`."""
+    def check_chain(self, batch: dict, **sampling: Any) -> None:
+        """Meet `predict`, with options of it."""
         eps = None
         if self.z_shape is not None:
             weight = next(self.parameters())
             eps = torch.randn(size(batch), *self.z_shape, dtype=weight.dtype, device=weight.device)
-        steps = meet(self, "predict", batch, eps)
+        steps = meet(self, "predict", batch, eps, **sampling)
         if not isinstance(steps, list) or not steps or not all(isinstance(step, Step) for step in steps):
             raise broken(self, "predict", "must give a list of at least one diffusion.chains.Step")
 
@@ -164,10 +169,10 @@ def size(batch: dict) -> int:
     return len(next(iter(batch.values())))
 
 
-def meet(thing: nn.Module, member: str, *arguments: Any) -> Any:
+def meet(thing: nn.Module, member: str, *arguments: Any, **keywords: Any) -> Any:
     """What a member gives. Raises UserError where it fails."""
     try:
-        return getattr(thing, member)(*arguments)
+        return getattr(thing, member)(*arguments, **keywords)
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise broken(thing, member, f"fails on a small batch: {type(error).__name__}: {error}") from error
 

@@ -1,7 +1,7 @@
 """Contrastive Forward-Forward (Aghagolzadeh & Ezoji, arXiv:2502.00571): every layer learns alone what is alike."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.chains import Step
@@ -38,7 +38,7 @@ class Method(base.Method):
             yield x
             x = x.detach()
 
-    def loss(self, batch, block):
+    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """(sum of the layers' losses and the read-out's, mean loss of the layers for each sample (N,), None)."""
         layers = []
         for x, margin in zip(self._features(batch), self.margins, strict=True):
@@ -51,13 +51,13 @@ class Method(base.Method):
             None,
         )
 
-    def predict(self, batch, eps=None):
+    def predict(self, batch: dict, eps: Tensor | None = None) -> list[Step]:
         """The single Step of the read-out's logits (N, classes)."""
         *_, x = self._features(batch)
         return [Step(None, None, self.models["all"].classify(x))]
 
 
-def contrast(features: torch.Tensor, labels: torch.Tensor, margin: float, temperature: float) -> torch.Tensor:
+def contrast(features: Tensor, labels: Tensor, margin: float, temperature: float) -> Tensor:
     """Supervised contrastive loss (N,) of features (N, D): minus the mean log share of a sample's own class.
 
     margin is added to the cosines of samples of one class, which stay at most 1. A sample that has no other of its

@@ -1,10 +1,11 @@
 """DiffusionBlocks: every block of layers is a denoiser of its own range of noise levels, trained alone (section 3)."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusionblocks.diffusion import partition as parts
 from diffusionblocks.diffusion.chains import Step, block_by_block, guide
@@ -66,7 +67,7 @@ class Method(base.Method):
             raise ValueError(f"sharing must be independent or joint, not {sharing!r}")
         self.z_shape = next(iter(self.models.values())).z_shape
 
-    def acting(self, block):
+    def acting(self, block: int) -> tuple[nn.Module, nn.ModuleList]:
         """The network that holds a block, and the block's layers in it."""
         if self.sharing == "joint":
             model = self.models["all"]
@@ -74,7 +75,7 @@ class Method(base.Method):
         model = self.models[f"block{block}"]
         return model, model.layers
 
-    def loss(self, batch, block):
+    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Denoising loss of one block on a batch.
 
         Returns the objective (scalar), the unweighted losses (N,) and their levels (N,). The block is an index that the
@@ -94,7 +95,7 @@ class Method(base.Method):
         }[self.loss_weight]()
         return objective, losses.detach(), sigma
 
-    def owner(self, level):
+    def owner(self, level: float) -> int:
         """Index of the block that acts at a level."""
         return parts.owner(self.boundaries, level)
 
@@ -107,7 +108,15 @@ class Method(base.Method):
         model = self.acting(block)[0]
         return model.to_z(prediction, hard=True) if hand_off == "hard" else model.to_z(prediction)
 
-    def predict(self, batch, eps, *, num_steps=None, from_target=False, hand_off: Literal["soft", "hard"] = "soft"):
+    def predict(
+        self,
+        batch: dict,
+        eps: Tensor,
+        *,
+        num_steps=None,
+        from_target=False,
+        hand_off: Literal["soft", "hard"] = "soft",
+    ) -> list[Step]:
         """Steps of the Euler chain from sigma_max eps down to sigma_min; the last prediction is the answer.
 
         eps: (N, *z_shape) standard normal. num_steps: network evaluations, by default one per block (appendix H).
@@ -128,7 +137,7 @@ class Method(base.Method):
                 z = hand_over(z, steps[-1].prediction, step, sigmas, owners, to_z)
         return steps
 
-    def bound(self, batch, u, eps):
+    def bound(self, batch: dict, u: Tensor, eps: Tensor) -> Tensor:
         """The NELBO of each sequence under a masked diffusion model, at one level t each (N,), in nats per token.
 
         u: (N,) levels in [0, 1), each scored by the block that owns it, on the exact intervals: whatever the overlap in
@@ -147,7 +156,16 @@ class Method(base.Method):
             bound[mine] = self.noise.weight(u[mine]) * model.loss(prediction, part, z[mine])
         return bound + self.noise.reconstruction(len(prediction.head))
 
-    def sample(self, batches, eps, device, *, num_steps=50, guidance=1.0, solver="euler"):
+    def sample(
+        self,
+        batches: list[dict],
+        eps: list[Tensor],
+        device: torch.device,
+        *,
+        num_steps=50,
+        guidance=1.0,
+        solver="euler",
+    ) -> Iterator[tuple[int, Step]]:
         """Generate; yields (index of the batch, Step) of every network evaluation, of each batch in its order.
 
         batches: what is known of each (a dictionary with `label`), on `device`; eps: (N, *noise.chain_shape) of each. A
@@ -180,7 +198,15 @@ class Method(base.Method):
 
         return block_by_block(chains, predictor)
 
-    def extend(self, tokens, eps, draws, *, num_steps=None, hand_off: Literal["soft", "hard"] = "soft"):
+    def extend(
+        self,
+        tokens: Tensor,
+        eps: Tensor,
+        draws: Tensor | None,
+        *,
+        num_steps=None,
+        hand_off: Literal["soft", "hard"] = "soft",
+    ) -> Tensor:
         """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
 
         eps: (N, length, width) standard normal, position by position; draws: uniforms, which this method ignores.
@@ -209,6 +235,8 @@ class Method(base.Method):
     def check_block(self, batch, block):
         """Meet the members of the network that holds a block one by one, then the block's loss."""
         (model, layers), count = self.acting(block), base.size(batch)
+        if model.z_shape is None:
+            raise base.broken(model, "z_shape", "is not set, and a denoiser needs it: the shape of one clean target")
         weight = next(model.parameters())
         clean = weight.new_empty((count, *model.z_shape), dtype=torch.long if self.noise.of_tokens else weight.dtype)
         z0 = base.meet(model, "target", batch)

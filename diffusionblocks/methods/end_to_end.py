@@ -1,7 +1,7 @@
 """Ordinary training: one network, one loss, gradients through every layer."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.methods import base
@@ -16,16 +16,22 @@ class Method(base.Method):
         super().__init__()
         self.models = nn.ModuleDict({"all": network.build()})
 
-    def loss(self, batch, block):
+    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """(objective, logged values) of a batch; logged are per-sample losses (N,) and their levels, here none."""
         losses = self.models["all"].end_to_end_loss(batch)
         return losses.mean(), losses.detach(), None
 
-    def predict(self, batch, eps=None):
+    def predict(self, batch: dict, eps: Tensor | None = None) -> list[Step]:
         """The single Step of a network without noise."""
         return [Step(None, None, self.models["all"].end_to_end_prediction(batch))]
 
-    def extend(self, tokens, eps, draws, *, top_p=0.95):
+    def check_block(self, batch, block):
+        """Meet the network's own loss, then the method's."""
+        model = self.models["all"]
+        base.check_losses(model, "end_to_end_loss", base.meet(model, "end_to_end_loss", batch), base.size(batch))
+        super().check_block(batch, block)
+
+    def extend(self, tokens: Tensor, eps: Tensor, draws: Tensor, *, top_p=0.95) -> Tensor:
         """Texts (N, length) that go on from `tokens` (N, P), each token drawn from the network's distribution.
 
         eps: (N, length, width) standard normal, for networks whose state starts at random; draws: (N, length) uniforms
@@ -42,7 +48,7 @@ class Method(base.Method):
         return tokens
 
 
-def nucleus(probabilities: torch.Tensor, draws: torch.Tensor, top_p: float) -> torch.Tensor:
+def nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
     """One token (N,) of each distribution (N, V) by its uniform (N,), out of the fewest that together have top_p."""
     ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered

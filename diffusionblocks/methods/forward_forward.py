@@ -7,7 +7,7 @@ which script was run, and how it was adapted to 12 layers, the paper does not sa
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.chains import Step
@@ -58,7 +58,7 @@ class Method(base.Method):
             # Only the direction goes on, or the next layer would find its answer in the length.
             x = F.normalize(x.flatten(1), dim=1).view_as(x).detach()
 
-    def loss(self, batch, block):
+    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """(sum of the layers' losses, their mean for each sample (N,), None), logistic in goodness minus threshold."""
         labels = batch["label"]
         wrong = (labels + torch.randint_like(labels, 1, self.num_classes)) % self.num_classes
@@ -70,7 +70,7 @@ class Method(base.Method):
         losses = torch.stack(layers)
         return losses.mean(1).sum(), losses.mean(0).detach(), None
 
-    def predict(self, batch, eps=None):
+    def predict(self, batch: dict, eps: Tensor | None = None) -> list[Step]:
         """The single Step whose prediction is each label's score (N, classes), every label being run."""
         scores = []
         for label in range(self.num_classes):

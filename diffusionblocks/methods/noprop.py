@@ -6,7 +6,7 @@ The rows NoProp-DT, -CT and -FM of table 6. Formulas are those of the paper's fi
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.chains import Step
@@ -58,12 +58,12 @@ class Method(base.Method):
         elif process == "continuous":
             self.schedule = LearnedSchedule()
 
-    def acting(self, block):
+    def acting(self, block: int) -> tuple[nn.Module, nn.ModuleList]:
         """The network, and the block's one layer."""
         model = self.models["all"]
         return model, model.layers[block : block + 1]
 
-    def loss(self, batch, block):
+    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """(objective, error of the denoised embedding or velocity in squared length (N,), None) of one block."""
         model, u = self.models["all"], self.models["all"].target(batch)
         return {"discrete": self._discrete, "continuous": self._continuous, "flow_matching": self._flow_matching}[
@@ -114,7 +114,7 @@ class Method(base.Method):
         """What a layer says of dz/dt: logits U, without a softmax."""
         return at_least_single(model.predict(z, t, cond, model.layers)) @ model.label_table()
 
-    def predict(self, batch, eps, *, num_steps=None):
+    def predict(self, batch: dict, eps: Tensor, *, num_steps=None) -> list[Step]:
         """The single Step of the class logits (N, classes) at the end of the chain from z_0 = eps (N, d).
 
         num_steps: of `continuous` and `flow_matching`, by default 1000; `discrete` has as many as layers. The noise of
@@ -132,6 +132,10 @@ class Method(base.Method):
             t = z.new_full((len(z),), i / len(chain))
             z = a * model.to_z(model.predict(z, t, cond, layers)) + b * z + c**0.5 * torch.randn_like(z)
         return [Step(None, None, model.classify(z))]
+
+    def check_chain(self, batch):
+        """Meet a short chain, where its length is free."""
+        super().check_chain(batch, num_steps=None if self.process == "discrete" else 2)
 
     def _chain(self, model, num_steps):
         """[(abar before, abar after, layers)] of each step."""

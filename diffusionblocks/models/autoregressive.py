@@ -5,7 +5,7 @@ those before it and itself (Block Diffusion, Arriola et al. 2025, with blocks of
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
@@ -32,7 +32,7 @@ class BothHalves(Attention):
         return self.merge(heads)
 
 
-def before_and_itself(q, k, v, own_k, own_v):
+def before_and_itself(q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Tensor) -> Tensor:
     """Attention of query i to the keys j < i and to a key and value of its own; all (N, H, T, d).
 
     It is plain causal attention over the keys [own, 0, 1, ..., T - 2], so that any fused kernel computes it. The first
@@ -142,15 +142,15 @@ class Model(base.Model):
         sigma = self.head.weight.new_full((1,), self.noise.sigma_min)
         return self.level(Denoiser(self.noise, sigma, sigma).c_noise).expand(count, -1)
 
-    def condition(self, batch):
+    def condition(self, batch: dict) -> Tensor:
         """Clean tokens as each block's layers receive them, (N, n, D): all that is known at inference."""
         return self._context(batch["tokens"])
 
-    def target(self, batch):
+    def target(self, batch: dict) -> Tensor:
         """Clean embeddings z0 (N, n, D) of length target_norm; without the normalisation they collapse."""
         return self.target_norm * F.normalize(self.tokens(batch["tokens"]), dim=-1)
 
-    def predict(self, z, sigma, cond, layers):
+    def predict(self, z: Tensor, sigma: Tensor, cond: Tensor, layers: nn.ModuleList) -> Logits:
         """Logits (N, n) of the tokens behind noisy z (N, n, D) at levels sigma (N,), by `layers` alone."""
         denoiser = Denoiser(self.noise, z, sigma)
         level = self.level(denoiser.c_noise)
@@ -173,37 +173,37 @@ class Model(base.Model):
         """Logits from noisy z and what the layers made of it, x; both (N, T, D)."""
         return Logits(self.head_adaptive(denoiser.denoised(self.norm(x)), level), self.head.weight)
 
-    def to_z(self, logits, hard=False):
+    def to_z(self, logits: Logits, hard: bool = False) -> Tensor:
         """The mean embedding softmax(logits) E, or with `hard` the likeliest token's."""
         return logits.expected(self.target_norm * F.normalize(self.tokens.weight, dim=1), hard)
 
     # As the plain network
 
-    def end_to_end_prediction(self, batch):
+    def end_to_end_prediction(self, batch: dict) -> Logits:
         """Logits (N, n) of the plain network; the first token, which nothing predicts, has zeros."""
         x = self._context(batch["tokens"][:, :-1])
         for layer in self.layers:
             x = layer(x)
         return Logits(F.pad(self.norm(x), (0, 0, 1, 0)), self.head.weight)
 
-    def end_to_end_loss(self, batch):
+    def end_to_end_loss(self, batch: dict) -> Tensor:
         """Nats per token of each sequence (N,), without the first token."""
         return self.loss(self.end_to_end_prediction(batch), batch)
 
     # Both
 
-    def loss(self, logits, batch, z=None):
+    def loss(self, logits: Logits, batch: dict, z: Tensor | None = None) -> Tensor:
         """Nats per token of each sequence (N,), without the first token."""
         return self._foretold(logits).cross_entropy(batch["tokens"][:, 1:]).mean(1)
 
-    def scores(self, logits, batch):
+    def scores(self, logits: Logits, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """`Logits.scores` over all tokens but the first."""
         return self._foretold(logits).scores(batch["tokens"][:, 1:])
 
     def _foretold(self, logits):
         return logits._replace(hidden=logits.hidden[:, 1:])
 
-    def begin(self, tokens, layers, length, eps=None):
+    def begin(self, tokens: Tensor, layers: nn.ModuleList, length: int, eps: Tensor | None = None) -> "Session":
         """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions."""
         return Session(self, tokens, layers, length)
 
@@ -216,7 +216,7 @@ class Session:
         self.caches = [Cache(length) for _ in layers]
         self._extend(tokens)
 
-    def append(self, tokens):
+    def append(self, tokens: Tensor) -> None:
         """Make tokens (N,) the next clean position."""
         self._extend(tokens[:, None])
 
@@ -229,7 +229,7 @@ class Session:
             x = layer(x, level, cache, keep)
         return x
 
-    def predict(self, z=None, sigma=None, step=0):
+    def predict(self, z: Tensor | None = None, sigma: float | None = None, step: int = 0) -> Logits:
         """Logits (N,) of the next position: of a denoiser from noisy z (N, D) at level sigma."""
         model = self.model
         if model.noise is None:

@@ -27,7 +27,7 @@ class Model(nn.Module):
 
     noise_kind: ClassVar[str] = "edm"  # "masking": z holds tokens, MASK where one is hidden; levels are masking rates
     layers: nn.ModuleList  # what is cut into blocks
-    z_shape: tuple[int, ...]  # only of a denoiser
+    z_shape: tuple[int, ...] | None = None  # only of a denoiser
 
     def all_layers(self) -> list[nn.Module]:
         """All layers, each once, where a network has others than `layers`: compiled, and counted as its compute."""

@@ -5,7 +5,7 @@ only one: trained end to end, it is DiffusionBlocks with a single block.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.precision import at_least_single
@@ -23,7 +23,7 @@ class Layer(nn.Module):
         self.mlp = MLP(width, mlp_width, approximate="tanh")
         self.adaptive = AdaLN(width, width)
 
-    def forward(self, x, cond):
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x: (N, T, D); cond: (N, D), noise level and class."""
         attention, mlp = self.adaptive(cond)
         x = x + attention.after(self.attention(attention.before(self.norm(x))))
@@ -86,7 +86,7 @@ class Model(base.Model):
         for linear in (self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)):
             nn.init.zeros_(linear.weight)
 
-    def condition(self, batch):
+    def condition(self, batch: dict) -> Tensor:
         """Class embeddings (N, D); in training some samples see the null class."""
         label = batch["label"]
         if self.training and self.label_dropout:
@@ -95,15 +95,15 @@ class Model(base.Model):
             )
         return self.labels(label)
 
-    def unconditional(self, batch):
+    def unconditional(self, batch: dict) -> Tensor:
         """The null class's embedding for each sample (N, D): the other side of guidance."""
         return self.labels(torch.full_like(batch["label"], self.null_class))
 
-    def target(self, batch):
+    def target(self, batch: dict) -> Tensor:
         """Clean images in [-1, 1], or scaled latents: z0 (N, C, H, W)."""
         return batch["signed"]
 
-    def predict(self, z, sigma, cond, layers):
+    def predict(self, z: Tensor, sigma: Tensor, cond: Tensor, layers: nn.ModuleList) -> Tensor:
         """Denoised images D (N, C, H, W) from z at levels sigma (N,), by `layers` alone."""
         denoiser = Denoiser(self.noise, z, sigma)
         cond = cond + self.level(denoiser.c_noise)
@@ -121,10 +121,10 @@ class Model(base.Model):
         x = x.view(-1, side, side, patch, patch, channels)
         return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, size, size)
 
-    def loss(self, denoised, batch, z):
+    def loss(self, denoised: Tensor, batch: dict, z: Tensor | None) -> Tensor:
         """Mean squared error of each sample (N,)."""
         return (denoised - self.target(batch)).square().flatten(1).mean(1)
 
-    def to_z(self, denoised):
+    def to_z(self, denoised: Tensor) -> Tensor:
         """A prediction of an image is its own clean target."""
         return denoised

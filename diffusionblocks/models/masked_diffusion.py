@@ -5,7 +5,7 @@ and trained end to end it is DiffusionBlocks with a single block. At the paper's
 parameters.
 """
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.masking import MASK
@@ -29,7 +29,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.adaptive = AdaLN(LEVEL_WIDTH, width, silu="none")
 
-    def forward(self, x, level):
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """x: (N, T, D); level: (N, LEVEL_WIDTH)."""
         attention, mlp = self.adaptive(level)
         q, k, v = self.attention.project(attention.before(self.norm1(x)))
@@ -83,15 +83,15 @@ class Model(base.Model):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def condition(self, batch):
+    def condition(self, batch: dict) -> None:
         """Nothing is known but what z shows."""
         return None
 
-    def target(self, batch):
+    def target(self, batch: dict) -> Tensor:
         """The tokens themselves (N, n)."""
         return batch["tokens"]
 
-    def predict(self, z, t, cond, layers):
+    def predict(self, z: Tensor, t: Tensor, cond: None, layers: nn.ModuleList) -> Logits:
         """Logits (N, n) of the true tokens from z (N, n), where some are MASK, at levels t (N,), by `layers` alone."""
         level = self.level(1000 * t)  # 1000 t as in MD4: the features are made for steps
         x = self.tokens(z.where(z != MASK, self.tokens.num_embeddings - 1))
@@ -99,7 +99,7 @@ class Model(base.Model):
             x = layer(x, level)
         return Logits(self.head_adaptive(self.norm(x), level), self.head.weight)
 
-    def loss(self, logits, batch, z):
+    def loss(self, logits: Logits, batch: dict, z: Tensor) -> Tensor:
         """Nats of the masked tokens of each sequence, divided by all its tokens, (N,).
 
         Times `noise.weight(t)` its mean over t is the NELBO per token, but for the reconstruction term.
@@ -107,10 +107,10 @@ class Model(base.Model):
         # The logits of visible tokens are computed, too: their number varies, and a head of few characters is cheap.
         return (logits.cross_entropy(batch["tokens"]) * (z == MASK)).mean(1)
 
-    def to_z(self, logits):
+    def to_z(self, logits: Logits) -> Tensor:
         """The likeliest tokens (N, n)."""
         return logits.argmax()
 
-    def scores(self, logits, batch):
+    def scores(self, logits: Logits, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """`Logits.scores` over all tokens."""
         return logits.scores(batch["tokens"])

@@ -7,7 +7,7 @@ the class. Its sizes follow the figure; padding, which it does not state, keeps 
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.layers.conditioning import Denoiser, sinusoid
@@ -19,7 +19,7 @@ TIME_FEATURES = 64
 FIRST_GATE = 0.5  # NoProp names no initial value; tanh(0.5) takes about half of what is new
 
 
-def convolutions(channels, image_size, dropout, last):
+def convolutions(channels: int, image_size: int, dropout: float, last: nn.Module) -> nn.Sequential:
     """(N, C, H, H) -> (N, 256): three convolutions, two halvings, one linear map, and the module `last`."""
     return nn.Sequential(
         nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(dropout),
@@ -58,7 +58,7 @@ class Layer(nn.Module):
             *activated(WIDTH, (3 if timed else 2) * WIDTH), *activated(128, WIDTH), nn.Linear(128, shape["num_classes"])
         )
 
-    def forward(self, seen, z, time=None):
+    def forward(self, seen: Tensor, z: Tensor, time: Tensor | None = None) -> Tensor:
         """Logits (N, num_classes). seen: what `image` makes of the image (N, 256); z: (N, d); time: (N,)."""
         label = self.label(z)
         if self.refine is not None:
@@ -73,7 +73,7 @@ class Seen:
     def __init__(self, image):
         self.image, self._features = image, {}
 
-    def by(self, layer):
+    def by(self, layer: Layer) -> Tensor:
         if layer not in self._features:
             self._features[layer] = layer.image(self.image)
         return self._features[layer]
@@ -139,19 +139,19 @@ class Model(base.Model):
 
     # As denoisers
 
-    def label_table(self):
+    def label_table(self) -> Tensor:
         """Class embeddings u (num_classes, d)."""
         return self.labels if self.target_norm is None else self.target_norm * F.normalize(self.labels, dim=1)
 
-    def condition(self, batch):
+    def condition(self, batch: dict) -> Seen:
         """All that is known at inference: the image, and what layers have made of it."""
         return Seen(batch["image"])
 
-    def target(self, batch):
+    def target(self, batch: dict) -> Tensor:
         """Embeddings (N, d) of the true classes."""
         return self.label_table()[batch["label"]]
 
-    def predict(self, z, level, cond, layers):
+    def predict(self, z: Tensor, level: Tensor | None, cond: Seen, layers: nn.ModuleList) -> Tensor:
         """Class logits (N, num_classes) from the noisy embedding z (N, d) at levels (N,), by `layers` alone.
 
         Of several layers, each takes what the one before made of z for the embedding.
@@ -165,21 +165,21 @@ class Model(base.Model):
             z = self.to_z(logits)
         return logits
 
-    def loss(self, logits, batch, z):
+    def loss(self, logits: Tensor, batch: dict, z: Tensor | None) -> Tensor:
         """Cross-entropy of each sample (N,)."""
         return F.cross_entropy(at_least_single(logits), batch["label"], reduction="none")
 
-    def to_z(self, logits):
+    def to_z(self, logits: Tensor) -> Tensor:
         """The embedding that logits stand for, softmax(logits) U (N, d)."""
         return at_least_single(logits).softmax(dim=1) @ self.label_table()
 
-    def classify(self, z):
+    def classify(self, z: Tensor) -> Tensor:
         """Class logits (N, num_classes) of a clean embedding z (N, d)."""
         return self.head(z)
 
     # As the plain network
 
-    def end_to_end_prediction(self, batch):
+    def end_to_end_prediction(self, batch: dict) -> Tensor:
         """Class logits (N, num_classes) at the end of a chain from noise, each layer taking z a part of the way."""
         cond = self.condition(batch)
         z = torch.randn(len(batch["image"]), *self.z_shape, dtype=self.labels.dtype, device=batch["image"].device)
@@ -187,6 +187,6 @@ class Model(base.Model):
             z = (1 - gate) * z + gate * self.to_z(layer(cond.by(layer), z))
         return self.head(z)
 
-    def end_to_end_loss(self, batch):
+    def end_to_end_loss(self, batch: dict) -> Tensor:
         """Cross-entropy of each sample (N,)."""
         return self.loss(self.end_to_end_prediction(batch), batch, None)

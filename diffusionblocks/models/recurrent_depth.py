@@ -7,7 +7,7 @@ from one noise level to the next. The sizes are those of Pythia-70M, the layers 
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.layers.conditioning import AdaptiveHead, Denoiser, LevelEmbedding
@@ -71,7 +71,7 @@ class Model(base.Model):
             self.head_adaptive = AdaptiveHead(noise_width, width)
         self._initialise()
 
-    def all_layers(self):
+    def all_layers(self) -> list[nn.Module]:
         """The layers from the first to the last, each once."""
         return [*self.prelude, *self.layers, *self.coda]
 
@@ -111,19 +111,21 @@ class Model(base.Model):
         """(V, D), rows of length 1; without the normalisation the embeddings collapse."""
         return F.normalize(self.tokens.weight, dim=1)
 
-    def embed(self, tokens):
+    def embeddings(self, tokens: Tensor) -> Tensor:
         """Clean embeddings (..., D) of length target_norm."""
         return self.target_norm * self._unit_table()[tokens]
 
-    def condition(self, batch):
+    def condition(self, batch: dict) -> Tensor:
         """The prelude's e (N, n - 1, D) of all tokens but the last: all that is known at inference."""
         return self._context(batch["tokens"][:, :-1])
 
-    def target(self, batch):
+    def target(self, batch: dict) -> Tensor:
         """Clean embeddings z0 (N, n - 1, D) of all tokens but the first. The table learns through the loss."""
-        return self.embed(batch["tokens"][:, 1:])
+        return self.embeddings(batch["tokens"][:, 1:])
 
-    def predict(self, z, sigma, cond, layers, caches=None):
+    def predict(
+        self, z: Tensor, sigma: Tensor, cond: Tensor, layers: nn.ModuleList, caches: list | None = None
+    ) -> Logits:
         """Logits (N, T) of the tokens behind noisy z (N, T, D) at levels sigma (N,), by `layers` and the coda.
 
         The embedding table reads the denoised vector, so that at low noise, where the answer is z itself, it is read
@@ -138,13 +140,13 @@ class Model(base.Model):
         denoised = self.head_adaptive(denoiser.denoised(out, length), level)
         return Logits(LOGIT_SCALE / self.target_norm * denoised, self._unit_table())
 
-    def to_z(self, logits, hard=False):
+    def to_z(self, logits: Logits, hard: bool = False) -> Tensor:
         """The mean embedding softmax(logits) E, or with `hard` the likeliest token's."""
         return logits.expected(self.target_norm * self._unit_table(), hard)
 
     # As the plain network
 
-    def depth(self):
+    def depth(self) -> tuple[int, int]:
         """Random (iterations without, iterations with gradients) of a training step."""
         mean = math.log(self.mean_recurrence) - RATE_SPREAD**2 / 2
         rate = torch.exp(mean + RATE_SPREAD * torch.randn(()))  # on the CPU, so that no device has to be waited for
@@ -159,7 +161,7 @@ class Model(base.Model):
                 state = self._core(state, context, layers, caches=caches and caches[i])
         return state
 
-    def end_to_end_prediction(self, batch):
+    def end_to_end_prediction(self, batch: dict) -> Logits:
         """Logits (N, n - 1) of the plain network. Its initial state is random; in evaluation, the same each time."""
         context = self.condition(batch)
         if self.training:
@@ -169,21 +171,21 @@ class Model(base.Model):
         state = self.refine(initial_state(eps.to(context)), context, self.layers, depth)
         return Logits(self._coda(state), self.tokens.weight)
 
-    def end_to_end_loss(self, batch):
+    def end_to_end_loss(self, batch: dict) -> Tensor:
         """Nats per token of each sequence (N,), without the first token."""
         return self.loss(self.end_to_end_prediction(batch), batch)
 
     # Both
 
-    def loss(self, logits, batch, z=None):
+    def loss(self, logits: Logits, batch: dict, z: Tensor | None = None) -> Tensor:
         """Nats per token of each sequence (N,), without the first token."""
         return logits.cross_entropy(batch["tokens"][:, 1:]).mean(1)
 
-    def scores(self, logits, batch):
+    def scores(self, logits: Logits, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """`Logits.scores` over all tokens but the first."""
         return logits.scores(batch["tokens"][:, 1:])
 
-    def begin(self, tokens, layers, length, eps):
+    def begin(self, tokens: Tensor, layers: nn.ModuleList, length: int, eps: Tensor) -> "Session":
         """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions.
 
         eps: (N, length, D) standard normal; that of position i makes the state that is to become token i.
@@ -208,12 +210,12 @@ class Session:
     def _caches(self, layers):
         return [Cache(self.length) for _ in layers]
 
-    def append(self, tokens):
+    def append(self, tokens: Tensor) -> None:
         """Make tokens (N,) the next clean position."""
         self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
         self.context = torch.cat([self.context, self.model._context(tokens[:, None], self.prelude)], dim=1)
 
-    def predict(self, z=None, sigma=None, step=0):
+    def predict(self, z: Tensor | None = None, sigma: float | None = None, step: int = 0) -> Logits:
         """Logits (N,) of the next position: of a denoiser from noisy z (N, D) at level sigma, the step-th of its chain.
 
         A step is asked once for each position; when it is first asked, all positions before it pass, the known tokens
@@ -235,5 +237,5 @@ class Session:
         caches = self.steps[step]
         start, end = caches[0].used, self.tokens.shape[1]
         sigma = z.new_full((len(z),), sigma)
-        known = model.noise.corrupt(model.embed(self.tokens[:, start + 1 :]), sigma, self.eps[:, start + 1 : end])
+        known = model.noise.corrupt(model.embeddings(self.tokens[:, start + 1 :]), sigma, self.eps[:, start + 1 : end])
         return model.predict(torch.cat([known, z[:, None]], dim=1), sigma, self.context[:, start:], self.layers, caches)

@@ -6,7 +6,7 @@ Both follow the official code: 10,302,180 parameters plain and 10,529,095 noise-
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
@@ -28,7 +28,7 @@ class Layer(nn.Module):
         self.mlp = MLP(width, mlp_width, dropout)
         self.adaptive = AdaLN(noise_width, width, silu="after") if noise_width else None
 
-    def forward(self, x, level=None):
+    def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
         if self.adaptive is None:
             x = x + self.attention(self.norm1(x))
@@ -112,7 +112,7 @@ class Model(base.Model):
 
     # As a denoiser
 
-    def condition(self, batch):
+    def condition(self, batch: dict) -> Tensor:
         """Patch tokens (N, T, D): all that is known at inference."""
         return self.patches(batch["image"]).flatten(2).transpose(1, 2)
 
@@ -120,11 +120,11 @@ class Model(base.Model):
         """(num_classes, D), rows of length target_norm; without the normalisation the embeddings collapse."""
         return self.target_norm * F.normalize(self.labels.weight, dim=1)
 
-    def target(self, batch):
+    def target(self, batch: dict) -> Tensor:
         """Clean label embeddings z0 (N, D). The table learns through the denoising loss."""
         return self._label_table()[batch["label"]]
 
-    def predict(self, z, sigma, cond, layers):
+    def predict(self, z: Tensor, sigma: Tensor, cond: Tensor, layers: nn.ModuleList) -> Tensor:
         """Class logits (N, num_classes) from the noisy label z (N, D) at levels sigma (N,), by `layers` alone."""
         denoiser = Denoiser(self.noise, z, sigma)
         level, label = self.level(denoiser.c_noise), denoiser.enters()[:, None]
@@ -137,44 +137,44 @@ class Model(base.Model):
             x = layer(x, level)
         return self.head(self.head_adaptive(denoiser.denoised(self.norm(x)[:, 0]), level))
 
-    def loss(self, logits, batch, z):
+    def loss(self, logits: Tensor, batch: dict, z: Tensor | None) -> Tensor:
         """Cross-entropy of each sample (N,)."""
         return F.cross_entropy(at_least_single(logits), batch["label"], reduction="none")
 
-    def to_z(self, logits):
+    def to_z(self, logits: Tensor) -> Tensor:
         """The denoised label embedding D = softmax(logits) E (N, D)."""
         return at_least_single(logits).softmax(dim=1) @ self._label_table()
 
     # As the plain network
 
-    def end_to_end_prediction(self, batch):
+    def end_to_end_prediction(self, batch: dict) -> Tensor:
         """Class logits (N, num_classes) of the plain network."""
         x = self.embed(batch, self.cls[:, 0].expand(len(batch["image"]), -1))
         for layer in self.layers:
             x = layer(x)
         return self.head(self.norm(x)[:, 0])
 
-    def end_to_end_loss(self, batch):
+    def end_to_end_loss(self, batch: dict) -> Tensor:
         """Cross-entropy of each sample (N,)."""
         return self.loss(self.end_to_end_prediction(batch), batch, None)
 
     # As layers that each learn alone
 
-    def token_widths(self):
+    def token_widths(self) -> tuple[int, int]:
         """(raw values of a patch C * P * P, D)."""
         return self.patches.weight[0].numel(), self.head.in_features
 
-    def patch_token(self, values):
+    def patch_token(self, values: Tensor) -> Tensor:
         """The token (N, D) of a patch that is given by its raw values (N, C * P * P)."""
         return F.linear(values, self.patches.weight.flatten(1), self.patches.bias)
 
-    def embed(self, batch, first=None):
+    def embed(self, batch: dict, first: Tensor | None = None) -> Tensor:
         """Patch tokens with their positions (N, T, D); behind the token `first` (N, D), if given, in [CLS]'s place."""
         x = self.condition(batch)
         if first is not None:
             x = torch.cat([first[:, None], x], dim=1)
         return F.dropout(x + self.positions[:, -x.shape[1] :], self.dropout, self.training)
 
-    def classify(self, x):
+    def classify(self, x: Tensor) -> Tensor:
         """Class logits (N, num_classes) from the mean of tokens (N, T, D)."""
         return self.head(self.norm(x.mean(1)))

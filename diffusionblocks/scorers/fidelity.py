@@ -15,11 +15,11 @@ class Statistics:
     total: how many features there will be, of which at most MAX_FEATURES are kept, spread evenly over all.
     """
 
-    def __init__(self, total):
+    def __init__(self, total: int):
         self.count, self.sum, self.products, self.kept = 0, 0, 0, []
         self._every = _every(total)
 
-    def add(self, features):
+    def add(self, features: torch.Tensor) -> None:
         """features: (N, D) on any device."""
         wide = features.double()
         self.sum = self.sum + wide.sum(0)
@@ -28,7 +28,7 @@ class Statistics:
         self.kept.append(chosen.to("cpu", torch.float32, copy=True))  # a view would hold all of ImageNet's 10 GB
         self.count += len(features)
 
-    def tensors(self):
+    def tensors(self) -> dict[str, torch.Tensor]:
         """mu (D,), sigma (D, D), and the features that were kept."""
         mu = self.sum / self.count
         sigma = (self.products - self.count * torch.outer(mu, mu)) / (self.count - 1)
@@ -40,7 +40,7 @@ def _every(total):
     return max(1, -(-total // MAX_FEATURES))
 
 
-def fid(features, reference):
+def fid(features: np.ndarray, reference: dict) -> float:
     """Frechet distance of the Gaussians of features (N, D) and of a reference {mu, sigma} (Heusel et al. 2017)."""
     torch_fidelity()
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -50,7 +50,7 @@ def fid(features, reference):
     return fid_statistics_to_metric(ours, theirs, False)["frechet_inception_distance"]
 
 
-def kid(features, reference):
+def kid(features: np.ndarray, reference: dict) -> float:
     """Kernel distance (Binkowski et al. 2018), times 1000 as is usual: mean over 100 random subsets."""
     torch_fidelity()
     from torch_fidelity.metric_kid import kid_features_to_metric
@@ -63,7 +63,7 @@ def kid(features, reference):
     )
 
 
-def precision_recall(features, reference):
+def precision_recall(features: np.ndarray, reference: dict) -> tuple[float, float]:
     """Share of the samples near real images, and of the real images near samples (Kynkaanniemi et al. 2019), k = 3."""
     torch_fidelity()
     from torch_fidelity.metric_prc import prc_features_to_metric
