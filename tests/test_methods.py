@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from helpers import EightDigits, shaken, watched
+from torch import nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.edm import EDM
@@ -67,7 +68,7 @@ def test_levels_fill_the_widened_interval(overlap, intervals):
 
         def __init__(self, shape, noise, target_norm, *, num_layers):
             super().__init__()
-            self.layers = [None] * num_layers
+            self.layers = nn.ModuleList(nn.Identity() for _ in range(num_layers))
 
         def condition(self, batch):
             return None
