@@ -21,4 +21,4 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
-        expand(f"{RESULTS}/tables/{{table}}.html", table=TABLES),
+        PLAN.pages_of(PLAN.tables),

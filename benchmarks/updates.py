@@ -16,11 +16,11 @@ import sys
 import time
 
 import torch
-import yaml
 
 from diffusionblocks.base.device import pick_device
-from diffusionblocks.plan import resolve as planning
-from diffusionblocks.plan.source import PACKAGE
+from diffusionblocks.plan.configuration import ROOT, read_yaml
+from diffusionblocks.plan.plan import Plan
+from diffusionblocks.plan.row import parts_of
 from diffusionblocks.training.trainer import Trainer
 
 ROWS = (
@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--updates", type=int, default=20, help="timed updates of a row and setting")
     parser.add_argument("--output", default="updates.csv")
     args = parser.parse_args()
-    config = yaml.safe_load((PACKAGE.parent / "config.yaml").read_text(encoding="utf-8")) | {"scale": args.scale}
+    plan = Plan.of({**read_yaml(ROOT / "config.yaml")[0], "scale": args.scale})
     device, begun = pick_device(), time.monotonic()
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     settings = SETTINGS if device.type == "cuda" else SETTINGS[:1]
@@ -133,9 +133,9 @@ def main():
                 if time.monotonic() - begun > args.budget:
                     print(f"{row} {precision}: not begun, the budget is spent", flush=True)
                     continue
-                run = planning.run(config, *row.split("/"), 0)
+                run = plan.rows[tuple(row.split("/"))].run(0)
                 run["train"] |= {"precision": precision, "compile": compiled}
-                part = planning.parts(run)[0]
+                part = parts_of(run["method"])[0]
                 about = {"row": row, "part": part, "precision": precision, "compiled": compiled}
                 about |= {"batch_size": run["train"]["batch_size"], "accumulate": run["train"].get("accumulate", 1)}
                 try:

@@ -1,40 +1,56 @@
-"""The verbs that rules call; each also runs by hand, and imports only what it needs."""
+"""The verbs that rules call; each also runs by hand, reads its settings from files, and imports only what it needs."""
 
 import argparse
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from diffusionblocks.base.files import NO_SPACE, UserError, read_json, write_json
+from diffusionblocks.base.components import PLACES
+from diffusionblocks.base.files import NO_SPACE, UserError, read_json
 
 DATA_DIR = "results/downloads"
 
 
 def plan(args):
-    """Write a resolved run to run.json."""
-    write_json(args.output, json.loads(args.run))
+    """Write one file of settings out of the plan that Snakemake has made."""
+    from diffusionblocks.plan.plan import plan
+
+    plan(args.plan, args.name, args.output)
+
+
+def explain(args):
+    """Print every resolved value of a row, with the file and line that it comes from, and the rows that are like it."""
+    from diffusionblocks.plan.explain import explain
+
+    print(explain(args.row, args.scale, args.configfile))
+
+
+def try_(args):
+    """Meet a component with a few samples, before anything is trained with it."""
+    from diffusionblocks.evaluation.trial import trial
+
+    print(trial(args.name, args.kind, args.data_dir))
 
 
 def autoencoder(args):
     """Fetch the autoencoder that makes latents, and write which it is."""
-    from diffusionblocks.data.images.latents import autoencoder, autoencoder_class
+    from diffusionblocks.data.autoencoder import autoencoder
 
-    autoencoder_class()  # a package that is missing is missed here, and not by every job
-    write_json(args.output, autoencoder(args.data_dir)[1])
+    autoencoder(args.data_dir, args.output)
 
 
 def encode(args):
     """Encode one shard of a data set's training images as latents."""
     from diffusionblocks.data.encode import encode
 
-    encode(json.loads(args.section), args.shard, args.data_dir, args.output)
+    encode(read_json(args.section), args.shard, args.data_dir, args.output)
 
 
 def prepare(args):
     """Read a data set once and write it in the form that training maps into memory."""
     from diffusionblocks.data.prepare import prepare
 
-    prepare(json.loads(args.section), args.data_dir, args.output, args.shards)
+    prepare(read_json(args.section), args.data_dir, args.output, args.shards)
 
 
 def train(args):
@@ -57,35 +73,35 @@ def sample(args):
     """Generate a shard of a trained model's images or texts."""
     from diffusionblocks.sampling.sample import sample
 
-    sample(args.run, args.model, args.data, json.loads(args.sampling), args.shard, args.output, args.data_dir)
+    sample(args.run, args.model, args.data, read_json(args.sampling), args.shard, args.output, args.data_dir)
 
 
 def extractor(args):
     """Obtain the weights of the network whose features FID compares."""
-    from diffusionblocks.scorers.features import extractor
+    from diffusionblocks.scorers.extractor import extractor
 
-    extractor(json.loads(args.section), args.data, args.data_dir, args.output)
+    extractor(read_json(args.section), args.data, args.data_dir, args.output)
 
 
 def reference(args):
     """Compute the statistics of the real images' features."""
-    from diffusionblocks.scorers.features import reference
+    from diffusionblocks.scorers.reference import reference
 
     reference(args.weights, args.data, args.data_dir, args.output)
 
 
 def teacher(args):
     """Obtain the weights of a network that scores texts."""
-    from diffusionblocks.scorers.teaching import teacher
+    from diffusionblocks.scorers.teacher import teacher
 
-    teacher(json.loads(args.section), args.data, args.data_dir, args.output)
+    teacher(read_json(args.section), args.data, args.data_dir, args.output)
 
 
 def evaluate(args):
     """Measure a trained model."""
     from diffusionblocks.evaluation.evaluate import evaluate
 
-    metrics = json.loads(args.metrics)
+    metrics = read_json(args.evaluation)["metrics"]
     evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
 
 
@@ -93,7 +109,7 @@ def table(args):
     """Set the measured numbers of a table beside the paper's."""
     from diffusionblocks.page.table import table
 
-    table(args.name, json.loads(args.rows), args.paper, args.output)
+    table(args.plan, args.output)
 
 
 def show(args):
@@ -103,75 +119,87 @@ def show(args):
     show(args.tables)
 
 
-def report(args):
+def page(args):
     """Write the page from the tables and all that was measured on the way."""
-    from diffusionblocks.page.page import report
+    from diffusionblocks.page.page import page
 
-    report(args.tables, args.metrics, args.template, args.claims, args.output)
+    page(args.plans, args.tables, args.template, args.output)
 
 
-def parser():
+RUN, SECTION = ("run", "run.json of a row and a seed"), ("section", "its section of the configuration, a JSON file")
+MODEL, DATA = ("model", "assembled model"), ("--data", {"required": True, "help": "prepared data set"})
+DIRECTORY = ("--data-dir", {"default": DATA_DIR, "help": "folder of archives, and of downloads"})
+SHARD = ("shard", {"type": int, "help": "which shard, from 0"})
+
+
+def files(name: str, help: str, nargs: str = "+") -> tuple:
+    """An option that takes files."""
+    rest = {"default": ()} if nargs == "*" else {"required": True}
+    return name, {"nargs": nargs, "type": Path, "help": help, **rest}
+
+
+# Of each verb that writes a file: what it is given, (name, help) or (name, keywords of add_argument).
+VERBS = {
+    plan: [("plan", "plan.json"), ("name", "which file of it, such as tables/table1")],
+    autoencoder: [DIRECTORY],
+    encode: [SECTION, SHARD, DIRECTORY],
+    prepare: [SECTION, DIRECTORY, files("--shards", "encoded shards, in order, of a data set that has them", "*")],
+    train: [
+        *(RUN, ("part", "which part: all, block0, block1, ..."), DATA),
+        ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the part is trained"}),
+        ("--checkpoint-seconds", {"type": float, "default": 300, "help": "time between two checkpoints"}),
+    ],
+    assemble: [RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})],
+    sample: [RUN, MODEL, ("sampling", "what is to be generated, a JSON file"), SHARD, DATA, DIRECTORY],
+    extractor: [SECTION, DATA, DIRECTORY],
+    reference: [("weights", "the extractor's weights"), DATA, DIRECTORY],
+    teacher: [SECTION, DATA, DIRECTORY],
+    evaluate: [
+        *(RUN, MODEL, ("evaluation", "evaluation.json of the row"), DATA),
+        files("--logs", "training logs of all parts"),
+        files("--samples", "all shards of all generated samples", "*"),
+        files("--scorers", "of images the extractor's weights and the reference, of texts the teachers' weights", "*"),
+    ],
+    table: [("plan", "<table>.json: its rows, and what the paper prints")],
+    page: [
+        ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
+        files("--tables", "csv files of the tables, in the same order"),
+        ("--template", {"type": Path, "required": True, "help": "page template; its style sheet lies beside it"}),
+    ],
+}
+# Verbs that print.
+PRINT = {
+    show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
+    try_: [
+        ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
+        ("--kind", {"choices": sorted(PLACES), "help": "what it is, where its source does not tell"}),
+        DIRECTORY,
+    ],
+    explain: [
+        ("row", "<table>/<row>"),
+        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
+    ],
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of all verbs."""
     main = argparse.ArgumentParser(prog="python -m diffusionblocks", description=__doc__)
     verbs = main.add_subparsers(required=True, metavar="verb")
-
-    def verb(function, *positional):
-        sub = verbs.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
-        sub.set_defaults(function=function)
-        for name, help in positional:
-            sub.add_argument(name, help=help)
-        sub.add_argument("-o", "--output", type=Path, required=True, help="file to write")
-        return sub
-
-    def with_data(sub):
-        sub.add_argument("--data", required=True, help="prepared data set")
-        sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives")
-
-    verb(plan, ("run", "the resolved run as JSON"))
-    sub = verb(autoencoder)
-    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of downloads")
-    sub = verb(encode, ("section", "a run's data section as JSON"))
-    sub.add_argument("shard", type=int, help="number of the shard, from 0")
-    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of the images, and of downloads")
-    sub = verb(prepare, ("section", "a run's data section as JSON"))
-    sub.add_argument("--data-dir", default=DATA_DIR, help="folder of archives that are already there")
-    sub.add_argument("--shards", nargs="*", default=[], help="encoded shards, in order, of a data set that has them")
-    sub = verb(train, ("run", "run.json"), ("part", "which part: all, block0, block1, ..."))
-    sub.add_argument("--data", required=True, help="prepared data set")
-    sub.add_argument("--state", required=True, help="folder of this part's checkpoint, kept until the part is trained")
-    sub.add_argument("--checkpoint-seconds", type=float, default=300, help="time between two checkpoints")
-    sub = verb(assemble, ("run", "run.json"))
-    sub.add_argument("parts", nargs="+", help="weights of all parts")
-    sub = verb(sample, ("run", "run.json"), ("model", "assembled model"), ("sampling", "sampling section as JSON"))
-    sub.add_argument("shard", type=int, help="which shard of the samples: 0, 1, ...")
-    with_data(sub)
-    sub = verb(extractor, ("section", "an extractor section as JSON"))
-    with_data(sub)
-    sub = verb(reference, ("weights", "the extractor's weights"))
-    with_data(sub)
-    sub = verb(teacher, ("section", "a teacher section as JSON"))
-    with_data(sub)
-    sub = verb(evaluate, ("run", "run.json"), ("model", "assembled model"), ("metrics", "metrics section as JSON"))
-    sub.add_argument("--data", required=True, help="prepared data set")
-    sub.add_argument("--logs", nargs="+", type=Path, required=True, help="training logs of all parts")
-    sub.add_argument("--samples", nargs="*", type=Path, default=(), help="all shards of all generated samples")
-    sub.add_argument(
-        "--scorers",
-        nargs="*",
-        type=Path,
-        default=(),
-        help="of images the extractor's weights and the reference statistics, of texts the weights of all teachers",
-    )
-    sub = verb(table, ("name", "table of the paper"), ("rows", "its rows and their metrics files as JSON"))
-    sub.add_argument("--paper", required=True, help="the paper's numbers")
-    sub = verbs.add_parser("show", help=show.__doc__, description=show.__doc__)
-    sub.set_defaults(function=show)
-    sub.add_argument("tables", nargs="+", help="csv files of the tables")
-    sub = verb(report)
-    sub.add_argument("--tables", nargs="+", type=Path, required=True, help="csv files of the tables")
-    sub.add_argument("--metrics", nargs="+", type=Path, required=True, help="metrics.json of all runs in them")
-    sub.add_argument("--template", type=Path, required=True, help="page template; its style sheet lies beside it")
-    sub.add_argument("--claims", required=True, help="the paper's claims")
+    for function, arguments in (VERBS | PRINT).items():
+        sub = _add(verbs, function, arguments)
+        if function in VERBS:
+            sub.add_argument("-o", "--output", type=Path, required=True, help="file to write")
     return main
+
+
+def _add(verbs, function: Callable, arguments: list) -> argparse.ArgumentParser:
+    sub = verbs.add_parser(function.__name__.rstrip("_"), help=function.__doc__, description=function.__doc__)
+    sub.set_defaults(function=function)
+    for name, about in arguments:
+        sub.add_argument(name, **({"help": about} if isinstance(about, str) else about))
+    return sub
 
 
 def main():

@@ -12,7 +12,7 @@ rule autoencoder:
     conda:
         "../envs/diffusionblocks.yaml"
     resources:
-        data_dir=os.path.expanduser(config["data_dir"]),
+        data_dir=DATA_DIR,
     shell:
         "python -m diffusionblocks autoencoder --data-dir {resources.data_dir:q} -o {output} > {log} 2>&1"
 
@@ -20,8 +20,9 @@ rule autoencoder:
 # ImageNet's images become latents once, for all rows; only a data set with the keyword `shards` asks for this rule.
 rule encode:
     input:
+        section=f"{RESULTS}/data/{{data}}/source.json",
         autoencoder=f"{RESULTS}/data/autoencoder.json",
-        code=code("data.encode"),
+        code=code("encode"),
     output:
         f"{RESULTS}/data/{{data}}/shard{{shard}}.safetensors",
     log:
@@ -29,18 +30,17 @@ rule encode:
     conda:
         "../envs/diffusionblocks.yaml"
     resources:
-        data_dir=os.path.expanduser(config["data_dir"]),
-    params:
-        section=section_of,
+        data_dir=DATA_DIR,
     shell:
-        "python -m diffusionblocks encode {params.section:q} {wildcards.shard} --data-dir {resources.data_dir:q}"
+        "python -m diffusionblocks encode {input.section} {wildcards.shard} --data-dir {resources.data_dir:q}"
         " -o {output} > {log} 2>&1"
 
 
 rule prepare:
     input:
-        shards=shards_of,
-        code=code_of_source("data.prepare"),
+        section=f"{RESULTS}/data/{{data}}/source.json",
+        shards=PLAN.shards_of,
+        code=code("prepare"),
     output:
         f"{RESULTS}/data/{{data}}.safetensors",
     log:
@@ -49,9 +49,7 @@ rule prepare:
         "../envs/diffusionblocks.yaml"
     resources:
         # Not among the params: files at another place are no reason to prepare, and then to train, again.
-        data_dir=os.path.expanduser(config["data_dir"]),
-    params:
-        section=section_of,
+        data_dir=DATA_DIR,
     shell:
-        "python -m diffusionblocks prepare {params.section:q} --data-dir {resources.data_dir:q}"
+        "python -m diffusionblocks prepare {input.section} --data-dir {resources.data_dir:q}"
         " --shards {input.shards} -o {output} > {log} 2>&1"

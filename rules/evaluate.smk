@@ -5,30 +5,30 @@ localrules:
 
 rule sample:
     input:
-        run=f"{RESULTS}/{RUN}/run.json",
-        model=f"{RESULTS}/{RUN}/model.safetensors",
+        run=f"{RUN}/run.json",
+        model=f"{RUN}/model.safetensors",
+        sampling=f"{RESULTS}/runs/{{table}}/{{row}}/samples/{{sampling}}.json",
         data=data_of,
-        code=code("sampling.sample"),
+        code=code("sample"),
     output:
-        f"{RESULTS}/{RUN}/samples/{{sampling}}/{{shard}}.safetensors",
+        f"{RUN}/samples/{{sampling}}/{{shard}}.safetensors",
     log:
-        f"{RESULTS}/logs/{RUN}/sample-{{sampling}}-{{shard}}.log",
+        f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/sample-{{sampling}}-{{shard}}.log",
     conda:
         "../envs/diffusionblocks.yaml"
     resources:
-        data_dir=os.path.expanduser(config["data_dir"]),
-    params:
-        sampling=sampling_of,
+        data_dir=DATA_DIR,
     shell:
-        "python -m diffusionblocks sample {input.run} {input.model} {params.sampling:q} {wildcards.shard}"
+        "python -m diffusionblocks sample {input.run} {input.model} {input.sampling} {wildcards.shard}"
         " --data {input.data} --data-dir {resources.data_dir:q} -o {output} > {log} 2>&1"
 
 
 # Not on a node of a cluster, which may have no internet: some weights are downloaded.
 rule extractor:
     input:
+        section=f"{RESULTS}/features/{{data}}/{{extractor}}/extractor.json",
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("scorers.features"),
+        code=code("extractor"),
     output:
         f"{RESULTS}/features/{{data}}/{{extractor}}/weights.safetensors",
     log:
@@ -36,11 +36,9 @@ rule extractor:
     conda:
         "../envs/diffusionblocks.yaml"
     resources:
-        data_dir=os.path.expanduser(config["data_dir"]),
-    params:
-        section=extractor_of,
+        data_dir=DATA_DIR,
     shell:
-        "python -m diffusionblocks extractor {params.section:q} --data {input.data} --data-dir {resources.data_dir:q}"
+        "python -m diffusionblocks extractor {input.section} --data {input.data} --data-dir {resources.data_dir:q}"
         " -o {output} > {log} 2>&1"
 
 
@@ -48,7 +46,7 @@ rule reference:
     input:
         weights=f"{RESULTS}/features/{{data}}/{{extractor}}/weights.safetensors",
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("scorers.features"),
+        code=code("reference"),
     output:
         f"{RESULTS}/features/{{data}}/{{extractor}}/reference.safetensors",
     log:
@@ -56,7 +54,7 @@ rule reference:
     conda:
         "../envs/diffusionblocks.yaml"
     resources:
-        data_dir=os.path.expanduser(config["data_dir"]),
+        data_dir=DATA_DIR,
     shell:
         "python -m diffusionblocks reference {input.weights} --data {input.data} --data-dir {resources.data_dir:q}"
         " -o {output} > {log} 2>&1"
@@ -65,8 +63,9 @@ rule reference:
 # As the extractor: some weights are downloaded, none takes long.
 rule teacher:
     input:
+        section=f"{RESULTS}/teachers/{{data}}/{{teacher}}.json",
         data=f"{RESULTS}/data/{{data}}.safetensors",
-        code=code("scorers.teaching"),
+        code=code("teacher"),
     output:
         f"{RESULTS}/teachers/{{data}}/{{teacher}}.safetensors",
     log:
@@ -74,31 +73,30 @@ rule teacher:
     conda:
         "../envs/diffusionblocks.yaml"
     resources:
-        data_dir=os.path.expanduser(config["data_dir"]),
-    params:
-        section=teacher_of,
+        data_dir=DATA_DIR,
     shell:
-        "python -m diffusionblocks teacher {params.section:q} --data {input.data} --data-dir {resources.data_dir:q}"
+        "python -m diffusionblocks teacher {input.section} --data {input.data} --data-dir {resources.data_dir:q}"
         " -o {output} > {log} 2>&1"
 
 
 rule evaluate:
     input:
-        run=f"{RESULTS}/{RUN}/run.json",
-        model=f"{RESULTS}/{RUN}/model.safetensors",
-        losses=parts_of(".jsonl"),
+        run=f"{RUN}/run.json",
+        model=f"{RUN}/model.safetensors",
+        evaluation=f"{RESULTS}/runs/{{table}}/{{row}}/evaluation.json",
+        losses=lambda wildcards: PLAN.row(wildcards).part_files(
+            wildcards.seed, ".jsonl"
+        ),
         data=data_of,
-        samples=samples_of,
-        scorers=scorers_of,
-        code=code("evaluation.evaluate"),
+        samples=lambda wildcards: PLAN.row(wildcards).sample_files(wildcards.seed),
+        scorers=lambda wildcards: PLAN.row(wildcards).scorer_files(),
+        code=code("evaluate"),
     output:
-        f"{RESULTS}/{RUN}/metrics.json",
+        f"{RUN}/metrics.json",
     log:
-        f"{RESULTS}/logs/{RUN}/evaluate.log",
+        f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/evaluate.log",
     conda:
         "../envs/diffusionblocks.yaml"
-    params:
-        metrics=metrics_section,
     shell:
-        "python -m diffusionblocks evaluate {input.run} {input.model} {params.metrics:q} --data {input.data}"
+        "python -m diffusionblocks evaluate {input.run} {input.model} {input.evaluation} --data {input.data}"
         " --logs {input.losses} --samples {input.samples} --scorers {input.scorers} -o {output} > {log} 2>&1"

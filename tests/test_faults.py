@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from conftest import shipped
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -25,9 +25,10 @@ from diffusionblocks import __main__ as program
 from diffusionblocks.base.files import Interrupted, UserError, atomic, read_json, read_json_lines, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.evaluate import evaluate
-from diffusionblocks.plan import resolve as planning
+from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.source import PACKAGE
 from diffusionblocks.training import checkpoint as states
+from diffusionblocks.training import lock as locks
 from diffusionblocks.training import train as training
 from diffusionblocks.training.trainer import Trainer
 
@@ -37,8 +38,7 @@ STEPS = 300
 
 def tiny(row="vit_diffusionblocks", **train):
     """A run of table 1 at tiny size, with dropout, so that a resumed run must draw the same random numbers."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    run = planning.run({**config, "scale": "demo"}, "table1", row, 0)
+    run = copy.deepcopy(shipped().rows["table1", row].run(0))
     run["model"] |= {"num_layers": 3, "width": 24, "num_heads": 2, "mlp_width": 24, "patch_size": 4, "dropout": 0.2}
     run["train"] |= {"lr": 0.001, "steps": 12, "warmup_steps": 3, "batch_size": 16, "log_every": 1, **train}
     return run
@@ -269,7 +269,7 @@ def dead_pid():
 def write_lock(folder, host, pid, **values):
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / "lock.json"
-    started = states._process(pid)["started"]
+    started = locks._process(pid)["started"]
     lock.write_text(json.dumps({"host": host, "pid": pid, "started": started, "token": "other", "beat": 0, **values}))
     return lock
 
@@ -284,26 +284,24 @@ def test_lock_of_a_dead_process_is_taken_over(tmp_path, digits):
 def test_lock_of_a_living_process_holds_even_if_it_hangs(tmp_path):
     lock = write_lock(tmp_path, socket.gethostname(), os.getppid())
     os.utime(lock, (0, 0))  # no sign of life for long: suspended, say
-    state = states.State(tmp_path, {})
-    with pytest.raises(UserError, match="another trainer"), state.lock():
+    with pytest.raises(UserError, match="another trainer"), locks.lock(tmp_path):
         pass
     write_lock(tmp_path, socket.gethostname(), os.getppid(), started="1")  # its number went to another process
-    with state.lock():
+    with locks.lock(tmp_path):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
     write_lock(tmp_path, socket.gethostname(), os.getpid())  # ours before a restart of the container
-    with state.lock():
+    with locks.lock(tmp_path):
         assert json.loads(lock.read_text())["token"] != "other"
 
 
 def test_lock_of_another_host_is_judged_by_its_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(states, "HEARTBEAT", 0.02)
-    monkeypatch.setattr(states, "STALE", 0.2)
-    state = states.State(tmp_path, {})
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(locks, "STALE", 0.2)
     lock = write_lock(tmp_path, "another-node", 1)
     os.utime(lock, (0, 0))  # clocks differ between hosts: the time of a file says nothing
     waits, sleep = [], time.sleep
-    monkeypatch.setattr(states.time, "sleep", lambda seconds: (waits.append(seconds), sleep(seconds)))
-    with state.lock():
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: (waits.append(seconds), sleep(seconds)))
+    with locks.lock(tmp_path):
         assert json.loads(lock.read_text())["host"] == socket.gethostname()
     assert sum(waits) >= 0.1, "a requeued job waits for signs of life before it takes over"
 
@@ -321,7 +319,7 @@ def test_lock_of_another_host_is_judged_by_its_beats(tmp_path, monkeypatch):
     write_lock(tmp_path, "another-node", 1)
     thread.start()
     try:
-        with pytest.raises(UserError, match="another-node"), state.lock():
+        with pytest.raises(UserError, match="another-node"), locks.lock(tmp_path):
             pass
     finally:
         done.set()
@@ -333,14 +331,14 @@ def test_a_slow_judge_leaves_the_new_lock_alone(tmp_path):
     """Two trainers judge the same abandoned lock; the faster one has taken over before the slower one acts."""
     judged = write_lock(tmp_path, "gone", 1).read_text()
     new = write_lock(tmp_path, "faster", 2)
-    states._remove(new, judged)
+    locks._remove(new, judged)
     assert json.loads(new.read_text())["host"] == "faster"
-    states._remove(new, new.read_text())
+    locks._remove(new, new.read_text())
     assert not list(tmp_path.iterdir())
 
 
 def test_a_trainer_shows_signs_of_life_and_stops_when_its_lock_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(states, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
     lock = tmp_path / "lock.json"
 
     def until(condition):
@@ -351,8 +349,8 @@ def test_a_trainer_shows_signs_of_life_and_stops_when_its_lock_is_taken(tmp_path
         return False
 
     stopped = []
-    monkeypatch.setattr(states.os, "kill", lambda pid, number: stopped.append((pid, number)))
-    with states.State(tmp_path, {}).lock():
+    monkeypatch.setattr(locks.os, "kill", lambda pid, number: stopped.append((pid, number)))
+    with locks.lock(tmp_path):
         assert until(lambda: json.loads(lock.read_text())["beat"] > 1)
         write_lock(tmp_path, "another-node", 1)
         assert until(lambda: stopped == [(os.getpid(), signal.SIGTERM)])
@@ -361,10 +359,10 @@ def test_a_trainer_shows_signs_of_life_and_stops_when_its_lock_is_taken(tmp_path
 
 @pytest.mark.parametrize("content", ["", '{"host": "elsew'])
 def test_half_a_lock_is_no_lock(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(states, "HEARTBEAT", 0.01)
-    monkeypatch.setattr(states, "STALE", 0.05)
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(locks, "STALE", 0.05)
     (tmp_path / "lock.json").write_text(content)
-    with states.State(tmp_path, {}).lock():
+    with locks.lock(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
 
 
@@ -555,7 +553,7 @@ def trained(tmp_path_factory, digits):
     """All parts of a tiny run, trained, assembled and evaluated."""
     folder = tmp_path_factory.mktemp("trained")
     run = tiny(steps=2, warmup_steps=0)
-    jobs = [Job(folder, digits, run, part) for part in planning.parts(run)]
+    jobs = [Job(folder, digits, run, part) for part in parts_of(run["method"])]
     for job in jobs:
         job.state = folder / f"state-{job.part}"
         job.here()

@@ -7,9 +7,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from diffusionblocks.base import tensors
-from diffusionblocks.evaluation import metrics
-from diffusionblocks.scorers import features, fidelity
+from diffusionblocks.evaluation.metrics import generation as metrics
+from diffusionblocks.scorers import fidelity
+from diffusionblocks.scorers.extractor import extract, extractor, load_extractor
 from diffusionblocks.scorers.fidelity import Statistics
+from diffusionblocks.scorers.reference import reference
 
 CPU = torch.device("cpu")
 
@@ -127,10 +129,10 @@ def test_our_way_gives_torch_fidelitys_numbers(folders):
     """Extractor, reference and features through files and functions of ours, against one call of calculate_metrics."""
     root, generated = folders
     paths = root / "data.safetensors", root, root / "extractor.safetensors"
-    features.extractor({"name": "small_cnn", "width": 32, "steps": 300}, *paths)
-    features.reference(root / "extractor.safetensors", *paths[:2], root / "reference.safetensors")
-    network, about = features.load_extractor(root / "extractor.safetensors", CPU)
-    ours = features.extract(network, generated, CPU, batch_size=64).numpy()
+    extractor({"name": "small_cnn", "width": 32, "steps": 300}, *paths)
+    reference(root / "extractor.safetensors", *paths[:2], root / "reference.safetensors")
+    network, about = load_extractor(root / "extractor.safetensors", CPU)
+    ours = extract(network, generated, CPU, batch_size=64).numpy()
     found, where = tensors.read(root / "reference.safetensors", "")
     assert about["title"] == "small CNN trained on the data" and where["counts"] == {"train": 1200, "test": 597}
     references = {

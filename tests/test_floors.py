@@ -1,27 +1,31 @@
 """Who may import whom, what planning costs, and which source files a step's outputs depend on."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
+from diffusionblocks.base import components
 from diffusionblocks.plan import source as codebase
-from diffusionblocks.plan.resolve import code
+from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.source import PACKAGE, Choice, class_keywords, closure, function_keywords
 
 ROOT = PACKAGE.parent
+PLAN = Plan.of({**yaml.safe_load((ROOT / "config.yaml").read_text()), "scale": "demo"})
 HEAVY = {"torch", "numpy", "pandas", "yaml", "safetensors", "snakemake", "sklearn", "matplotlib"}
 
 
-def loaded(program, *arguments):
-    """Those of HEAVY that a fresh process has imported after running a program."""
-    program += "\nimport sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+def loaded(program, *arguments, ended=0):
+    """Those of HEAVY that a fresh process has imported after running a program, whose exit code is `ended`."""
+    told = "import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    program = f"import atexit\natexit.register(lambda: exec({told!r}))\n{program}"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == ended, done.stderr
     return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -35,18 +39,16 @@ def test_floors_hold():
 
 
 def test_planning_needs_the_standard_library_alone():
-    assert (
-        loaded("import diffusionblocks.plan.resolve, diffusionblocks.plan.check, diffusionblocks.plan.cluster") == set()
-    )
+    assert loaded("import diffusionblocks.plan.plan, diffusionblocks.plan.check, diffusionblocks.plan.cluster") == set()
 
 
 def test_light_verbs_stay_light(tmp_path):
-    assert loaded(VERB, "plan", '{"row": "x"}', "-o", tmp_path / "run.json") == set()
-    assert json.loads((tmp_path / "run.json").read_text()) == {"row": "x"}
-    assert "torch" not in loaded(
-        VERB, "table", "table1", "{}", "--paper", "report/paper.yaml", "-o", tmp_path / "t.csv"
-    )
-    assert (tmp_path / "t.csv").exists()
+    (tmp_path / "plan.json").write_text('{"row": {"x": 1}}')
+    assert loaded(VERB, "plan", tmp_path / "plan.json", "row", "-o", tmp_path / "run.json") == set()
+    assert json.loads((tmp_path / "run.json").read_text()) == {"x": 1}
+    (tmp_path / "t.json").write_text(json.dumps(PLAN.written["tables/table1"]))
+    light = loaded(VERB, "table", tmp_path / "t.json", "-o", tmp_path / "t.csv", ended=2)  # no run has been measured
+    assert "pandas" in light and "torch" not in light
     modules = "import diffusionblocks.training.assemble, diffusionblocks.data.prepare, diffusionblocks.page.page"
     assert "torch" not in loaded(modules)
 
@@ -55,113 +57,134 @@ def test_light_verbs_stay_light(tmp_path):
 
 
 def files(paths):
-    return {str(Path(path).relative_to(codebase.PACKAGE)) for path in paths} - {"__init__.py"}  # a version number
+    """Names of files, relative to the package."""
+    found = {str(Path(path).relative_to(PACKAGE)) for path in paths}
+    return {name for name in found if not name.endswith("__init__.py")}
 
 
-DIGITS, TEXT = {"data": {"name": "digits"}}, {"data": {"name": "sotu_characters"}}
-RUN = {**DIGITS, "model": {"name": "vit"}, "method": {"name": "end_to_end"}}
+def wildcards(**values):
+    return SimpleNamespace(**values, keys=values.keys)
 
 
-def test_training_depends_on_its_own_model_and_method_only(tmp_path, monkeypatch):
-    copy = tmp_path / PACKAGE.name  # with another model and another method in it
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "models/other.py").write_text("from diffusionblocks.layers.vision import MLP\n")
-    (copy / "methods/other.py").write_text("")
-    monkeypatch.setattr(codebase, "PACKAGE", copy)
-    found = files(code("train", RUN))
-    assert {"train.py", "trainer.py", "state.py", "files.py", "noise.py", "layers.py"} <= found
-    assert {
-        "models/vit.py",
-        "methods/end_to_end.py",
-        "methods/__init__.py",
-        "data/images.py",
-        "data/augment.py",
-    } <= found
-    absent = [
-        "evaluate.py",
-        "report.py",
-        "tables.py",
-        "config.py",
-        "check.py",
-        "metrics.py",
-        "assemble.py",
-        "figures.py",
-    ]
-    absent += ["models/other.py", "methods/other.py", "methods/diffusionblocks.py", "partition.py", "data/sources.py"]
-    assert not found & set(absent)
-    other = files(code("train", {**DIGITS, "model": {"name": "other"}, "method": {"name": "diffusionblocks"}}))
-    assert {"models/other.py", "methods/diffusionblocks.py", "partition.py", "layers.py"} <= other
-    assert "models/vit.py" not in other
+ROWS = {
+    "vit": wildcards(table="table1", row="vit_diffusionblocks"),
+    "dit": wildcards(table="table2", row="cifar10_dit_diffusionblocks"),
+    "text": wildcards(table="table4", row="lm1b_ar_diffusionblocks"),
+}
+STEPS = ("train", "assemble", "sample", "evaluate")  # of a row
+OTHERS = {
+    "prepare": wildcards(data="digits"),
+    "encode": wildcards(data="digits"),
+    "extractor": wildcards(data="digits", extractor="small_cnn"),
+    "reference": wildcards(data="digits", extractor="small_cnn"),
+    "teacher": wildcards(data=PLAN.row(ROWS["text"]).data_name, teacher="ngram"),
+    "table": None,
+    "page": None,
+}
 
 
-def test_steps_depend_on_what_they_use():
-    assert {"evaluate.py", "metrics.py", "models/vit.py"} <= files(code("evaluate", RUN))
-    assert files(code("tables")) == {"tables.py", "files.py"}
-    assert {"data/sources.py", "data/download.py"} <= files(code("data.prepare", **DIGITS))
-    assert {"data/texts.py", "data/tokens.py"} <= files(code("data.prepare", **TEXT))
-    assert "data/texts.py" not in files(code("data.prepare", **DIGITS))
-    assert "data/sources.py" not in files(code("data.prepare", **TEXT))
-    assert not {"data/images.py", "trainer.py"} & files(code("data.prepare"))
+def behind(file, row):
+    """Steps that a file is code behind: of a row, and of all that is not a row's."""
+    found = {step for step in STEPS if file in files(PLAN.code(step, ROWS[row]))}
+    return found | {step for step, named in OTHERS.items() if file in files(PLAN.code(step, named))}
 
 
 NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run's network
 
 
 @pytest.mark.parametrize(
-    ("file", "steps"),
+    ("file", "row", "steps"),
     [
-        ("sample.py", {"sample"}),
-        ("sample_images.py", {"sample"}),
-        ("evaluate_images.py", {"evaluate"}),
-        ("metrics.py", {"evaluate"}),
-        ("generated.py", {"evaluate"}),
-        ("features.py", {"features", "evaluate"}),
-        ("extractors.py", {"features", "evaluate"}),
-        ("fidelity.py", {"features", "evaluate"}),
-        ("data/pictures.py", {"sample", "features", "evaluate"}),
-        ("data/latents.py", {"data.encode", "sample", "features", "evaluate"}),
-        ("data/images.py", {"train", "sample", "features", "evaluate"}),
-        ("data/sources.py", {"data.prepare", "data.encode"}),
-        ("data/text.py", set()),
-        ("data/texts.py", set()),
-        ("sample_text.py", set()),
-        ("evaluate_text.py", set()),
-        ("teachers.py", set()),
-        ("models/autoregressive.py", set()),
-        ("models/dit.py", NETWORK),
-        ("sampling.py", NETWORK),  # the method imports it
-        ("models/vit.py", set()),
-        ("config.py", set()),
-        ("codebase.py", set()),
-        ("check.py", set()),
+        ("training/trainer.py", "dit", {"train"}),
+        ("training/assemble.py", "dit", {"assemble"}),
+        ("sampling/images.py", "dit", {"sample"}),
+        ("evaluation/images.py", "dit", {"evaluate"}),
+        ("evaluation/metrics/generation.py", "dit", {"evaluate"}),
+        ("evaluation/metrics/language.py", "dit", set()),
+        ("scorers/extractors.py", "dit", {"extractor", "reference", "evaluate"}),
+        ("scorers/teachers.py", "dit", {"teacher"}),
+        ("data/images/dataset.py", "dit", {"train", "sample", "extractor", "reference", "evaluate"}),
+        ("data/images/sources/digits.py", "dit", {"prepare", "encode"}),
+        ("data/images/sources/cifar.py", "dit", set()),
+        ("data/text/dataset.py", "dit", {"teacher"}),
+        ("data/text/sources/sotu.py", "dit", set()),
+        ("models/dit.py", "dit", NETWORK),
+        ("models/vit.py", "dit", set()),
+        ("methods/diffusionblocks.py", "dit", NETWORK),
+        ("methods/noprop.py", "dit", set()),
+        ("diffusion/partition.py", "dit", NETWORK),
+        ("diffusion/partitions/equi_probability.py", "dit", NETWORK),
+        ("diffusion/partitions/uniform.py", "dit", set()),
+        ("diffusion/solvers/euler.py", "dit", {"sample", "evaluate"}),
+        ("diffusion/solvers/heun.py", "dit", set()),
+        ("plan/row.py", "dit", set()),
+        ("plan/check.py", "dit", set()),
+        ("page/table.py", "dit", {"table"}),
+        ("page/figures.py", "dit", {"page"}),
+        ("data/text/dataset.py", "text", {"train", "sample", "evaluate", "teacher"}),
+        ("sampling/text.py", "text", {"sample"}),
+        ("evaluation/metrics/language.py", "text", {"evaluate"}),
+        ("scorers/teachers.py", "text", {"teacher", "evaluate"}),
+        ("models/autoregressive.py", "text", NETWORK),
+        ("data/images/dataset.py", "text", {"extractor", "reference"}),
+        ("models/vit.py", "vit", {"train", "assemble", "evaluate", "sample"}),
     ],
 )
-def test_what_an_edit_of_a_file_does_again(file, steps):
-    run = {**DIGITS, "model": {"name": "dit"}, "method": {"name": "diffusionblocks"}}
-    alone = ("data.encode", "features", "tables", "report")
-    found = {step for step in alone if file in files(code(step))}
-    found |= {"data.prepare"} if file in files(code("data.prepare", **DIGITS)) else set()
-    assert found | {step for step in NETWORK if file in files(code(step, run))} == steps
+def test_what_an_edit_of_a_file_does_again(file, row, steps):
+    assert (PACKAGE / file).is_file(), "no such file: this test would say nothing"
+    assert behind(file, row) == steps
 
 
 @pytest.mark.parametrize(
-    ("file", "steps"),
+    ("folder", "used"),
     [
-        ("data/texts.py", {"data.prepare"}),
-        ("data/text.py", {"train", "sample", "teaching", "evaluate"}),
-        ("sample_text.py", {"sample"}),
-        ("evaluate_text.py", {"evaluate"}),
-        ("teachers.py", {"teaching", "evaluate"}),
-        ("models/autoregressive.py", NETWORK),
-        ("data/images.py", set()),
-        ("generated.py", set()),
+        ("models", {"base", "vit", "dit", "autoregressive"}),
+        ("methods", {"base", "diffusionblocks"}),
+        ("data/images/sources", {"digits"}),
+        ("data/text/sources", set()),
+        ("diffusion/solvers", {"euler"}),
+        ("diffusion/partitions", {"equi_probability"}),
+        ("evaluation/metrics", {"classification", "cost", "generation", "language"}),
     ],
 )
-def test_what_an_edit_does_again_of_texts(file, steps):
-    run = {**TEXT, "model": {"name": "autoregressive"}, "method": {"name": "diffusionblocks"}}
-    found = {step for step in NETWORK if file in files(code(step, run))}
-    found |= {"data.prepare"} if file in files(code("data.prepare", **TEXT)) else set()
-    assert found | ({"teaching"} if file in files(code("teaching")) else set()) == steps
+def test_a_new_component_is_code_behind_nothing_that_does_not_use_it(folder, used):
+    """Of all files in a folder of components only those that rows name are code behind their steps."""
+    everything = {file for row in ROWS.values() for step in STEPS for file in files(PLAN.code(step, row))}
+    everything |= {file for step, named in OTHERS.items() for file in files(PLAN.code(step, named))}
+    assert {Path(file).stem for file in everything if str(Path(file).parent) == folder} == used
+    assert len([*(PACKAGE / folder).glob("*.py")]) > len(used)
+
+
+def test_a_users_own_components_are_code_behind_the_steps_that_use_them(tmp_path, monkeypatch):
+    texts = {
+        "net": "from diffusionblocks.models import vit\nclass Model(vit.Model): ...\n",
+        "cut": "def mine(noise, q):\n    return noise.quantile(q)\n",
+        "score": "def mine(labels): ...\n",
+        "source": "def mine(data_dir) -> ImageSet: ...\n",
+    }
+    (tmp_path / "own_parts").mkdir()
+    for name, text in {"__init__": "", **texts}.items():
+        (tmp_path / f"own_parts/{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {
+        "model": {"name": "own_parts.net", "num_layers": 6},
+        "data": {"name": "own_parts.source.mine"},
+        "method": {"name": "diffusionblocks", "partition": "own_parts.cut.mine"},
+        "train": {"steps": 1, "batch_size": 1, "lr": 0.1},
+        "metrics": {"mine": {"name": "own_parts.score.mine"}},
+    }
+    table = {"title": "Mine", "demo": {}, "rows": {"row": settings}}
+    plan = Plan({"scale": "demo", "seeds": [0], "tables": {"mine": table}})
+    row = wildcards(table="mine", row="row")
+    found = {step: {Path(file).stem for file in plan.code(step, row) if str(tmp_path) in file} for step in STEPS}
+    assert found == {
+        "train": {"net", "cut"},
+        "assemble": {"net", "cut"},
+        "sample": {"net", "cut"},
+        "evaluate": {"net", "cut", "score"},
+    }
+    prepared = plan.code("prepare", wildcards(data=plan.row(row).data_name))
+    assert {Path(file).stem for file in prepared if str(tmp_path) in file} == {"source"}
 
 
 def test_closure_finds_imports_wherever_they_stand(tmp_path, monkeypatch):
@@ -177,20 +200,10 @@ def test_closure_finds_imports_wherever_they_stand(tmp_path, monkeypatch):
     }
     for name, text in sources.items():
         (package / name).write_text(text)
-    monkeypatch.setattr(codebase, "PACKAGE", package)
-    assert files(closure("diffusionblocks.a")) == {"a.py", "b.py", "c.py", "d.py"}
-    assert files(closure("diffusionblocks.e")) == {"e.py"}
-
-
-def test_modules_outside_the_package_are_dependencies_too(tmp_path, monkeypatch):
-    (tmp_path / "my_models.py").write_text("from diffusionblocks.layers.vision import MLP\n")
-    (tmp_path / "my").mkdir()
-    (tmp_path / "my/net.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    found = code("train", {**DIGITS, "model": {"name": "my.net"}, "method": {"name": "end_to_end"}})
-    assert str(tmp_path / "my/net.py") in found
-    found = closure("my_models")
-    assert str(tmp_path / "my_models.py") in found and str(PACKAGE / "layers.py") in found
+    for module in (codebase, components):
+        monkeypatch.setattr(module, "PACKAGE", package)
+    assert [Path(file).name for file in closure("diffusionblocks.a")] == ["a.py", "b.py", "c.py", "d.py"]
+    assert [Path(file).name for file in closure("diffusionblocks.e")] == ["e.py"]
 
 
 # What the source says about keywords
@@ -216,7 +229,7 @@ def test_keywords_are_read_without_importing(tmp_path):
 
 @pytest.mark.parametrize("name", ["diffusionblocks.models.absent", "absent_module", "absent_package.module"])
 def test_a_module_that_is_not_there_has_no_file(name):
-    assert codebase.module_file(name) is None
+    assert components.module_file(name) is None
 
 
 def test_an_outside_module_is_followed_into_its_own_package(tmp_path, monkeypatch):

@@ -1,20 +1,20 @@
 """Metrics on arrays made by hand, and what the predictions on a test set are gathered into."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from diffusionblocks.base.components import names
+from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.evaluation import images as evaluate_images
-from diffusionblocks.evaluation.metrics import (
-    accuracy,
-    accuracy_per_step,
-    fid,
-    kid,
-    layer_evaluations,
-    relative_speed,
-    top_5_accuracy,
-)
+from diffusionblocks.evaluation.inputs import INPUTS, source_of
+from diffusionblocks.evaluation.metric import load_metric, metric
+from diffusionblocks.evaluation.metrics.classification import accuracy, accuracy_per_step, top_5_accuracy
+from diffusionblocks.evaluation.metrics.cost import layer_evaluations, relative_speed
+from diffusionblocks.evaluation.metrics.generation import fid, kid
 
 LABELS = np.array([0, 1, 2, 2])
 LOGITS = np.array([[1, 0, 0], [-3, -1, -2], [0, 0, 1], [0, 1, 0]], dtype=np.float32)  # 3 of 4
@@ -151,3 +151,108 @@ def test_evaluations_of_a_third_of_the_layers():
     assert layer_evaluations({"layers": 200, "networks": 50, "num_layers": 12}) == 200
     assert relative_speed({"layers": 200, "networks": 50, "num_layers": 12}) == 3
     assert relative_speed({"layers": 600, "networks": 50, "num_layers": 12}) == 1
+
+
+# What a metric says of itself
+
+
+def test_every_metric_is_declared_and_asks_for_what_there_is():
+    for name in names("metric"):
+        found = [load_metric(name, kind) for kind in ("images", "text") if _fits(name, kind)]
+        assert found and all(each.about.better in ("higher", "lower", None) for each in found), name
+        assert all((each.about.figure is not None) == (name.endswith(("_per_step", "_by_level"))) for each in found)
+    assert load_metric("accuracy", "images").about.unit == "%"
+
+
+def _fits(name, kind):
+    try:
+        load_metric(name, kind)
+    except UserError as error:
+        assert f"and of {kind} there are:" in str(error)
+        return False
+    return True
+
+
+def test_a_metric_of_other_data_is_refused():
+    with pytest.raises(UserError, match=r"classification\.py: metric accuracy needs logits, labels, and of text there"):
+        load_metric("accuracy", "text")
+    with pytest.raises(UserError, match="metric 'acuracy': there is none"):
+        load_metric("acuracy", "images")
+
+
+def test_inputs_come_from_one_source():
+    assert source_of(["logits", "labels"]) == "predict"
+    assert source_of(["texts", "text_nll"]) == source_of(["features"]) == "samples"
+    assert source_of(["update_cost", "training"]) == "network" and source_of(["training"]) == "logs"
+    with pytest.raises(ValueError, match=r"of predict and samples$"):
+        source_of(["losses", "texts"])
+    assert {source for _, source in INPUTS.values()} == {
+        *("predict", "bound", "samples", "teacher", "network", "logs"),
+    }
+
+
+def test_a_declaration_is_one_of_the_words():
+    for wrong in ({"better": "up"}, {"figure": "pie"}):
+        with pytest.raises(ValueError, match="is higher, lower or None, and figure"):
+            metric(**wrong)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A function that writes a user's own metric `mine`, and gives what evaluation makes of it."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def written(body, declared="@metric(unit='m', better='lower')", arguments="labels, *, factor=1"):
+        monkeypatch.delitem(sys.modules, "my_metrics", raising=False)
+        text = "import math\nimport numpy as np\nfrom diffusionblocks.evaluation.metric import metric\n\n"
+        (tmp_path / "my_metrics.py").write_text(f"{text}{declared}\ndef mine({arguments}):\n    return {body}\n")
+        sys.path_importer_cache.clear()
+        return load_metric("my_metrics.mine", "images")
+
+    return written
+
+
+def test_a_users_own_metric(mine, tmp_path):
+    found = mine("factor * float(np.mean(labels))")
+    assert found({"labels": LABELS, "logits": LOGITS}, {"factor": 4}, 3) == 5.0
+    assert (found.about.unit, found.about.better, found.about.beside, found.about.figure) == ("m", "lower", False, None)
+    assert found.inputs == ["labels"] and found.file == tmp_path / "my_metrics.py"
+
+
+CURVE = "@metric(better='higher', figure='loss_chain')"
+
+
+@pytest.mark.parametrize(
+    ("body", "declared", "words"),
+    [
+        ("math.nan", "@metric()", "returned nan: look at what it is computed from (labels)"),
+        ("math.inf", "@metric(better='lower')", "returned inf"),
+        ("-math.inf", "@metric(better='lower', infinite=True)", "returned -inf"),
+        ("np.float32(1)", "@metric()", "(float32), and should return a plain number"),
+        ("True", "@metric()", "returned True (bool)"),
+        ("None", "@metric()", "returned None (NoneType)"),
+        ("[1.0, 2.0]", "@metric()", "returned [1.0, 2.0] (list), and should return a plain number"),
+        ("1.0", CURVE, "returned 1.0, and a curve is a list with a number for each of the 2 steps"),
+        ("[1.0]", CURVE, "returned a list of 1, and a curve"),
+        ("[1.0, math.nan]", CURVE, "returned nan"),
+    ],
+)
+def test_a_value_that_is_no_finite_number_names_the_metrics_file(mine, tmp_path, body, declared, words):
+    found = mine(body, declared)
+    with pytest.raises(UserError) as refusal:
+        found({"labels": LABELS}, {}, 2)
+    assert str(refusal.value).startswith(f"{tmp_path / 'my_metrics.py'}: metric my_metrics.mine ")
+    assert words in str(refusal.value)
+
+
+def test_what_may_be_infinite_says_so(mine):
+    assert mine("math.inf", "@metric(better='lower', infinite=True)")({"labels": LABELS}, {}, 0) == np.inf
+
+
+def test_a_function_that_is_no_metric_is_refused(mine):
+    with pytest.raises(UserError, match=r"my_metrics\.py: my_metrics\.mine is no metric: put `@metric"):
+        mine("1.0", "")
+    with pytest.raises(UserError, match=r"metric my_metrics\.mine needs weights, and of images there are: logits"):
+        mine("1.0", arguments="weights")
+    with pytest.raises(UserError, match=r"labels, features do not come together"):
+        mine("1.0", arguments="labels, features")

@@ -5,25 +5,23 @@ import json
 import psutil
 import pytest
 import torch
-import yaml
+from conftest import shipped
 
 from diffusionblocks.methods import build
-from diffusionblocks.plan import resolve as planning
-from diffusionblocks.plan.source import PACKAGE
 from diffusionblocks.training.trainer import Trainer
 
-CONFIG = {**yaml.safe_load((PACKAGE.parent / "config.yaml").read_text()), "scale": "paper"}
+PLAN = shipped("paper")
 
 
 def networks():
-    """{(table, row): all rows whose networks and blocks are the same}: noise, corpus and epochs change no shape."""
+    """{Row: names of all rows whose networks and blocks are the same}: noise, corpus and epochs change no shape."""
     found = {}
-    for table in ("table3", "table4", "table5", "table_a3"):
-        for row in CONFIG["tables"][table]["rows"]:
-            run = planning.run(CONFIG, *planning.trained(CONFIG, table, row), 0)
-            key = json.dumps([run["model"], run["method"]["name"], planning.parts(run)])
-            found.setdefault(key, []).append((table, row))
-    return {rows[0]: rows for rows in found.values()}
+    for (table, name), origin in PLAN.origins.items():
+        if table in ("table3", "table4", "table5", "table_a3"):
+            row = PLAN.rows[origin]
+            key = json.dumps([row.model, row.method["name"], row.parts])
+            found.setdefault(key, (row, []))[1].append((table, name))
+    return dict(found.values())
 
 
 NEW = 20
@@ -48,12 +46,12 @@ def test_all_rows_are_covered():
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 8e9, reason="takes 8 GB of memory")
-@pytest.mark.parametrize(("table", "row"), networks())
-def test_a_step_and_twenty_tokens(table, row):
-    run = planning.run(CONFIG, table, row, 0)
+@pytest.mark.parametrize("row", networks(), ids=lambda row: f"{row.table}-{row.name}")
+def test_a_step_and_twenty_tokens(row):
+    run = row.run(0)
     data = Data(27 if run["data"]["name"] == "text8" else 32_000)
     train = {**run["train"], "batch_size": 1, "accumulate": 1, "precision": "fp32", "compile": False}
-    trainer = Trainer({**run, "train": train}, planning.parts(run)[0], data, CPU)
+    trainer = Trainer({**run, "train": train}, row.parts[0], data, CPU)
     (network,) = trainer.method.models.values()
     head = getattr(network, "head", network.tokens).weight  # where layers start as nothing, only it moves at first
     before = head.detach().clone()
@@ -63,7 +61,7 @@ def test_a_step_and_twenty_tokens(table, row):
 
     method = build(run, data.shape, None).eval()
     with torch.inference_mode():
-        if planning.continues(run):
+        if row.continues:
             eps, draws = torch.randn(1, 4 + NEW, run["model"]["width"]), torch.rand(1, 4 + NEW)
             # The recurrent chain has 32 levels, whose matrices of 32,000 rows take minutes here: four will do.
             recurrent = (run["model"]["name"], run["method"]["name"]) == ("recurrent_depth", "diffusionblocks")

@@ -11,7 +11,7 @@ from diffusionblocks.base.components import load
 from diffusionblocks.data.images.latents import to_uint8
 from diffusionblocks.diffusion.chains import block_by_block, guide
 from diffusionblocks.diffusion.edm import EDM
-from diffusionblocks.evaluation.metrics import layer_evaluations, relative_speed
+from diffusionblocks.evaluation.metrics.cost import layer_evaluations, relative_speed
 from diffusionblocks.methods import build
 from diffusionblocks.sampling import images as sample_images
 from diffusionblocks.sampling.images import generate, noise

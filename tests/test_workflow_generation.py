@@ -11,8 +11,9 @@ import torch
 from conftest import TINY_GENERATION, trainings
 
 from diffusionblocks.base import tensors
-from diffusionblocks.page import figures
-from diffusionblocks.scorers import features, fidelity
+from diffusionblocks.page import pictures
+from diffusionblocks.scorers import fidelity
+from diffusionblocks.scorers.extractor import extract, load_extractor
 
 RUNS = "results/demo/runs/table2"
 PAPER = {  # printed FID against train and against test
@@ -79,15 +80,15 @@ def test_of_two_sets_the_better_counts_and_jobs_end_elsewhere_than_sets(generate
     assert ["trajectory" in shard for shard in found] == [True, False, False]
     images = torch.cat([shard["images"] for shard in found])
     (made,) = generated.folder.glob("results/demo/features/digits/*")
-    network, _ = features.load_extractor(made / "weights.safetensors", "cpu")
+    network, _ = load_extractor(made / "weights.safetensors", "cpu")
     reference = tensors.read(made / "reference.safetensors", "")[0]
-    values = features.extract(network, images, "cpu").numpy()
+    values = extract(network, images, "cpu").numpy()
     measured = json.loads((folder / "metrics.json").read_text())
     for split in ("train", "test"):
         theirs = {key: reference[f"{split}_{key}"] for key in ("mu", "sigma")}
         scores = [fidelity.fid(half, theirs) for half in (values[:40], values[40:])]
         assert measured["metrics"][f"fid_{split}"]["value"] == pytest.approx(min(scores)) and scores[0] != scores[1]
-    shown = figures._images(measured["samples"]["images"])
+    shown = pictures.unpacked(measured["samples"]["images"])
     assert torch.equal(torch.tensor(shown), images[:20].permute(0, 2, 3, 1))
 
 
@@ -132,10 +133,10 @@ def altered(row=None, **changes):
 @pytest.mark.parametrize(
     ("settings", "jobs"),
     [
-        (altered("imagenet_dit_diffusionblocks", sampling={"num_steps": 14}), {"sample": 1, "evaluate": 1}),
-        (altered(sampling={"solver": "heun"}), {"sample": 6, "evaluate": 4}),
-        (altered(metrics={"kid": {"name": "kid"}}), {"evaluate": 4}),
-        (altered(extractor={"steps": 21}), {"extractor": 2, "reference": 2, "evaluate": 4}),
+        (altered("imagenet_dit_diffusionblocks", sampling={"num_steps": 14}), {"plan": 2, "sample": 1, "evaluate": 1}),
+        (altered(sampling={"solver": "heun"}), {"plan": 8, "sample": 6, "evaluate": 4}),
+        (altered(metrics={"kid": {"name": "kid"}}), {"plan": 4, "evaluate": 4}),
+        (altered(extractor={"steps": 21}), {"plan": 6, "extractor": 2, "reference": 2, "evaluate": 4}),
         (altered("imagenet_dit_diffusionblocks", train={"lr": 0.01}),
          {"plan": 1, "train": 3, "assemble": 1, "sample": 1, "evaluate": 1}),
     ],
@@ -157,13 +158,15 @@ def test_another_number_of_jobs_makes_the_same_images(changed):
 @pytest.mark.parametrize(
     ("file", "jobs"),
     [
-        ("sampling.py", {"train": 8, "assemble": 4, "sample": 6, "evaluate": 4}),  # the method imports it
-        ("sample.py", {"sample": 6, "evaluate": 4}),
-        ("extractors.py", {"extractor": 2, "reference": 2, "evaluate": 4}),
-        ("metrics.py", {"evaluate": 4}),
+        ("diffusion/chains.py", {"train": 8, "assemble": 4, "sample": 6, "evaluate": 4}),  # the method imports it
+        ("diffusion/solvers/euler.py", {"sample": 6, "evaluate": 4}),
+        ("diffusion/solvers/heun.py", {}),
+        ("sampling/sample.py", {"sample": 6, "evaluate": 4}),
+        ("scorers/extractors.py", {"extractor": 2, "reference": 2, "evaluate": 4}),
+        ("evaluation/metrics/generation.py", {"evaluate": 4}),
     ],
 )
 def test_an_edit_redoes_what_it_can_affect(changed, file, jobs):
     path = changed.folder / "diffusionblocks" / file
     path.write_text(path.read_text() + "\n# edited\n")
-    assert changed.planned("table2") == {**jobs, "table": 1, "page_of_table": 1, "table2": 1}
+    assert changed.planned("table2") == ({**jobs, "table": 1, "page_of_table": 1, "table2": 1} if jobs else {})

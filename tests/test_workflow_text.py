@@ -1,11 +1,12 @@
 """Tables of texts through the workflow: from config row to page, what they share, what a change does again."""
 
+import copy
 import json
 import re
 
 import pandas as pd
 import pytest
-from conftest import trainings
+from conftest import TINY_TEXT, trainings
 
 RECURRENT = ("huginn_end_to_end", "huginn_diffusionblocks", "huginn_diffusionblocks_calibrated")
 LEARNED = "small language model trained on the data"
@@ -76,9 +77,8 @@ def test_the_ablation_trains_what_no_other_table_has_and_shares_data_and_teacher
 
 
 def test_a_new_teacher_scores_again_and_trains_nothing(changed):
-    path = changed.folder / "config.yaml"
-    text = path.read_text()
-    assert "name: ngram" in text
-    path.write_text(text.replace("name: ngram", "name: ngram\n            order: 3", 1))
+    settings = copy.deepcopy(TINY_TEXT)
+    settings["tables"]["table4"]["demo"]["metrics"]["ppl_ngram"] = {"teacher": {"name": "ngram", "order": 3}}
+    changed.configure(settings)
     jobs = changed.planned("table5")
     assert jobs["evaluate"] == 3 and jobs["teacher"] == 1 and not {"train", "sample"} & set(jobs)

@@ -86,7 +86,7 @@ def _own(kind, package):
         path = package / place
         files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
         for file in files:
-            if file.stem in NO_COMPONENT and path.is_dir():
+            if not file.is_file() or (file.stem in NO_COMPONENT and path.is_dir()):
                 continue
             if attribute:
                 found[file.stem] = file

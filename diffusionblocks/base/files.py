@@ -1,6 +1,7 @@
 """Files that are whole or absent, and errors that a user can act on. Standard library only."""
 
 import contextlib
+import difflib
 import errno
 import glob
 import json
@@ -21,6 +22,12 @@ class Interrupted(UserError):
     """Work stopped on request and can go on later; the exit code is that of a process ended by SIGTERM."""
 
     exit_code = 128 + signal.SIGTERM
+
+
+def suggest(word, known) -> str:
+    """The end of a message about an unknown word: `; did you mean 'vit'?`, or nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ ATTEMPTS = 5
 CHUNK = 1 << 20
 
 
-def fetch(archive, data_dir):
+def fetch(archive: Archive, data_dir: str | Path) -> Path:
     """Path of an archive in `data_dir`, downloaded if it is not there. Processes that want the same one take turns.
 
     Raises UserError for a file of another size or hash, and when the archive can be neither found nor downloaded.

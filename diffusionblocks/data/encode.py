@@ -1,20 +1,25 @@
 """One shard of a data set's training images as latents: the share of one job, in contiguous ranges of the listing."""
 
+from pathlib import Path
+
 import torch
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError
-from diffusionblocks.data.images import sources
 from diffusionblocks.data.images.folder import fingerprint
 from diffusionblocks.data.images.latents import BATCH, VAE, batches
+from diffusionblocks.data.source import call_source
 
 
-def encode(section, shard, data_dir, path):
-    """Write shard number `shard` of the data set of a run's `data` section to `path`: latents (float16) and labels."""
-    keywords = {key: value for key, value in section.items() if key != "name"}
-    found = getattr(sources, section["name"])(data_dir, **keywords)
-    if "folder" not in found:
+def encode(section: dict, shard: int, data_dir: str | Path, path: str | Path) -> None:
+    """Write shard number `shard` of the data set of a run's `data` section to `path`.
+
+    Latents (n, C, H, W), float16, and labels (n,), int64. Raises UserError for a set that is not encoded, a shard that
+    it does not have, and an image that cannot be read.
+    """
+    kind, found = call_source(section, data_dir)
+    if kind != "LatentSet":
         raise UserError(f"data {section['name']!r} is not encoded as latents: `prepare` needs no shards of it")
     train, shards, size = found["train"], found["shards"], found["image_size"]
     if not 0 <= shard < shards:

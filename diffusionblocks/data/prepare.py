@@ -1,99 +1,24 @@
 """A data set, read once and written in the form that training and evaluation map into memory."""
 
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
+from diffusionblocks.data.source import call_source
 
-from diffusionblocks.base import tensors
-from diffusionblocks.base.components import load
-from diffusionblocks.base.files import UserError
-from diffusionblocks.data.images.folder import fingerprint
+# By what a source returns. By name, so that code for texts is not code behind images: an edit would prepare all anew.
+WRITERS = {
+    "ImageSet": "diffusionblocks.data.images.write",
+    "LatentSet": "diffusionblocks.data.images.write",
+    "TextSet": "diffusionblocks.data.text.write",
+}
 
-BATCH = 1000  # images whose pixels are counted at a time
 
-
-def prepare(section, data_dir, path, shards=()):
+def prepare(section: dict, data_dir: str | Path, path: str | Path, shards: Sequence[str | Path] = ()) -> None:
     """Write the data set of a run's `data` section to `path` (safetensors; what it is stands in the header).
 
-    shards: the files of its encoded shards, in order, for a source that has them.
+    shards: the files of its encoded shards, in order, for a source of latents. Raises UserError for a set that is not
+    as it should be, naming the source's file or the shard.
     """
-    keywords = {key: value for key, value in section.items() if key != "name"}
-    found = load("data", section["name"])(data_dir, **keywords)
-    if "documents" in found:
-        return _module("text.tokens").write(path, found)
-    arrays, about = _join(found, shards) if "shards" in found else _pixels(found)
-    about |= {
-        "title": found["title"],
-        "train_size": len(arrays["train_labels"]),
-        "test_size": len(arrays["test_labels"]),
-    }
-    tensors.write(path, arrays, about, framework="np")
-
-
-def _module(name):
-    """A module by its name, so that code for texts is not code behind images: an edit would prepare all anew."""
-    return importlib.import_module(f"diffusionblocks.data.{name}")
-
-
-def _pixels(found):
-    arrays = {key: value for key, value in found.items() if key != "title"}
-    train = arrays["train_images"]
-    mean, std = _moments(train)
-    about = {
-        "shape": {
-            "image_size": train.shape[-1],
-            "channels": train.shape[1],
-            "num_classes": int(arrays["train_labels"].max()) + 1,
-        },
-        "mean": mean.round(4).tolist(),
-        "std": std.round(4).tolist(),
-    }
-    return arrays, about
-
-
-def _moments(images):
-    """Mean and standard deviation of each channel of uint8 images, as parts of 255.
-
-    From how often each value occurs: exact, and without Tiny ImageNet's 1.2 GB as floats. bincount makes eight bytes of
-    each that it is given, so it gets few images at a time.
-    """
-    counts = np.zeros((images.shape[1], 256), np.int64)
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        for channel, count in enumerate(counts):
-            count += np.bincount(batch[:, channel].ravel(), minlength=256)
-    values, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
-    mean = shares @ values
-    return mean, np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
-
-
-def _join(found, shards):
-    """The training images' latents from their shards. They are as scaled as they should be: mean 0, deviation 1."""
-    train, images, latents, done = found["train"], None, None, 0
-    for path in shards:
-        part, about = tensors.read(path, "Delete it and run encode again.", framework="np")
-        if images is None:  # ImageNet's take 10 GB: one array, filled shard by shard
-            images, latents = np.empty((len(train.files), *part["latents"].shape[1:]), np.float16), about["latents"]
-        if about["files"] != fingerprint(train.files) or about["latents"] != latents:
-            raise UserError(
-                f"{path}: encoded from another state of {train.root}, or otherwise than {shards[0]}. Delete all shards "
-                "beside it and run encode again."
-            )
-        if about["start"] != done:
-            raise UserError(f"{path}: starts with image {about['start']}, and {done} is next. {_wanted(found)}")
-        images[done : done + len(part["latents"])] = part["latents"]
-        done += len(part["latents"])
-    if done != len(train.files):
-        raise UserError(f"{train.root}: {done} of {len(train.files)} images are in the shards given. {_wanted(found)}")
-    channels, size = images.shape[1:3]
-    about = {
-        "shape": {"image_size": size, "channels": channels, "num_classes": len(train.classes)},
-        "mean": [0.0] * channels,
-        "std": [1.0] * channels,
-        "latents": latents,
-    }
-    return {"train_images": images, "train_labels": train.labels, "test_labels": found["test"].labels}, about
-
-
-def _wanted(found):
-    return f"Run encode for shards 0 to {found['shards'] - 1} and give all of them, in this order, after --shards."
+    kind, found = call_source(section, data_dir)
+    importlib.import_module(WRITERS[kind]).write(path, found, shards)

@@ -1,8 +1,9 @@
 """A trained model's predictions on the test set, or the samples it has generated -> metrics.json."""
 
 import importlib
-import inspect
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -11,42 +12,63 @@ from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import read_json, read_json_lines, write_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.diffusion.partition import mass
-from diffusionblocks.evaluation import metrics
+from diffusionblocks.evaluation.metric import load_metric
 from diffusionblocks.methods import load_trained
 
-TRAINING = {"updates": "step", "seconds": "seconds"}  # summed over a run's parts, from the ends of their logs
-NOT_KEYWORDS = ("name", "sampling", "teacher")  # of a metric's section; the rest are the function's keywords
+# What computes the inputs of metrics, by kind of data. By name, so that code for texts is not code behind images.
+KINDS = {"images": "diffusionblocks.evaluation.images", "text": "diffusionblocks.evaluation.text"}
+NOT_KEYWORDS = ("name", "sampling", "teacher", "beside")  # of a metric's section; the rest are the function's keywords
 
 
-def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sample_paths=(), scorer_paths=()):
+def evaluate(
+    run_path: str | Path,
+    model_path: str | Path,
+    data_path: str | Path,
+    metric_sections: dict[str, dict],
+    logs: Sequence[Path],
+    path: str | Path,
+    sample_paths: Sequence[Path] = (),
+    scorer_paths: Sequence[Path] = (),
+) -> None:
     """Write the metrics of a trained run, with what is needed to trust them.
 
     metric_sections: {column: {name, sampling, **keywords}}. `sampling` says how the method predicts or what was
-    generated; columns that agree in it share one pass. The rest goes to the function of `metrics`. logs: training logs
-    of the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the extractor's weights
-    and the reference statistics, for texts the weights of every teacher.
+    generated; columns that agree in it share one pass. The rest goes to the metric's function. logs: training logs of
+    the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the extractor's weights
+    and the reference statistics, for texts the weights of every teacher. Raises UserError for a metric that fits
+    neither the data nor its own declaration, and for files that are missing or of another run.
     """
-    run, device = read_json(run_path), pick_device()
+    run, device, kind = read_json(run_path), pick_device(), datasets.kind(data_path)
+    metrics = {column: load_metric(section["name"], kind) for column, section in metric_sections.items()}
     data = datasets.load(data_path, device)
     method = load_trained(run, model_path, data.shape).eval()
     started = time.monotonic()
-    kind = importlib.import_module(f"diffusionblocks.evaluation.{datasets.kind(data_path)}")
-    inputs = kind.Inputs(run, method, data, device, sample_paths, scorer_paths)
+    inputs = importlib.import_module(KINDS[kind]).Inputs(run, method, data, device, sample_paths, scorer_paths)
     parts = {log.stem: _summary(read_json_lines(log)) for log in logs}
-    training = {name: sum(part.get(key, 0) for part in parts.values()) for name, key in TRAINING.items()}
+    training = {
+        "updates": sum(part.get("step", 0) for part in parts.values()),
+        "seconds": sum(part.get("seconds", 0) for part in parts.values()),
+    }
     numbers, curves = {}, {}
-    for column, section in metric_sections.items():
-        metric = getattr(metrics, section["name"])
-        needed = _inputs(metric)
-        with torch.inference_mode():
-            found, about, steps = inputs.of(section, needed) if needed != ["training"] else ({}, {"samples": 0}, None)
-        found = {**found, "training": training}
+    for column, metric in metrics.items():
+        section = metric_sections[column]
+        found, about, steps = {}, {"samples": 0}, []
+        if metric.source != "logs":
+            with torch.inference_mode():
+                found, about, steps = inputs.of(section, metric.inputs)
         keywords = {name: value for name, value in section.items() if name not in NOT_KEYWORDS}
-        value = metric(*(found[name] for name in needed), **keywords)
-        if isinstance(value, list):
-            curves[column] = {"sigma": [s for s, _ in steps], "block": [b for _, b in steps], "value": value}
+        value = metric({**found, "training": training}, keywords, len(steps))
+        if metric.about.figure:
+            curves[column] = {
+                "sigma": [sigma for sigma, _ in steps],
+                "block": [block for _, block in steps],
+                "value": value,
+                "figure": metric.about.figure,
+                "from_target": section.get("sampling", {}).get("from_target", False),
+            }
         else:
-            numbers[column] = {"value": value, **about, **section}
+            declared = {"unit": metric.about.unit, "better": metric.about.better, "beside": metric.about.beside}
+            numbers[column] = {**declared, "value": value, **about, **section}
     result = {
         "run": run,
         "data": {"title": data.title, "train_size": data.train_size, "test_size": data.test_size, "shape": data.shape},
@@ -63,21 +85,10 @@ def evaluate(run_path, model_path, data_path, metric_sections, logs, path, sampl
             "boundaries": method.boundaries,
             "intervals": method.intervals,
             "mass": mass(method.boundaries, method.noise),
-            "noise": _noise(method.noise),
+            "noise": method.noise.figure(),
             "layers": [[layers.start, layers.stop] for layers in method.layers],
         }
     write_json(path, result)
-
-
-def _inputs(metric):
-    """What a metric is computed from: the names of its positional arguments, as planning reads them in the source."""
-    parameters = inspect.signature(metric).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-
-
-def _noise(noise):
-    """What the figure of the partition needs: mean and deviation of log sigma; masking rates are uniform."""
-    return {key: getattr(noise, key) for key in ("p_mean", "p_std") if hasattr(noise, key)}
 
 
 def _summary(records):

@@ -1,29 +1,41 @@
 """What metrics of image models are computed from: predictions on the test set, or the images that were generated."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from diffusionblocks.base.device import seed_of
+from diffusionblocks.base.files import UserError
+from diffusionblocks.data.images.dataset import Images
 from diffusionblocks.evaluation.generated import Generated
+from diffusionblocks.evaluation.inputs import source_of
+from diffusionblocks.methods.base import Method
 
 BATCH = 500
-PREDICTED = {"logits", "labels", "correct"}
 
 
 class Inputs:
     """Everything is computed when a metric first asks for it, and once for all metrics that agree in `sampling`."""
 
-    def __init__(self, run, method, data, device, sample_paths, scorer_paths):
+    def __init__(
+        self,
+        run: dict,
+        method: Method,
+        data: Images,
+        device: torch.device,
+        sample_paths: Sequence[Path],
+        scorer_paths: Sequence[Path],
+    ):
         self.run, self.method, self.data, self.device = run, method, data, device
-        self.generated = Generated(run, sample_paths, scorer_paths, device)
-        self.shown, self.jobs, self._passes = self.generated.shown, self.generated.jobs, {}
+        self.generated, self._passes = Generated(run, sample_paths, scorer_paths, device), {}
 
-    def of(self, section, needed):
+    def of(self, section: dict, needed: Sequence[str]) -> tuple[dict, dict, list]:
         """({input: value} for a metric's section, what to know of its number, [(sigma, block)] of its steps)."""
         sampling = section.get("sampling", {})
-        if not PREDICTED.intersection(needed):
-            return *self.generated.inputs(sampling, needed), None
+        if source_of(needed) == "samples":
+            return *self.generated.inputs(sampling, needed), []
         key = json.dumps(sampling, sort_keys=True)
         if key not in self._passes:
             self._passes[key] = _predict(self.method.to(self.device), self.data, self.run["seed"], sampling)
@@ -31,6 +43,14 @@ class Inputs:
         acted = {block for _, block in steps if block is not None}
         idle = sorted(set(self.method.blocks) - acted) if acted else []
         return inputs, {"samples": len(inputs["labels"]), "idle_blocks": idle}, steps
+
+    def shown(self) -> dict | None:
+        """Generated images, for the page."""
+        return self.generated.shown()
+
+    def jobs(self) -> list[dict]:
+        """What is known of each sampling job."""
+        return self.generated.sets.jobs()
 
 
 def _predict(method, data, seed, sampling):
@@ -49,6 +69,11 @@ def _predict(method, data, seed, sampling):
         part = None if eps is None else eps[i * BATCH : (i + 1) * BATCH].to(batch["image"].device)
         chain = method.predict(batch, part, **sampling)
         steps = [(step.sigma, step.block) for step in chain]
+        if chain[-1].prediction.dim() != 2:
+            raise UserError(
+                "metrics of `logits`, `labels` or `correct` need scores (N, classes) of the test images, and this "
+                f"model predicts {tuple(chain[-1].prediction.shape)}. Measure its generated images, as fid does."
+            )
         # Of a long chain, all logits of all images would not fit into memory.
         correct.append(torch.stack([step.prediction.argmax(1) == batch["label"] for step in chain]).cpu())
         logits.append(chain[-1].prediction.float().cpu())

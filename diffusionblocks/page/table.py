@@ -1,4 +1,4 @@
-"""metrics.json of a table's runs + the paper's numbers -> one csv in long form. No torch.
+"""metrics.json of a table's runs and the paper's numbers -> one csv in long form. No torch.
 
 Columns that other programs rely on: row, metric, paper, ours, std, seeds, stand_in, commit.
 """
@@ -6,107 +6,82 @@ Columns that other programs rely on: row, metric, paper, ours, std, seeds, stand
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from diffusionblocks.base.files import UserError, atomic, read_json
+from diffusionblocks.base.files import atomic
+from diffusionblocks.page.results import Results, columns_of, counterpart, is_variant
 
 COLUMNS = [
     *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
     *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
-    *("properties", "elsewhere", "elsewhere_source", "remark"),
+    *("properties", "elsewhere", "elsewhere_source", "remark", "beside"),
 ]
 MISSING = "not part of this workflow yet"
-# Metrics of ours beside MAUVE, by the beginning of their names.
-OF_TEXTS = {
-    "ppl_": {"better": "lower"},
-    "real_text_ppl_": {"better": "lower"},
-    "distinct_2": {"unit": "%", "better": "higher"},
-    "repetition": {"unit": "%", "better": "lower"},
-}
 
 
-def table(name, rows, paper_path, path):
-    """Write the table's csv, a line per row and metric; printed rows that nothing here trains are kept, with a note.
+def table(plan_path: Path | str, path: Path | str) -> None:
+    """Write a table's csv, a line per row and metric; printed rows that nothing here trains are kept, with a note.
 
-    rows: {row: {"run": <table>/<row> of the trained run, "paper_row": name in paper.yaml, "against": row or None,
-    "remark": text or None, "metrics": [files, one per seed]}}.
+    plan_path: the `<table>.json` that planning wrote; its `metrics` files must be there.
     paper, ours: in the metric's unit; std: over seeds (empty for one seed); gap: ours minus ours of `against`.
     elsewhere: what another paper than the one reproduced prints for the same.
+    beside: this number stands below the table on the page, not in it. What the paper prints never does.
+    Raises UserError as `Results` does, and when the disk is full.
     """
-    paper = yaml.safe_load(Path(paper_path).read_text(encoding="utf-8")).get(name)
-    if paper is None:
-        raise UserError(f"{paper_path}: has no table {name!r}. Add its title, metrics and printed rows.")
-    lines = []
-    for row in dict.fromkeys([*paper["rows"], *rows]):
-        paper_row = rows.get(row, {}).get("paper_row", row)
-        if paper_row != row and paper_row not in paper["rows"]:
-            raise UserError(f"config: tables.{name}.rows.{row}.paper_row: {paper_path} prints no row {paper_row!r}")
-        printed = paper["rows"].get(paper_row, {})
-        seeds = [read_json(file) for file in rows[row]["metrics"]] if row in rows else []
-        measured = list(dict.fromkeys(metric for seed in seeds for metric in seed["metrics"]))
-        for metric in dict.fromkeys([*paper["metrics"], *measured]):
-            elsewhere = printed.get("elsewhere", {}).get(metric, {})
-            about = paper["metrics"].get(metric) or _like(metric, paper["metrics"])
-            lines.append(
-                {
-                    "table": name,
-                    "title": paper["title"],
-                    "row": row,
-                    "metric": metric,
-                    "unit": about.get("unit", ""),
-                    "better": about.get("better", ""),
-                    "paper": printed.get(metric),
-                    "against": rows.get(row, {}).get("against") or printed.get("against"),
-                    "run": rows[row]["run"] if row in rows else None,
-                    "note": None if row in rows else MISSING,
-                    "properties": _properties(paper.get("properties", {}), printed),
-                    "elsewhere": elsewhere.get("value"),
-                    "elsewhere_source": elsewhere.get("source"),
-                    "remark": rows.get(row, {}).get("remark"),
-                    **(
-                        _measured(seeds, metric, printed.get("data") or paper["data"], about)
-                        if metric in measured
-                        else {}
-                    ),
-                }
-            )
-    frame = _with_gaps(pd.DataFrame(lines).reindex(columns=COLUMNS))
+    results = Results(plan_path)
+    lines = {(line["row"], line["metric"]): line for row in results.rows() for line in _lines(results, row)}
+    for (row, metric), line in lines.items():
+        _add_gaps(line, lines, counterpart(metric, results.numbers(row), results.numbers(line["against"])))
+    if all(line["beside"] for line in lines.values()):  # a table of one's own, of descriptions alone
+        for line in lines.values():
+            line["beside"] = False
+    frame = pd.DataFrame(list(lines.values())).reindex(columns=COLUMNS)
     frame = frame.astype({"seeds": "Int64", "samples": "Int64"})  # whole numbers that may be missing
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)
 
 
-def _properties(headings, printed):
-    """`continuous time: no; block-wise: yes`: what a row is, where the paper prints that in columns of their own."""
-    # As text, since the csv is in long form and tables have other properties, or none.
-    known = [(heading, printed[key]) for key, heading in headings.items() if key in printed]
-    return "; ".join(f"{heading}: {'yes' if value else 'no'}" for heading, value in known) or None
-
-
-def _like(metric, known):
-    """Unit and direction of a variant (`accuracy_4_steps`) are those of the metric it is named after.
-
-    Where texts are judged, what a loop of a few words would betray stands beside, and perplexities under other teachers
-    than the paper's, which are other metrics.
-    """
-    known = {**known, **OF_TEXTS} if "mauve" in known else known
-    return next((about for name, about in known.items() if metric.startswith(name)), {})
-
-
-def show(paths):
-    """The tables as text for a terminal: what the paper prints, and what was measured in its place."""
+def show(paths: list[Path | str]) -> None:
+    """Print the tables to a terminal: what the paper prints, and what was measured in its place."""
     for path in paths:
         frame = pd.read_csv(path)
-        frame = frame[frame["better"].notna()].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
+        frame = frame[~frame["beside"]].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
+        if frame["paper"].isna().all():  # a table of one's own
+            frame = frame.drop(columns="paper")
         print(f"\n{Path(path).stem}\n{frame.to_string(float_format='{:.2f}'.format, na_rep='-')}")
 
 
-def _measured(seeds, metric, data, about):
-    values = pd.Series([seed["metrics"][metric]["value"] for seed in seeds])
-    extractor, expected = seeds[0]["metrics"][metric].get("extractor"), about.get("extractor")
-    stand_ins = [f"{title} for {data}" for title in sorted({seed["data"]["title"] for seed in seeds} - {data})]
-    if extractor and expected and extractor != expected:
-        stand_ins.append(f"{extractor} for {expected}")
+def _lines(results, row):
+    """The lines of a row: the paper's metrics first, then what was measured besides."""
+    numbers, printed, properties = results.numbers(row), results.of_row(row), results.properties(row)
+    for metric in dict.fromkeys([*results.paper["metrics"], *numbers]):
+        number, known = numbers.get(metric, {}), results.paper["metrics"].get(metric, {})
+        elsewhere = printed.get("elsewhere", {}).get(metric, {})
+        line = {
+            "table": results.name,
+            "title": results.paper["title"],
+            "row": row,
+            "metric": metric,
+            "unit": known.get("unit") or number.get("unit"),
+            "better": known.get("better") or number.get("better"),
+            "paper": printed.get(metric),
+            "against": results.against(row),
+            "run": results.plan["rows"][row]["run"] if row in results.runs else None,
+            "note": None if row in results.runs else MISSING,
+            # As text, since the csv is in long form and tables have other properties, or none.
+            "properties": "; ".join(f"{heading}: {value}" for heading, value in properties.items()) or None,
+            "elsewhere": elsewhere.get("value"),
+            "elsewhere_source": elsewhere.get("source"),
+            "remark": results.remark(row),
+            "beside": metric not in results.paper["metrics"]
+            and (number["beside"] or _is_another(results, row, metric)),
+        }
+        yield {**line, **_measured(results, row, metric)} if number else line
+
+
+def _measured(results, row, metric):
+    """What a line says of a number of ours."""
+    seeds, number = results.runs[row], results.numbers(row)[metric]
+    values = pd.Series(results.values(row, metric))
     commits = {seed["evaluation"]["commit"] for seed in seeds}
     for seed in seeds:
         commits |= {attempt["commit"] for part in seed["parts"].values() for attempt in part["attempts"]}
@@ -114,34 +89,57 @@ def _measured(seeds, metric, data, about):
         "ours": values.mean(),
         "std": values.std(),
         "seeds": len(values),
-        "samples": seeds[0]["metrics"][metric]["samples"],
-        "extractor": extractor,
-        "stand_in": "; ".join(stand_ins),
+        "samples": number["samples"],
+        "extractor": number.get("extractor"),
+        "stand_in": "; ".join(_stand_ins(results, row, metric)),
         "commit": " ".join(sorted(commits)),
         "scale": seeds[0]["run"]["scale"],
-        "note": _note(seeds[0]["metrics"][metric]),
+        "note": _note(number),
     }
+
+
+def _stand_ins(results, row, metric):
+    """What was taken in place of the paper's data set and feature extractor; in a table of one's own, nothing is."""
+    data, extractor = results.expected_data(row), results.numbers(row)[metric].get("extractor")
+    titles = sorted({seed["data"]["title"] for seed in results.runs[row]} - {data}) if data else []
+    expected = _expected_extractor(results, row, metric)
+    return [f"{title} for {data}" for title in titles] + (
+        [f"{extractor} for {expected}"] if extractor and expected and extractor != expected else []
+    )
+
+
+def _expected_extractor(results, row, metric):
+    """The extractor behind the printed numbers of a metric, or of the one that this is a variant of."""
+    known, numbers = results.paper["metrics"], results.numbers(row)
+    plain = [column for column in _printed_alike(results, row, metric) if is_variant(numbers[metric], numbers[column])]
+    return known.get(metric if metric in known else next(iter(plain), None), {}).get("extractor")
+
+
+def _is_another(results, row, metric):
+    """Whether the paper prints this metric with other settings, such as FID to the other half of the data."""
+    alike, numbers = _printed_alike(results, row, metric), results.numbers(row)
+    return bool(alike) and not any(is_variant(numbers[metric], numbers[column]) for column in alike)
+
+
+def _printed_alike(results, row, metric):
+    """Columns of a row that the paper prints and that were measured by the same metric as a column."""
+    numbers = results.numbers(row)
+    return [column for column in columns_of(numbers, numbers[metric]["name"]) if column in results.paper["metrics"]]
 
 
 def _note(number):
     """What a reader must know of a number: a grid of levels may miss the interval of a block altogether."""
-    notes = (
-        [f"{'least' if number['name'] == 'fid' else 'mean'} of {number['sets']} sets"]
-        if number.get("sets", 1) > 1
-        else []
-    )
+    notes = []
+    if number.get("sets", 1) > 1:
+        notes.append(f"{'least' if number['name'] == 'fid' else 'mean'} of {number['sets']} sets")
     if number.get("idle_blocks"):
         notes.append(f"never acts: block {', '.join(map(str, number['idle_blocks']))}")
     return "; ".join(notes) or None
 
 
-def _with_gaps(frame):
-    for index, line in frame[frame["against"].notna()].iterrows():
-        # The other row may lack a variant (`accuracy_4_steps`): then it is its plain metric that counts.
-        like = frame["metric"].map(lambda metric, name=line["metric"]: name.startswith(metric))
-        others = frame[(frame["row"] == line["against"]) & like]
-        for column, gap in (("paper", "paper_gap"), ("ours", "gap")):
-            known = others[others[column].notna()]
-            if len(known):
-                frame.loc[index, gap] = line[column] - known.loc[known["metric"].str.len().idxmax(), column]
-    return frame
+def _add_gaps(line, lines, column):
+    """Gaps to the row that a line is compared with: the printed one, and ours to the other row's `column`."""
+    for key, gap, metric in (("paper", "paper_gap", line["metric"]), ("ours", "gap", column)):
+        value, other = line.get(key), lines.get((line["against"], metric), {}).get(key)
+        if value is not None and other is not None:
+            line[gap] = value - other

@@ -121,3 +121,11 @@ def _literal(node):
         return ast.literal_eval(node)
     except (ValueError, TypeError):
         return None
+
+
+def function_returns(file, name):
+    """The last word of a function's return annotation (`-> ImageSet`), or None."""
+    for node in tree(file).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name and node.returns is not None:
+            return ast.unparse(node.returns).rpartition(".")[2].strip("'\"")
+    return None

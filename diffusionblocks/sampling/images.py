@@ -1,10 +1,14 @@
 """Images from a trained model: image i is of class i modulo the number of classes (paper section 5.2)."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.diffusion.chains import layers_run
+from diffusionblocks.methods.base import Method
 
 BATCH = 250
 SHOWN = 10  # steps of the first image's trajectory that are kept
@@ -12,7 +16,9 @@ SHOWN = 10  # steps of the first image's trajectory that are kept
 open_data = Pictures
 
 
-def samples(method, data, seed, indices, device, options):
+def samples(
+    method: Method, data: Pictures, seed: int, indices: Sequence[int], device: torch.device, options: dict
+) -> tuple[dict[str, Tensor], dict]:
     """({images: uint8, and with image 0 its trajectory}, what to know of them). options: of the method's `sample`."""
     denoised, steps, evaluations = generate(method, seed, indices, data.shape, device, options)
     idle = sorted(set(method.blocks) - {step.block for step in steps})
@@ -26,7 +32,9 @@ def samples(method, data, seed, indices, device, options):
 
 
 @torch.inference_mode()
-def generate(method, seed, indices, shape, device, options):
+def generate(
+    method: Method, seed: int, indices: Sequence[int], shape: dict, device: torch.device, options: dict
+) -> tuple[list[Tensor], list, dict]:
     """Images `indices` in the space that is diffused, as a list of batches; the first one's steps; what it cost.
 
     The cost of an image: `layers` run, counted by hooks on them, `networks` run, and the `num_layers` of a network.
@@ -46,7 +54,7 @@ def generate(method, seed, indices, shape, device, options):
     return [denoised[index] for index in range(len(chunks))], steps, cost
 
 
-def noise(seed, indices, shape):
+def noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Standard normal noise (N, *shape), each image's from a generator of its own."""
     generators = (torch.Generator().manual_seed(seed_of(seed, "sample", index)) for index in indices)
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])

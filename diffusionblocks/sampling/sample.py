@@ -7,6 +7,7 @@ sample, but for the rounding of sums.
 
 import importlib
 import time
+from pathlib import Path
 
 import torch
 
@@ -17,17 +18,29 @@ from diffusionblocks.base.files import UserError, read_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.methods import load_trained
 
+# What generates, by kind of data. Imported by name, so that code for texts is not code behind images.
+SAMPLERS = {"images": "diffusionblocks.sampling.images", "text": "diffusionblocks.sampling.text"}
 
-def sample(run_path, model_path, data_path, sampling, shard, path, data_dir=None):
+
+def sample(
+    run_path: str | Path,
+    model_path: str | Path,
+    data_path: str | Path,
+    sampling: dict,
+    shard: int,
+    path: str | Path,
+    data_dir: str | Path | None = None,
+) -> None:
     """Write one shard of a row's generated samples, with what they cost.
 
     sampling: a row's `sampling` section with num_samples, sets and shards; the rest are options of generation (see
-    sample_images, sample_text). shard: which of the shards this is, from 0.
+    images.py and text.py beside this file). shard: which of the shards this is, from 0. data_dir: where latents find
+    their autoencoder. Raises UserError for a shard that is not there, and weights of another run.
     """
     if not 0 <= shard < sampling["shards"]:
         raise UserError(f"shard {shard}: the sampling section has the shards 0 to {sampling['shards'] - 1}")
     run, device = read_json(run_path), pick_device()
-    kind = importlib.import_module(f"diffusionblocks.sampling.{datasets.kind(data_path)}")
+    kind = importlib.import_module(SAMPLERS[datasets.kind(data_path)])
     data = kind.open_data(data_path, device, data_dir)
     method = load_trained(run, model_path, data.shape).eval()  # on the CPU; each block moves when its turn comes
     total = sampling["num_samples"] * sampling["sets"]

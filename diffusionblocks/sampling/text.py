@@ -3,21 +3,28 @@
 Prompts are the first tokens of the test sequences, several continuations of each (baselines of SEDD and SSD-LM).
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
+from torch import Tensor
 
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.text.dataset import Text
 from diffusionblocks.diffusion.chains import layers_run
+from diffusionblocks.methods.base import Method
 
 BATCH = 125  # caches of the recurrent model hold every pass: 10 GB at the paper's sizes
 
 
-def open_data(path, device, data_dir):
+def open_data(path: str | Path, device: torch.device, data_dir: str | Path | None) -> Text:
     return Text(path, device)
 
 
-def samples(method, data, seed, indices, device, options):
+def samples(
+    method: Method, data: Text, seed: int, indices: Sequence[int], device: torch.device, options: dict
+) -> tuple[dict[str, Tensor], dict]:
     """({tokens (N, length)}, what to know of them). options: of generation and of `extend` or `sample`."""
     chunks = torch.tensor(indices).split(BATCH)
     write = _continuations if "prompt_len" in options else _whole

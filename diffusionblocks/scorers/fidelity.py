@@ -1,33 +1,12 @@
 """Distances between sets of images by their features, all computed by torch-fidelity."""
 
-import sys
-
 import numpy as np
 import torch
 
+from diffusionblocks.base.compat import torch_fidelity
+
 KID_SUBSET = 1000  # torch-fidelity's default, or all there are if there are fewer
 MAX_FEATURES = 10_000  # KID and precision/recall compare single images: enough of them, and their distances fit memory
-
-
-def torch_fidelity():
-    """The package, imported also where torchvision was built for another torch (a CPU build lacks two of its ops).
-
-    torch-fidelity imports torchvision at once (pytorch/vision#9077).
-    """
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torch_fidelity.library = library  # the ops live as long as this reference
-    import torch_fidelity as package
-
-    return package
 
 
 class Statistics:
@@ -36,11 +15,11 @@ class Statistics:
     total: how many features there will be, of which at most MAX_FEATURES are kept, spread evenly over all.
     """
 
-    def __init__(self, total):
+    def __init__(self, total: int):
         self.count, self.sum, self.products, self.kept = 0, 0, 0, []
         self._every = _every(total)
 
-    def add(self, features):
+    def add(self, features: torch.Tensor) -> None:
         """features: (N, D) on any device."""
         wide = features.double()
         self.sum = self.sum + wide.sum(0)
@@ -49,7 +28,7 @@ class Statistics:
         self.kept.append(chosen.to("cpu", torch.float32, copy=True))  # a view would hold all of ImageNet's 10 GB
         self.count += len(features)
 
-    def tensors(self):
+    def tensors(self) -> dict[str, torch.Tensor]:
         """mu (D,), sigma (D, D), and the features that were kept."""
         mu = self.sum / self.count
         sigma = (self.products - self.count * torch.outer(mu, mu)) / (self.count - 1)
@@ -61,7 +40,7 @@ def _every(total):
     return max(1, -(-total // MAX_FEATURES))
 
 
-def fid(features, reference):
+def fid(features: np.ndarray, reference: dict) -> float:
     """Frechet distance of the Gaussians of features (N, D) and of a reference {mu, sigma} (Heusel et al. 2017)."""
     torch_fidelity()
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -71,7 +50,7 @@ def fid(features, reference):
     return fid_statistics_to_metric(ours, theirs, False)["frechet_inception_distance"]
 
 
-def kid(features, reference):
+def kid(features: np.ndarray, reference: dict) -> float:
     """Kernel distance (Binkowski et al. 2018), times 1000 as is usual: mean over 100 random subsets."""
     torch_fidelity()
     from torch_fidelity.metric_kid import kid_features_to_metric
@@ -84,7 +63,7 @@ def kid(features, reference):
     )
 
 
-def precision_recall(features, reference):
+def precision_recall(features: np.ndarray, reference: dict) -> tuple[float, float]:
     """Share of the samples near real images, and of the real images near samples (Kynkaanniemi et al. 2019), k = 3."""
     torch_fidelity()
     from torch_fidelity.metric_prc import prc_features_to_metric

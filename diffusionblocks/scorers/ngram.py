@@ -15,17 +15,17 @@ SYMBOLS = 27  # space, a to z
 LONGEST = 13  # 27**13 fits 64 bits
 
 
-def normalise(text):
+def normalise(text: str) -> str:
     """The text in lower case, a space in place of everything between its letters a to z."""
     return re.sub("[^a-z]+", " ", text.lower())
 
 
-def symbols(text):
+def symbols(text: str) -> np.ndarray:
     """Normalised text as numbers from 0, the space, to 26."""
     return np.maximum(np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 96, 0)
 
 
-def count(texts, order):
+def count(texts: list[str], order: int) -> dict[str, torch.Tensor]:
     """{keys1, counts1, ..., keys<order>, counts<order>}: sorted n-grams as numbers in base 27, and how often they are.
 
     No n-gram reaches from one of the texts into the next.
@@ -53,7 +53,7 @@ def _grams(texts, order):
 class NGram:
     """Scores texts by the n-grams that `count` counted."""
 
-    def __init__(self, counted):
+    def __init__(self, counted: dict[str, torch.Tensor]):
         self.order = len(counted) // 2
         self._levels = []
         for length in range(1, self.order + 1):
@@ -61,7 +61,7 @@ class NGram:
             contexts, first, followers = np.unique(keys // SYMBOLS, return_index=True, return_counts=True)
             self._levels.append((keys, counts, contexts, np.add.reduceat(counts, first), followers))
 
-    def probabilities(self, texts):
+    def probabilities(self, texts: list[str]) -> np.ndarray:
         """Of every character of the normalised texts given those before it in its text, one text after the other."""
         found = np.full(sum(map(len, texts)), 1 / SYMBOLS)
         for (keys, whole), level in zip(_grams(texts, self.order), self._levels, strict=True):
@@ -72,7 +72,9 @@ class NGram:
             found = np.where(seen & whole, (times + types * found) / (total + types), found)
         return found
 
-    def nll(self, texts, tokens, prompt_len, prompts):
+    def nll(
+        self, texts: list[str], tokens: torch.Tensor, prompt_len: int, prompts: list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(nats (N,), counts (N,)) of the characters of each text that follow its prompt's, both normalised."""
         whole = [normalise(text) for text in texts]
         starts = np.cumsum([0, *map(len, whole)])
@@ -80,7 +82,7 @@ class NGram:
         given = np.minimum([len(normalise(prompt)) for prompt in prompts], np.diff(starts))
         return bits[starts[1:]] - bits[starts[:-1] + given], np.diff(starts) - given
 
-    def features(self, texts, tokens):
+    def features(self, texts: list[str], tokens: torch.Tensor) -> np.ndarray:
         raise UserError("teacher ngram: has no features, which mauve compares. Take small_lm, minilm or gpt2_large.")
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from diffusionblocks.base.compat import torch_fidelity
 from diffusionblocks.base.files import UserError
-from diffusionblocks.scorers.fidelity import torch_fidelity
 
 TOKENS = 2048  # scored at a time, or one text: logits of 50,000 words each
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -28,7 +28,7 @@ def transformers():
     return package
 
 
-def packaged(package, subfolder):
+def packaged(package: str, subfolder: str) -> Path:
     """Folder of the files that a pip package brings; the package itself is not imported, as it needs others."""
     spec = importlib.util.find_spec(package)
     if spec is None:
@@ -39,7 +39,7 @@ def packaged(package, subfolder):
     return Path(spec.origin).parent / subfolder
 
 
-def downloaded(name, repository, data_dir):
+def downloaded(name: str, repository: str, data_dir: str | Path) -> Path:
     """Folder of a model's files: `name` in data_dir, or those of the hub, fetched before or now.
 
     Raises UserError where neither is at hand.
@@ -69,7 +69,7 @@ def _complete(folder):
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def identity(folder, pattern="*.safetensors"):
+def identity(folder: Path, pattern: str = "*.safetensors") -> dict:
     """What to know of a model whose weights are the files `pattern` in a folder."""
     return {"folder": str(folder.resolve()), "pattern": pattern, "bytes": _bytes(folder, pattern)}
 
@@ -96,7 +96,7 @@ class CausalLM:
     gguf: the file in the folder that has all, of a model in that format.
     """
 
-    def __init__(self, about, bos=False, dtype=torch.float32, gguf=None):
+    def __init__(self, about: dict, bos: bool = False, dtype: torch.dtype = torch.float32, gguf: str | None = None):
         package, folder = transformers(), _unchanged(about)
         files = {"gguf_file": gguf} if gguf else {}
         self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True, **files)
@@ -109,7 +109,7 @@ class CausalLM:
         self._longest = found.config.max_position_embeddings
 
     @torch.inference_mode()
-    def features(self, texts, tokens):
+    def features(self, texts: list[str], tokens: torch.Tensor) -> np.ndarray:
         """The state (N, D) after the last norm and the last token of each text."""
         self._network.to(tokens.device)
         found = []
@@ -118,7 +118,9 @@ class CausalLM:
             found.append(states[torch.arange(len(ids)), mask.sum(1) - 1].float().cpu())
         return torch.cat(found).numpy()
 
-    def nll(self, texts, tokens, prompt_len, prompts):
+    def nll(
+        self, texts: list[str], tokens: torch.Tensor, prompt_len: int, prompts: list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(nats (N,), counts (N,)) of texts less those of their prompts, both cut into this model's tokens by itself.
 
         Without `bos`, a text's first token is not scored.
@@ -154,14 +156,14 @@ class CausalLM:
 class Encoder:
     """A sentence encoder: the mean of its last states over a text's tokens."""
 
-    def __init__(self, about, longest):
+    def __init__(self, about: dict, longest: int):
         package, folder = transformers(), _unchanged(about)
         self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         found = package.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         self._network, self._longest = found.eval().requires_grad_(False), longest
 
     @torch.inference_mode()
-    def features(self, texts, tokens):
+    def features(self, texts: list[str], tokens: torch.Tensor) -> np.ndarray:
         """(N, D) of the texts, each cut at the encoder's length."""
         self._network.to(tokens.device)
         found = []
@@ -174,5 +176,7 @@ class Encoder:
             found.append(((states * mask).sum(1) / mask.sum(1)).cpu())
         return torch.cat(found).numpy()
 
-    def nll(self, texts, tokens, prompt_len, prompts):
+    def nll(
+        self, texts: list[str], tokens: torch.Tensor, prompt_len: int, prompts: list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
         raise UserError("teacher minilm: predicts no text, so it has no perplexity. Take smollm2 or gpt2_xl.")

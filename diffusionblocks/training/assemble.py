@@ -6,7 +6,7 @@ from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError, read_json
 
 
-def assemble(run_path, part_paths, path):
+def assemble(run_path: Path | str, part_paths: list[Path | str], path: Path | str) -> None:
     """Write the union of the parts' tensors. Raises UserError for a damaged part or one of another run."""
     run, union = read_json(run_path), {}
     for part_path in part_paths:

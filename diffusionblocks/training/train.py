@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 import time
+from pathlib import Path
 
 import torch
 
@@ -13,22 +14,31 @@ from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import Interrupted, UserError, read_json, write_text
 from diffusionblocks.base.provenance import record
 from diffusionblocks.training.checkpoint import State
+from diffusionblocks.training.lock import lock
 from diffusionblocks.training.trainer import Trainer
 
 PROGRESS_SECONDS = 10
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def train(run_path, part, weights_path, data_path, state_folder, checkpoint_seconds=300):
+def train(
+    run_path: Path | str,
+    part: str,
+    weights_path: Path,
+    data_path: Path | str,
+    state_folder: Path | str,
+    checkpoint_seconds: float = 300,
+) -> None:
     """Train one part of a run; write its weights, and its log beside them (`.jsonl`).
 
     Goes on from the checkpoint in `state_folder` if there is one. Raises UserError for a checkpoint of another run, a
-    second trainer, a loss that is not finite; Interrupted on SIGTERM, after saving.
+    second trainer, a method or a network that breaks its contract, a loss that is not finite; Interrupted on SIGTERM,
+    after saving.
     """
     run, device = read_json(run_path), pick_device()
     data = datasets.load(data_path, device)
     state = State(state_folder, {"run": run, "part": part, "data": data.about})
-    with _stop_request() as stop, state.lock():
+    with _stop_request() as stop, lock(state.folder):
         trainer = Trainer(run, part, data, device)
         end = _loop(trainer, state, stop, checkpoint_seconds)
         tensors.write(weights_path, trainer.weights(), {"run": run, "part": part, "step": trainer.total})
@@ -53,6 +63,8 @@ def _loop(trainer, state, stop, checkpoint_seconds):
             ) from None
         first, spent = progress["step"], progress["spent"]
         print(f"{name}: going on after step {first} of {trainer.total}", flush=True)
+    else:
+        trainer.check()
     del checkpoint  # the network and the optimizer hold them now
     state.trim_log(first)
     state.append({"event": "start", "step": first, "total": trainer.total, **record(trainer.device)})

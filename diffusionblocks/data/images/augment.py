@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusionblocks.base.augmentations import AUGMENTATIONS
+
 OPS = (
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness",
     "Color", "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
@@ -133,11 +135,11 @@ def equalize(images: Tensor) -> Tensor:
     return torch.where(step > 0, table.gather(2, values), values).byte().view_as(images)
 
 
-AUGMENTATIONS = {"crop": crop, "flip": flip, "randaugment": randaugment}
+FUNCTIONS = dict(zip(AUGMENTATIONS, (crop, flip, randaugment), strict=True))
 
 
 def augment(images: Tensor, names: Sequence[str]) -> Tensor:
     """Apply these augmentations in this order; training uses crop, flip, randaugment."""
     for name in names:
-        images = AUGMENTATIONS[name](images)
+        images = FUNCTIONS[name](images)
     return images

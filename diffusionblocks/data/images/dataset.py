@@ -1,8 +1,11 @@
 """A prepared image data set on the device: whole, as bytes or latents, batched and augmented there."""
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError
@@ -19,7 +22,7 @@ class Images:
     UserError when the file is absent or damaged.
     """
 
-    def __init__(self, path, device):
+    def __init__(self, path: str | Path, device: torch.device | str):
         self.about = tensors.about(path, CURE)
         self.title, self.shape = self.about["title"], self.about["shape"]
         self.train_size, self.test_size = self.about["train_size"], self.about["test_size"]
@@ -33,19 +36,24 @@ class Images:
         return tensors.read(self._path, CURE, self._device)[0]
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         """Bytes of the images and labels on the device."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     @property
-    def train_labels(self):
+    def train_device(self) -> torch.device:
+        """Where the training images lie, and their indices belong."""
+        return self._tensors["train_images"].device
+
+    @property
+    def train_labels(self) -> Tensor:
         return self._tensors["train_labels"]
 
     @property
-    def test_labels(self):
+    def test_labels(self) -> Tensor:
         return self._tensors["test_labels"]
 
-    def train_batch(self, indices, augmentations=()):
+    def train_batch(self, indices: Tensor, augmentations: Sequence[str] = ()) -> dict[str, Tensor]:
         """Batch of training images `indices` (a tensor on the device): image, signed (N, C, H, W), label (N,).
 
         image is normalised by channel, signed lies in [-1, 1]; for latents both are the latent.
@@ -58,7 +66,7 @@ class Images:
             )
         return self._batch(augment(images, augmentations), self._tensors["train_labels"][indices])
 
-    def test_batches(self, batch_size):
+    def test_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
         """All test images in order, the last partial batch included."""
         if self._latents:
             raise UserError(f"{self._path}: {self.title} has no latents of its test images, so no metric can use them")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import namedtuple
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ Listing = namedtuple("Listing", "root classes files labels")
 Listing.__doc__ = "Image files below `root` (texts, sorted by class and name), int64 labels (N,), names of the classes."
 
 
-def listing(root):
+def listing(root: str | Path) -> Listing:
     """Listing of the images `root`/<class>/<image>. Raises UserError when there are none."""
     root = Path(root)
     try:
@@ -39,7 +40,7 @@ def listing(root):
     return Listing(root, classes, files, np.array(labels, np.int64))
 
 
-def same_classes(train, test):
+def same_classes(train: Listing, test: Listing) -> None:
     """Raises UserError unless both listings have the same class folders, hence the same labels."""
     for one, other in ((train, test), (test, train)):
         if absent := sorted(set(one.classes) - set(other.classes)):
@@ -48,12 +49,12 @@ def same_classes(train, test):
             )
 
 
-def fingerprint(files):
+def fingerprint(files: Sequence[str]) -> str:
     """Hash of the files' names in their order."""
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
-def crop(path, size):
+def crop(path: str | Path, size: int) -> np.ndarray:
     """The centre of an image, (3, size, size) uint8. Raises UserError for a file that is no image.
 
     As in ADM (openai/guided-diffusion, `center_crop_arr`) and DiT: halved by boxes while the short side stays at least

@@ -1,12 +1,14 @@
 """Images of a folder as pixels, and the autoencoder of Stable Diffusion (sd-vae-ft-ema) that makes latents of them."""
 
 import os
-import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from diffusionblocks.base.compat import autoencoder_kl
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.data.images import folder
@@ -15,7 +17,7 @@ NAME = "sd-vae-ft-ema"
 BATCH = 16  # images at once in the autoencoder
 
 
-def autoencoder(data_dir):
+def autoencoder_files(data_dir: str | Path) -> tuple[Path, dict]:
     """(folder of the autoencoder's files, fetched if need be; what identifies it)."""
     there = Path(data_dir) / NAME
     for key in ("vae_config", "vae_weights"):
@@ -27,7 +29,7 @@ class VAE:
     """The autoencoder on a device. Latents are scaled: z = `scale` times a posterior sample."""
 
     def __init__(self, data_dir, device):
-        there, self.about = autoencoder(data_dir)
+        there, self.about = autoencoder_files(data_dir)
         network = autoencoder_class().from_pretrained(
             there, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
         )
@@ -36,7 +38,7 @@ class VAE:
         self.factor = 2 ** (len(network.config.block_out_channels) - 1)  # pixels by latent, in each direction
 
     @torch.no_grad()
-    def encode(self, images, indices):
+    def encode(self, images: Tensor, indices: Iterable[int]) -> Tensor:
         """Latents (N, C, H, W) of images (N, 3, S, S) uint8, one posterior sample each.
 
         indices: numbers of the images in their set. Each seeds its image's noise, so batches and shards do not matter.
@@ -47,7 +49,7 @@ class VAE:
         return self.scale * (posterior.mean + posterior.std * torch.stack(noise).to(self._device))
 
     @torch.no_grad()
-    def decode(self, z):
+    def decode(self, z: Tensor) -> Tensor:
         """Images (N, 3, S, S) uint8 on the CPU, of latents on any device."""
         return torch.cat([self._decode(part.to(self._device, torch.float32)) for part in z.split(BATCH)])
 
@@ -55,29 +57,19 @@ class VAE:
         return to_uint8(self._network.decode(z / self.scale).sample).cpu()
 
 
-def to_uint8(images):
+def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1] as bytes."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def autoencoder_class():
-    """The class AutoencoderKL. diffusers comes only here, and without torchvision.
-
-    It imports torchvision, for other models, if that is installed, even where it was built for another torch and fails.
-    """
-    there = sys.modules.get("torchvision")
-    sys.modules["torchvision"] = None
+    """The class AutoencoderKL. diffusers comes only here."""
     try:
-        from diffusers import AutoencoderKL
+        return autoencoder_kl()
     except ImportError as error:
         raise UserError(
             f"diffusers cannot be imported ({error}). Install it: pip install -c constraints.txt -e '.[latents]'"
         ) from None
-    finally:
-        del sys.modules["torchvision"]
-        if there:
-            sys.modules["torchvision"] = there
-    return AutoencoderKL
 
 
 class _Crops(Dataset):
@@ -96,7 +88,7 @@ class _Crops(Dataset):
             return error
 
 
-def batches(paths, size, batch_size):
+def batches(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[Tensor]:
     """Iterator over the images of these files in their order, centre-cropped: (N, 3, size, size) uint8 on the CPU.
 
     The files are read by one process for each core that this one may use.
@@ -113,7 +105,7 @@ def _together(items):
     return next((item for item in items if isinstance(item, UserError)), None) or torch.stack(items)
 
 
-def folder_images(root, size, batch_size=500):
+def folder_images(root: str | Path, size: int, batch_size: int = 500) -> Iterator[Tensor]:
     """Iterator over all images of a folder as `batches`, in the order of its listing."""
     found = folder.listing(root)
     return batches([found.root / file for file in found.files], size, batch_size)

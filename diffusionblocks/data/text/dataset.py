@@ -1,8 +1,11 @@
 """A prepared text data set: sequences of tokens on the device, and their way back to text."""
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError
@@ -18,7 +21,7 @@ class Text:
     they are loaded when first asked for. Raises UserError when the file is absent or damaged.
     """
 
-    def __init__(self, path, device):
+    def __init__(self, path: str | Path, device: torch.device | str):
         self.about = tensors.about(path, CURE)
         self.title, self.shape = self.about["title"], self.about["shape"]
         self.train_size, self.test_size = self.about["train_size"], self.about["test_size"]
@@ -35,38 +38,38 @@ class Text:
         return self._loaded[split]
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         """Bytes of the tokens that were asked for and lie on the device."""
         return sum(tokens.nbytes for tokens in self._loaded.values() if tokens.device.type == self._device.type)
 
     @property
-    def train_device(self):
+    def train_device(self) -> torch.device:
         """Where the training tokens lie, and their indices belong."""
         return self._tokens("train").device
 
     @property
-    def test_tokens(self):
+    def test_tokens(self) -> Tensor:
         """(test_size, seq_len)."""
         return self._tokens("test")
 
     @property
-    def teacher_tokens(self):
+    def teacher_tokens(self) -> Tensor:
         """(m, seq_len), of documents in neither split; of the paper's data sets there are none."""
         return self._tokens("teacher")
 
-    def train_batch(self, indices, augmentations=()):
+    def train_batch(self, indices: Tensor, augmentations: Sequence[str] = ()) -> dict[str, Tensor]:
         """Batch of training sequences `indices` (a tensor on `train_device`): tokens (N, seq_len)."""
         if augmentations:
             raise UserError(f"config: train.augment: {self.title} is text, of which only [] is possible")
         tokens = self._tokens("train")
         return {"tokens": tokens[indices].to(self._device).long()}
 
-    def test_batches(self, batch_size):
+    def test_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
         """All test sequences in order, the last partial batch included."""
         for tokens in self.test_tokens.split(batch_size):
             yield {"tokens": tokens.long()}
 
-    def decode(self, tokens):
+    def decode(self, tokens: Tensor) -> list[str]:
         """Texts of token sequences (N, n): a list of N. Where a document ends and another begins is a line break."""
         if alphabet := self.about["tokenizer"].get("alphabet"):
             return ["".join(alphabet[index] for index in sequence) for sequence in tokens.tolist()]

@@ -8,11 +8,11 @@ import hashlib
 import re
 import shlex
 import struct
-import tarfile
 import zlib
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError
+from diffusionblocks.data.archive import tar_members
 from diffusionblocks.data.download import Archive, fetch
 
 RDB = Path("/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb")  # where Debian's package puts it
@@ -30,7 +30,7 @@ MEMBERS = [
 ]
 
 
-def find(data_dir):
+def find(data_dir: str | Path) -> tuple[Path, Path]:
     """Paths of Rdata.rdb and of npm's archive. Raises UserError with the commands that bring what is absent."""
     here, ways = Path(data_dir), []
     unpacked = here / "janeaustenr" / RDB.relative_to("/")
@@ -48,7 +48,7 @@ def find(data_dir):
     return rdb, fetch(MOBY_DICK, data_dir)
 
 
-def austen(path):
+def austen(path: Path) -> list[list[str]]:
     """Chapters of each of the six novels in an Rdata.rdb: a list of lists."""
     content, novels = path.read_bytes(), []
     while content:
@@ -63,13 +63,9 @@ def austen(path):
     return [_chapters(novel) for novel in novels]
 
 
-def moby_dick(path):
+def moby_dick(path: Path) -> list[str]:
     """Chapters of Moby Dick and its epilogue, without their headings, read in place from npm's archive."""
-    found = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if member.isfile() and member.name in MEMBERS:
-                found[member.name] = archive.extractfile(member).read().decode()
+    found = {name: file.read().decode() for name, file in tar_members(path, MEMBERS)}
     return [_tidy(found[name].partition("\n\n")[2]) for name in MEMBERS]
 
 

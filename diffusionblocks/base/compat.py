@@ -1,0 +1,96 @@
+"""Every work-around of another library, with its reason. What a function works around is imported when it is called."""
+
+import contextlib
+import inspect
+import sys
+from functools import partial
+from unittest import mock
+
+import torch
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's AdamW without its guards against being compiled: they import the compiler, a second in every job."""
+
+    add_param_group, zero_grad, state_dict, load_state_dict = map(
+        inspect.unwrap,
+        (
+            torch.optim.Optimizer.add_param_group,
+            torch.optim.Optimizer.zero_grad,
+            torch.optim.Optimizer.state_dict,
+            torch.optim.Optimizer.load_state_dict,
+        ),
+    )
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+@contextlib.contextmanager
+def hidden(name: str):
+    """In here the package `name` cannot be imported; afterwards it is as it was."""
+    there = sys.modules.get(name)
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if there:
+            sys.modules[name] = there
+
+
+def torch_fidelity():
+    """The package, imported also where torchvision was built for another torch (a CPU build lacks two of its ops).
+
+    torch-fidelity imports torchvision at once (pytorch/vision#9077).
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for op in ("nms", "qnms"):
+            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torch_fidelity.library = library  # the ops live as long as this reference
+    import torch_fidelity as package
+
+    return package
+
+
+def fidelity_inception(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """torch-fidelity's Inception-v3 with these weights, giving its 2,048 pool features.
+
+    Its constructor would unpickle a file; it is given the tensors that were read without one.
+    """
+    torch_fidelity()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    with mock.patch.object(torch, "load", lambda *_, **__: weights):
+        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "read already")
+
+
+def autoencoder_kl() -> type:
+    """diffusers' class AutoencoderKL, imported without torchvision. Raises ImportError where diffusers fails.
+
+    diffusers imports torchvision, for other models, if that is installed, even where it was built for another torch and
+    fails.
+    """
+    with hidden("torchvision"):
+        from diffusers import AutoencoderKL
+    return AutoencoderKL
+
+
+@contextlib.contextmanager
+def mauve_package():
+    """Gives mauve-text's function compute_mauve, quiet in here, and imported without transformers.
+
+    The library imports transformers where it finds it, which takes a second, for texts; ours are features. Its authors
+    take ten texts a cluster, of which faiss warns on standard error.
+    """
+    import faiss
+
+    with hidden("transformers"):
+        from mauve import compute_mauve
+    with mock.patch.object(faiss, "Kmeans", partial(faiss.Kmeans, min_points_per_centroid=1)):
+        yield compute_mauve

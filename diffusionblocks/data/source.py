@@ -1,0 +1,91 @@
+"""Data sources by name: what a run's `data` section names is called, and what it returned is looked over."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from diffusionblocks.base.components import load, locate
+from diffusionblocks.base.files import UserError
+
+
+def call_source(section: dict, data_dir: str | Path) -> tuple[str, dict]:
+    """("ImageSet", "LatentSet" or "TextSet", the set) of a `data` section.
+
+    Which of them it is stands in the source's return annotation, where planning reads it too. Raises UserError, naming
+    the source's file, when there is none of these or what came does not fit it.
+    """
+    name = section["name"]
+    source = load("data", name)
+    annotation = inspect.get_annotations(source).get("return", "nothing")
+    kind = getattr(annotation, "__name__", str(annotation)).rpartition(".")[2]
+    file = locate("data", name).file
+    if kind not in CHECKS:
+        raise UserError(f"{file}: data source {name} must say what it returns: `-> {'`, `-> '.join(CHECKS)}`")
+    found = source(data_dir, **{key: value for key, value in section.items() if key != "name"})
+    if wrong := next(_problems(kind, found), None):
+        raise UserError(f"{file}: data source {name}: {wrong} (docs/extending.md has what a source returns)")
+    return kind, found
+
+
+def _problems(kind: str, found: dict) -> Iterator[str]:
+    keys, check = CHECKS[kind]
+    if not isinstance(found, dict) or found.keys() != keys:
+        there = ", ".join(found) if isinstance(found, dict) else type(found).__name__
+        yield f"returned {there or 'nothing'} instead of a dict of {', '.join(sorted(keys))}"
+    else:
+        if not isinstance(found["title"], str) or not found["title"]:
+            yield "`title` should be a text that says what the data are"
+        yield from check(found)
+
+
+def _image_problems(found):
+    for split in ("train", "test"):
+        images, labels = found[f"{split}_images"], found[f"{split}_labels"]
+        if _form(images) != ("uint8", 4) or not images.size or images.shape[2] != images.shape[3]:
+            yield f"`{split}_images` should be uint8 (N, C, S, S), and is {_described(images)}"
+        elif _form(labels) != ("int64", 1) or len(labels) != len(images):
+            yield f"`{split}_labels` should be int64 ({len(images)},), as many as images, and is {_described(labels)}"
+    train, test = found["train_labels"], found["test_labels"]
+    if found["train_images"].shape[1:] != found["test_images"].shape[1:]:
+        yield f"images of {found['train_images'].shape[1:]} and test images of {found['test_images'].shape[1:]}"
+    elif min(train.min(), test.min()) < 0 or test.max() > train.max():
+        yield (
+            f"labels should lie between 0 and the number of classes less 1, and are {train.min()} to {train.max()} in "
+            f"training, {test.min()} to {test.max()} in the test set"
+        )
+
+
+def _latent_problems(found):
+    for split in ("train", "test"):
+        if not all(hasattr(found[split], field) for field in ("root", "classes", "files", "labels")):
+            yield f"`{split}` should be a Listing of image files, and is {_described(found[split])}"
+    for key in ("shards", "image_size"):
+        if type(found[key]) is not int or found[key] < 1:
+            yield f"`{key}` should be a whole number from 1, and is {found[key]!r}"
+
+
+def _text_problems(found):
+    for member in ("encode", "vocab_size", "start", "content", "about"):
+        if not hasattr(found["tokenizer"], member):
+            yield f"`tokenizer` lacks `{member}`"
+    for key, least in (("seq_len", 2), ("test_size", 0)):
+        if type(found[key]) is not int or found[key] < least:
+            yield f"`{key}` should be a whole number of at least {least}, and is {found[key]!r}"
+
+
+def _form(value):
+    return (str(value.dtype), value.ndim) if isinstance(value, np.ndarray) else None
+
+
+def _described(value):
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+# What each kind of set has (the classes of data/images/source.py and data/text/source.py), and what is looked over.
+CHECKS = {
+    "ImageSet": ({"title", "train_images", "train_labels", "test_images", "test_labels"}, _image_problems),
+    "LatentSet": ({"title", "folder", "train", "test", "shards", "image_size"}, _latent_problems),
+    "TextSet": ({"title", "tokenizer", "seq_len", "test_size", "documents"}, _text_problems),
+}

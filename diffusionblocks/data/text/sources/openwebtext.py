@@ -1,0 +1,71 @@
+"""OpenWebText (Gokaslan and Cohen 2019), from a folder of the user's, in Llama 2's tokens."""
+
+import json
+import lzma
+import tarfile
+from pathlib import Path
+from typing import Literal
+
+from diffusionblocks.base.files import UserError
+from diffusionblocks.data.archive import readable
+from diffusionblocks.data.text.llama2 import llama2
+from diffusionblocks.data.text.source import TextSet, titled
+
+ARCHIVES = [f"urlsf_subset{subset:02}.tar" for subset in range(21)]
+
+
+def openwebtext(data_dir, *, seq_len=1024, test_size=5000, split: Literal["test", "validation"] = "test") -> TextSet:
+    """The folder openwebtext/ in `data_dir`; a tenth of its documents is the test set (index % 10 == 7; validation: 3).
+
+    The folder has the 21 archives urlsf_subset*.tar as they are given out, or the urlsf_subset*_data.xz in them, or
+    files of one {"text": ...} a line (.jsonl).
+    """
+    folder = Path(data_dir) / "openwebtext"
+    files = sorted(file for suffix in ("tar", "xz", "jsonl") for file in folder.glob(f"*.{suffix}"))
+    if not files:
+        raise UserError(
+            f"{folder}: has no .tar, .xz or .jsonl. Put OpenWebText's {ARCHIVES[0]} to {ARCHIVES[-1]} there (a link "
+            "will do), or set data_dir in config.yaml to the folder that has openwebtext/."
+        )
+    title = "OpenWebText"
+    if [file.name for file in files] != ARCHIVES:
+        title += f" ({len(files)} files, not its {len(ARCHIVES)} archives)"
+    held_out = {7: "test"} if split == "test" else {7: None, 3: "test"}
+    texts = (text for file in files for text in _texts_of(file))
+    parts = ((held_out.get(index % 10, "train"), text) for index, text in enumerate(texts))
+    return {
+        "title": titled(title, split),
+        "tokenizer": llama2(data_dir),
+        "seq_len": seq_len,
+        "test_size": test_size,
+        "documents": (document for document in parts if document[0]),
+    }
+
+
+def _texts_of(file):
+    """Iterator over the documents of one file, in its order."""
+    with readable(file, "Fetch it again."):
+        if file.suffix == ".jsonl":
+            with open(file, encoding="utf-8") as lines:
+                for line in lines:
+                    yield json.loads(line)["text"]
+        elif file.suffix == ".xz":
+            yield from _members(file.open("rb"))
+        else:
+            with tarfile.open(file, "r:") as archive:
+                for member in archive:
+                    if member.isfile() and member.name.endswith(".xz"):
+                        yield from _members(archive.extractfile(member))
+                archive.fileobj.seek(archive.offset)
+                if archive.fileobj.read(512) != bytes(512):  # tarfile takes a header cut short for the end
+                    raise tarfile.ReadError("no end of the archive")
+
+
+def _members(file):
+    with file, lzma.open(file) as unpacked:
+        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
+            for member in archive:
+                if member.isfile() and member.name.endswith(".txt"):
+                    yield archive.extractfile(member).read().decode()
+        while unpacked.read(1 << 20):  # to the end, where the checksums are
+            pass

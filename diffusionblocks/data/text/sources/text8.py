@@ -1,0 +1,24 @@
+"""text8 (Mahoney 2006): the first 100 million characters of a cleaned Wikipedia."""
+
+import zipfile
+from typing import Literal
+
+from diffusionblocks.data.download import ARCHIVES, fetch
+from diffusionblocks.data.text.source import TextSet, titled
+from diffusionblocks.data.text.tokens import Characters
+
+ENDS = (90_000_000, 95_000_000, 100_000_000)  # where training, validation and test text end
+
+
+def text8(data_dir, *, seq_len=256, test_size=0, split: Literal["test", "validation"] = "test") -> TextSet:
+    """The first 90% for training, 5% for validation, 5% for the test."""
+    with zipfile.ZipFile(fetch(ARCHIVES["text8"], data_dir)) as archive:
+        text = archive.read("text8").decode("ascii")
+    train, validation, test = text[: ENDS[0]], text[ENDS[0] : ENDS[1]], text[ENDS[1] :]
+    return {
+        "title": titled("text8", split),
+        "tokenizer": Characters(),
+        "seq_len": seq_len,
+        "test_size": test_size,
+        "documents": [("train", train), ("test", test if split == "test" else validation)],
+    }

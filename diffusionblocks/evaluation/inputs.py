@@ -1,0 +1,52 @@
+"""What metrics can be computed from. No torch: planning asks here too."""
+
+from collections import namedtuple
+
+Input = namedtuple("Input", "kinds source")
+Input.__doc__ = """kinds: of the data that have it. source: what serves it, and so what a metric's `sampling` holds:
+
+predict: the method's chain on the test set; keywords of `predict`
+bound: the method's likelihood bound on the test set, in so many `passes`
+samples: images or texts that were generated; keywords of `sample` or `extend`, and how many
+teacher: another network's opinion of generated texts; the metric names the `teacher`
+network: an update of the network itself; no keywords
+logs: what training wrote; no keywords
+"""
+
+IMAGES, TEXT, BOTH = ("images",), ("text",), ("images", "text")
+
+# {name of a metric's positional argument: Input}. A test set has N samples; values are numpy arrays and plain data.
+INPUTS = {
+    "logits": Input(IMAGES, "predict"),  # (N, classes), the chain's last step
+    "labels": Input(IMAGES, "predict"),  # (N,)
+    "correct": Input(BOTH, "predict"),  # (steps, N), whether the likeliest class is right; of texts the share of tokens
+    "losses": Input(TEXT, "predict"),  # (steps, N), nats per token
+    "probability": Input(TEXT, "predict"),  # (steps, N), mean of the true tokens'
+    "nelbo": Input(TEXT, "bound"),  # (passes, N), nats per token
+    "nelbo_per_level": Input(TEXT, "bound"),  # its density over intervals of the masking rate, a list
+    "features": Input(IMAGES, "samples"),  # of generated images, an array (n, D) per set
+    "references": Input(IMAGES, "samples"),  # {split: {mu (D,), sigma (D, D), features (m, D)}} of the real images
+    "evaluations": Input(IMAGES, "samples"),  # {layers, networks: run for an image; num_layers: of a network}
+    "texts": Input(TEXT, "samples"),  # (n, length), token ids of what was generated, without prompts
+    "text_features": Input(TEXT, "teacher"),  # (generated (n, D), what really follows the prompts (m, D))
+    "text_nll": Input(TEXT, "teacher"),  # (nats (n,), scored tokens (n,)) of generated texts
+    "reference_nll": Input(TEXT, "teacher"),  # (nats (m,), scored tokens (m,)) of what really follows the prompts
+    "update_cost": Input(TEXT, "network"),  # {forward, backward: layers run in a training update}
+    "training": Input(BOTH, "logs"),  # {updates, seconds: of all parts together}
+}
+
+
+def served(*sources: str) -> set[str]:
+    """Names of all inputs that one of the sources serves."""
+    return {name for name, (_, source) in INPUTS.items() if source in sources}
+
+
+def source_of(names: list[str]) -> str:
+    """The one source of a metric's inputs, "samples" for a teacher's too; "logs" if there is no other.
+
+    Raises ValueError for inputs that do not come together.
+    """
+    sources = {INPUTS[name].source.replace("teacher", "samples") for name in names} - {"logs"}
+    if len(sources) > 1:
+        raise ValueError(f"{', '.join(names)} do not come together: they are of {' and '.join(sorted(sources))}")
+    return sources.pop() if sources else "logs"

@@ -1,0 +1,105 @@
+"""What a metric says of itself, and what evaluation hands it. Torch-free and light: planning reads the same source."""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from diffusionblocks.base.components import load, locate
+from diffusionblocks.base.files import UserError
+from diffusionblocks.evaluation.inputs import INPUTS, source_of
+
+FIGURES = ("accuracy_chain", "loss_chain", "likelihood")
+
+
+@dataclass(frozen=True)
+class About:
+    """What the table and the page need to know of a metric; see `metric`."""
+
+    unit: str
+    better: str | None
+    beside: bool
+    figure: str | None
+    infinite: bool
+
+
+def metric(
+    *,
+    unit: str = "",
+    better: Literal["higher", "lower"] | None = None,
+    beside: bool = False,
+    figure: Literal["accuracy_chain", "loss_chain", "likelihood"] | None = None,
+    infinite: bool = False,
+) -> Callable:
+    """Decorator of a function that is a metric. Write the values out: planning reads them in the source.
+
+    better: the direction of an improvement; None for a description, such as seconds. beside: a number of ours that
+    stands below the table and not in it (a column's section in the configuration may say otherwise). figure: which
+    figure draws it, for a curve, which is a list with one value per step. infinite: whether inf is a value, the worst
+    there is; any other that is not finite ends the evaluation.
+
+    The function's positional arguments are names of evaluation/inputs.py, and what it is computed from; its keyword
+    arguments are the settings of a column.
+    """
+    if better not in ("higher", "lower", None) or figure not in (*FIGURES, None):
+        raise ValueError(f"better {better!r} is higher, lower or None, and figure {figure!r} one of {FIGURES} or None")
+
+    def declare(function):
+        function.about = About(unit, better, beside, figure, infinite)
+        return function
+
+    return declare
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as the configuration names it: its function, what it is computed from, and its source for messages."""
+
+    name: str
+    function: Callable
+    about: About
+    inputs: list[str]
+    source: str
+    file: Path
+
+    def __call__(self, found: dict, keywords: dict, steps: int | None) -> float | list[float]:
+        """The value from {input: value}; steps: how many a curve has. Raises UserError, naming the file, if wrong.
+
+        A number is finite (see `infinite`), a curve is a list of such numbers with one per step.
+        """
+        value = self.function(*(found[name] for name in self.inputs), **keywords)
+        if self.about.figure is None:
+            wrong = self._wrong(value)
+        elif not isinstance(value, list) or len(value) != steps:
+            shape = f"a list of {len(value)}" if isinstance(value, list) else f"{value!r}"
+            wrong = f"{shape}, and a curve is a list with a number for each of the {steps} steps"
+        else:
+            wrong = next(filter(None, map(self._wrong, value)), None)
+        if wrong:
+            raise UserError(f"{self.file}: metric {self.name} returned {wrong}")
+        return value
+
+    def _wrong(self, value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{value!r:.80} ({type(value).__name__}), and should return a plain number"
+        if not math.isfinite(value) and not (self.about.infinite and value == math.inf):
+            return f"{value}: look at what it is computed from ({', '.join(self.inputs)})"
+        return None
+
+
+def load_metric(name: str, kind: str) -> Metric:
+    """The metric of a name, for data of a kind. Raises UserError for one that is not declared, or for other data."""
+    function, file = load("metric", name), locate("metric", name).file
+    if not isinstance(about := getattr(function, "about", None), About):
+        raise UserError(f"{file}: {name} is no metric: put `@metric(unit=..., better=...)` above it")
+    parameters = inspect.signature(function).parameters.values()
+    inputs = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    if foreign := [name for name in inputs if name not in INPUTS or kind not in INPUTS[name].kinds]:
+        there = ", ".join(name for name, (kinds, _) in INPUTS.items() if kind in kinds)
+        raise UserError(f"{file}: metric {name} needs {', '.join(foreign)}, and of {kind} there are: {there}")
+    try:
+        return Metric(name, function, about, inputs, source_of(inputs), file)
+    except ValueError as error:
+        raise UserError(f"{file}: metric {name}: {error}") from None

@@ -1,0 +1,138 @@
+"""A component meets a few samples before anything is trained with it: `python -m diffusionblocks try my_nets.mixer`."""
+
+import ast
+import contextlib
+import importlib
+import traceback
+from pathlib import Path
+
+from diffusionblocks.base.components import PLACES, Component, load, locate, module_file, names
+from diffusionblocks.base.files import UserError, suggest
+
+# What tells the kind of a function that is a user's own, as planning reads it: the name of what it returns.
+RETURNED = {
+    **dict.fromkeys(("ImageSet", "LatentSet", "TextSet"), "data"),
+    **{"Extractor": "extractor", "Teacher": "teacher"},
+}
+
+
+def trial(name: str, kind: str | None = None, data_dir: str | Path = "results/downloads") -> str:
+    """What was met of the component `name`, as text. Raises UserError, naming file, member and cure, for what is wrong.
+
+    kind: model, method, data, metric, extractor, teacher, solver or partition, where the source does not tell.
+    data_dir: where a data source finds its archives.
+    """
+    component = _find(name, kind)
+    with at_fault(component, "it cannot be imported"):
+        thing = load(component.kind, name)
+    # By name, so that what meets a function is not imported for a model.
+    room = "networks" if component.kind in ("model", "method") else "functions"
+    meetings = importlib.import_module(f"diffusionblocks.evaluation.trial_{room}")
+    met = getattr(meetings, f"meet_{component.kind}")(component, thing, data_dir)
+    return "\n".join([f"{component.kind} {name} ({component.file}) was met:", *(f"  {line}" for line in met)])
+
+
+@contextlib.contextmanager
+def at_fault(component: Component, what: str):
+    """Makes a UserError of whatever is raised in here, naming the component's file and the line in it."""
+    try:
+        yield
+    except UserError as error:
+        if str(component.file) in str(error) or not _line(component, error.__cause__):
+            raise
+        raise _told(component, what, error.__cause__) from error.__cause__  # it was met as a part of something else
+    except Exception as error:
+        raise _told(component, what, error) from error
+
+
+def _told(component, what, error):
+    words = " ".join(str(error).split())
+    return UserError(f"{component.file}{_line(component, error)}: {what}: {type(error).__name__}: {words}")
+
+
+def _line(component, error):
+    """`, line 12`, where an error came through the component's file; else nothing."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    mine = [frame.lineno for frame in frames if frame.filename == str(component.file)]
+    return f", line {mine[-1]}" if mine else ""
+
+
+def _find(name, kind):
+    """The Component that a name stands for; its kind is read in the source where none is given."""
+    if "." in name:
+        kinds = [kind] if kind else _kinds(name)
+    else:
+        kinds = [each for each in PLACES if name in names(each) and kind in (None, each)]
+    if len(kinds) > 1:
+        raise UserError(f"{name}: is a {' and a '.join(kinds)}. Say which with --kind.")
+    found = locate(kinds[0], name) if kinds else None
+    if found is None:
+        known = sorted({known for each in PLACES if kind in (None, each) for known in names(each)})
+        raise UserError(
+            f"{name}: there is no {kind or 'component'} of this name{suggest(name, known)} (one of your own has a dot, "
+            "and can be imported from the current folder: the module of a model or a method, such as my_nets.mixer, or "
+            "a function with its module)"
+        )
+    _parse(found.file)
+    return found
+
+
+def _kinds(name):
+    """The kinds of a component of a user's own: of its classes if the name is a module, else of the function."""
+    if file := module_file(name):
+        classes = {node.name for node in _parse(file).body if isinstance(node, ast.ClassDef)}
+        if not classes & {"Model", "Method"}:
+            raise UserError(
+                f"{file}: has no class Model or Method. Name a function by its module and its own name: {name}.<name>."
+            )
+        return [kind for kind in ("model", "method") if kind.capitalize() in classes]
+    module, _, function = name.rpartition(".")
+    if (file := module_file(module)) is None:
+        return []
+    for node in _parse(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == function:
+            raise UserError(f"{file}: {function} is a class, and a model or a method is named by its module: {module}.")
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return [_function_kind(node, file)]
+    raise UserError(f"{file}: has no function {function!r}")
+
+
+def _parse(file):
+    """The syntax tree of a file. Raises UserError, naming file and line, where it is no Python."""
+    try:
+        source = file.read_text(encoding="utf-8")
+        compile(source, str(file), "exec")  # some mistakes, such as a `return` outside of a function, only this finds
+        return ast.parse(source, str(file))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{file}, line {getattr(error, 'lineno', 0)}: is no valid Python: {error.args[0]}") from None
+
+
+def _function_kind(node, file):
+    decorators = {_last_name(decorator) for decorator in node.decorator_list}
+    returned = {_last_name(node.returns)}
+    returned |= {_last_name(inner.value) for inner in ast.walk(node) if isinstance(inner, ast.Return)}
+    arguments = [argument.arg for argument in node.args.args]
+    if "metric" in decorators:
+        return "metric"
+    for word, kind in RETURNED.items():
+        if word in returned:
+            return kind
+    if arguments == ["noise", "q"]:
+        return "partition"
+    if len(arguments) == 4 and any(isinstance(inner, ast.Yield) for inner in ast.walk(node)):
+        return "solver"
+    raise UserError(
+        f"{file}, line {node.lineno}: nothing says what kind of component {node.name} is. A data source says what it "
+        "returns (-> ImageSet, -> LatentSet or -> TextSet), and so does an extractor or a teacher (-> Extractor, "
+        "-> Teacher); a metric is decorated with @metric(...); a partition takes (noise, q); a solver takes "
+        "(z, sigmas, owners, to_z) and yields. See docs/extending.md, or say it with --kind."
+    )
+
+
+def _last_name(node):
+    """`metric` of `metric`, `module.metric` and `module.metric(...)`; None for anything else."""
+    if isinstance(node, ast.Call):
+        node = node.func
+    if isinstance(node, ast.Constant):  # an annotation that is text
+        return str(node.value).rpartition(".")[2]
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)

@@ -1,0 +1,109 @@
+"""Whether a row's metrics can be computed from what it trains and generates, before any of it is made."""
+
+from diffusionblocks.base.files import UserError
+from diffusionblocks.evaluation.inputs import INPUTS, served
+from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
+from diffusionblocks.plan.sections import check_keys, check_section, component, declared
+from diffusionblocks.plan.source import class_keywords
+
+COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
+
+
+def check_metrics(row: Row) -> None:
+    """Check every column of a row. Raises UserError naming the column and the key."""
+    for column, section in row.metrics.items():
+        _check(f"{row.where}.metrics.{column}", section, row)
+
+
+def _check(where, section, row):
+    found = component(f"{where}.name", "metric", section.get("name"))
+    check_keys(where, section, declared(found) | COLUMN)
+    inputs, name = set(row.inputs(section)), section["name"]
+    if foreign := sorted(given for given in inputs if given not in INPUTS or row.kind not in INPUTS[given].kinds):
+        raise UserError(f"config: {where}: {name} needs {', '.join(foreign)}, and {row.kind} do not have that")
+    _check_sampling(where, section, row)
+    if served("teacher") & inputs:
+        if not row.continues:
+            raise UserError(
+                f"config: {where}: {name} judges what follows a prompt, and model {row.model['name']} writes whole "
+                "texts"
+            )
+        if "teacher" not in section:
+            raise UserError(f"config: {where}: {name} needs a `teacher: {{name: ...}}`")
+        check_section(f"{where}.teacher", "teacher", section["teacher"])
+    if "features" in inputs:
+        if row.extractor is None:
+            raise UserError(f"config: {where}: {name} needs an `extractor`, of the row or its table")
+        check_section(f"{row.where}.extractor", "extractor", row.extractor)
+        if row.extractor["name"] == "small_cnn" and "shards" in declared(row.component("data")):
+            raise UserError(
+                f"config: {row.where}.extractor: small_cnn learns from images, {row.data['name']} has latents"
+            )
+    num_steps, method = section["sampling"].get("num_steps"), row.method_settings
+    if num_steps is None:
+        return
+    if not isinstance(num_steps, int):
+        raise UserError(f"config: {where}.sampling.num_steps: {num_steps!r} should be an int")
+    if method.get("process") == "discrete":
+        raise UserError(f"config: {where}.sampling.num_steps: a discrete process has a step for each layer")
+    if num_steps < method.get("num_blocks", 1):
+        raise UserError(
+            f"config: {where}.sampling.num_steps is {num_steps}: with fewer steps than the "
+            f"{method.get('num_blocks', 1)} blocks some block would never act"
+        )
+
+
+def _check_sampling(where, section, row):
+    """A metric's `sampling` holds keywords of the function of the method that serves it."""
+    inputs, sampling = set(row.inputs(section)), section["sampling"]
+    generated = GENERATED & inputs
+    function = next((function for function in ("predict", "bound") if served(function) & inputs), None)
+    if generated:
+        function = "extend" if row.continues else "sample"
+    if function is None:  # computed from the network itself, such as what an update costs
+        check_keys(f"{where}.sampling", sampling, {})
+        return
+    if not row.offers("method", function):
+        raise UserError(
+            f"config: {where}: {section['name']} needs `{function}`, which method {row.method['name']} does not have"
+        )
+    if function in ("predict", "bound") and (function == "bound") != row.masks:
+        masks = "masks tokens" if row.masks else "does not mask tokens"
+        raise UserError(f"config: {where}: {section['name']} is not for {row.model['name']}, which {masks}")
+    method = row.component("method")
+    known = LIKELIHOOD if function == "bound" else class_keywords(method.file, method.attribute, function)
+    if sampling.get("hand_off") == "hard" and row.kind != "text":
+        raise UserError(f"config: {where}.sampling.hand_off: hard is for texts")
+    check_keys(f"{where}.sampling", sampling, known | (row.sample_defaults if generated else {}))
+    if function == "bound" and sampling["passes"] < 2:
+        raise UserError(f"config: {where}.sampling.passes must be at least 2, and is {sampling['passes']}")
+    if "solver" in sampling:
+        component(f"{where}.sampling.solver", "solver", sampling["solver"])
+    if generated:
+        _check_generation(f"{where}.sampling", sampling, row)
+
+
+def _check_generation(where, sampling, row):
+    for key in row.sample_defaults:
+        if sampling[key] < 1:
+            raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")
+    if row.kind == "text" and sampling["sets"] != 1:
+        raise UserError(f"config: {where}.sets: of texts there is one set")
+    if not 0 < sampling.get("top_p", 1) <= 1:
+        raise UserError(f"config: {where}.top_p must lie above 0 and be at most 1, and is {sampling['top_p']}")
+    if row.continues:
+        seq_len = {**declared(row.component("data")), **row.data}["seq_len"]
+        if sampling["prompt_len"] + sampling["new_tokens"] > seq_len:
+            raise UserError(
+                f"config: {where}: prompt_len {sampling['prompt_len']} and new_tokens {sampling['new_tokens']} exceed "
+                f"the {seq_len} tokens of a sequence (data.seq_len)"
+            )
+    if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
+        raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
+    if row.masks:
+        for key in ("guidance", "solver"):
+            if key in sampling:
+                raise UserError(f"config: {where}.{key}: is for noise of images, and this model masks tokens")
+    if sampling.get("guidance", 1) != 1 and not row.offers("model", "unconditional"):
+        file = row.component("model").file
+        raise UserError(f"config: {where}.guidance: class Model of {file} lacks `unconditional`; set it to 1")

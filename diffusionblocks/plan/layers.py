@@ -1,0 +1,95 @@
+"""From the layers of a configuration to the settings of one row (see workflow/tables/ for what a table is).
+
+A row's settings are, each on top of the one before: all that the row which it is `like` has, or else its table's and
+the table's at the chosen scale; its own; its own at the scale. A table may be `like` a row in the same way.
+"""
+
+from diffusionblocks.base.files import UserError, suggest
+from diffusionblocks.plan.configuration import merge
+
+SECTIONS = ("data", "model", "method", "train")  # what decides a trained model
+KEYS = (*SECTIONS, "metrics", "sampling", "extractor", "seeds_at_most")
+
+
+def layers(config: dict, table: str, row: str, seen: tuple = ()) -> list[tuple[tuple, dict]]:
+    """[(path of keys, settings there)] of a row at the configured scale, the later ones on top.
+
+    Raises UserError for a `like` that leads nowhere, or in a circle.
+    """
+    own, where = config["tables"][table]["rows"][row], ("tables", table, "rows", row)
+    seen = (*seen, where)
+    if "like" in own:
+        below = layers(config, *_named(config, own["like"], (*where, "like"), seen), seen)
+    else:
+        below = _of_table(config, table, seen)
+    return below + _at_scale(config, where, own)
+
+
+def resolve(found: list[tuple[tuple, dict]]) -> dict:
+    """The settings that layers come to."""
+    resolved = {}
+    for _, settings in found:
+        resolved = merge(resolved, {key: settings[key] for key in KEYS if key in settings})
+    return resolved
+
+
+def trained(config: dict, table: str, row: str) -> tuple[str, str]:
+    """(table, row) of the run behind a row: itself, or the run that a row of text (`table1/vit_end_to_end`) names."""
+    own = config["tables"][table]["rows"][row]
+    return _named(config, own, ("tables", table, "rows", row), ()) if isinstance(own, str) else (table, row)
+
+
+def has_settings(config: dict, table: str) -> bool:
+    """Whether a table, or one that it is `like`, has settings for the configured scale."""
+    seen = []
+    while table in config["tables"] and table not in seen:
+        entry = config["tables"][table]
+        if config["scale"] in entry:
+            return True
+        seen.append(table)
+        table = entry.get("like", "").partition("/")[0]
+    return False
+
+
+def check_like(config: dict, table: str) -> None:
+    """A table's `like` must lead from row to row to an end, or it is no table of any scale and would go unnoticed."""
+    rows = [f"{other}/{row}" for other, entry in config["tables"].items() for row in entry["rows"]]
+    seen = [table]
+    while like := config["tables"][seen[-1]].get("like"):
+        where = f"config: tables.{seen[-1]}.like: {like!r}"
+        if like not in rows:
+            raise UserError(f"{where} is not <table>/<row>{suggest(like, rows)}")
+        other = like.partition("/")[0]
+        if other in seen:
+            raise UserError(f"{where} leads back to {other}")
+        seen.append(other)
+
+
+def _of_table(config, table, seen):
+    entry, where = config["tables"][table], ("tables", table)
+    below = []
+    if "like" in entry:
+        other = _named(config, entry["like"], (*where, "like"), seen)
+        if other[0] == table:
+            raise UserError(f"config: tables.{table}.like: {entry['like']!r} leads back to {table}")
+        below = layers(config, *other, seen)
+    return below + _at_scale(config, where, entry)
+
+
+def _at_scale(config, where, settings):
+    scale = config["scale"]
+    return [(where, settings), *([((*where, scale), settings[scale])] if scale in settings else [])]
+
+
+def _named(config, name, where, seen):
+    """(table, row) of a text `<table>/<row>`."""
+    other, _, row = name.partition("/")
+    entry = config["tables"].get(other, {})
+    if not isinstance(entry.get("rows", {}).get(row), dict) or not has_settings(config, other):
+        raise UserError(
+            f"config: {'.'.join(where)}: {name!r} is not <table>/<row> of a row that is trained at scale "
+            f"{config['scale']}"
+        )
+    if ("tables", other, "rows", row) in seen:
+        raise UserError(f"config: {'.'.join(where)}: {name!r} leads back to where it came from")
+    return other, row

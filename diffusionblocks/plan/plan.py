@@ -1,0 +1,207 @@
+"""The plan: every row of the scale, resolved once, the files that planning writes, and the code behind each step."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+from diffusionblocks.base.components import locate
+from diffusionblocks.base.files import UserError, read_json, write_text
+from diffusionblocks.plan.configuration import complete
+from diffusionblocks.plan.layers import check_like, has_settings, trained
+from diffusionblocks.plan.row import Row, kind_of
+from diffusionblocks.plan.sections import fingerprint, section_name
+from diffusionblocks.plan.source import closure
+
+# The module behind each step; rule, verb and function have the step's name.
+MODULES = {
+    "prepare": "data.prepare",
+    "encode": "data.encode",
+    "autoencoder": "data.autoencoder",
+    "train": "training.train",
+    "assemble": "training.assemble",
+    "sample": "sampling.sample",
+    "extractor": "scorers.extractor",
+    "reference": "scorers.reference",
+    "teacher": "scorers.teacher",
+    "evaluate": "evaluation.evaluate",
+    "table": "page.table",
+    "page": "page.page",
+}
+# What else a step reaches by a row's kind of data, beside the data set itself.
+BY_KIND = {"sample": "sampling", "evaluate": "evaluation"}
+
+
+class Plan:
+    """All tables that have settings for the configured scale. config: as Snakemake has it, with the tables complete.
+
+    tables: their names. rows: {(table, row): Row} of what is trained.
+    """
+
+    # Names, as a regular expression, of the files that the rule `plan` makes, without .json.
+    PLANNED = (
+        r"data/\w+(-[0-9a-f]{8})?/source|runs/\w+/\w+/(evaluation|seed\d+/run|samples/[0-9a-f]{8})|tables/\w+"
+        r"|features/\w+(-[0-9a-f]{8})?/\w+(-[0-9a-f]{8})?/extractor|teachers/\w+(-[0-9a-f]{8})?/\w+(-[0-9a-f]{8})?"
+    )
+
+    def __init__(self, config: dict):
+        self.config, self.scale = config, config["scale"]
+        self.results = f"results/{self.scale}"
+        for table in config["tables"]:
+            check_like(config, table)
+        wanted = config.get("select") or "all"
+        self.tables = [name for name in config["tables"] if has_settings(config, name)]
+        if wanted != "all":
+            if absent := [name for name in wanted if name not in self.tables]:
+                raise UserError(f"config: select: there is no table {absent[0]!r} at scale {self.scale}")
+            self.tables = [name for name in self.tables if name in wanted]
+        if not self.tables:
+            raise UserError(f"config: no table has settings for scale {self.scale!r}")
+        self.origins = {
+            (table, row): trained(config, table, row)
+            for table in self.tables
+            for row in config["tables"][table]["rows"]
+        }
+        self.rows = {origin: Row(config, *origin) for origin in dict.fromkeys(self.origins.values())}
+
+    @classmethod
+    def of(cls, config: dict) -> "Plan":
+        """The plan of a configuration that may lack the tables beside it, after every check."""
+        from diffusionblocks.plan.check import check, check_frame
+
+        config = complete(config)
+        check_frame(config)
+        plan = cls(config)
+        check(plan)
+        return plan
+
+    # Asked by rules, with their wildcards
+
+    def row(self, wildcards) -> Row:
+        """The row that wildcards `table` and `row` name."""
+        return self.rows[wildcards.table, wildcards.row]
+
+    def shards_of(self, wildcards) -> list[str]:
+        """The encoded shards that a prepared file joins; a source without the keyword `shards` has none."""
+        from diffusionblocks.plan.sections import declared
+
+        section = self._data[wildcards.data]
+        count = {"shards": 0, **declared(locate("data", section["name"])), **section}["shards"]
+        return [f"{self.results}/data/{wildcards.data}/shard{shard}.safetensors" for shard in range(count)]
+
+    def targets(self) -> list[tuple[str, list[str], str]]:
+        """(name of a target, its tables, what it is in words): each table, and each alias."""
+        single = [(name, [name], f"{self.config['tables'][name]['title']}.") for name in self.tables]
+        shared = [(name, tables, f"Another name for {' and '.join(tables)}.") for name, tables in self.aliases.items()]
+        return single + shared
+
+    def pages_of(self, tables: list[str]) -> list[str]:
+        return [f"{self.results}/tables/{table}.{kind}" for table in tables for kind in ("csv", "html")]
+
+    def metrics_of(self, tables: list[str]) -> list[str]:
+        """metrics.json of every run behind the tables, each once."""
+        rows = dict.fromkeys(origin for (table, _), origin in self.origins.items() if table in tables)
+        return [file for origin in rows for file in self.rows[origin].metrics_files()]
+
+    @property
+    def aliases(self) -> dict[str, list[str]]:
+        """{another name: its tables}."""
+        found = {}
+        for table in self.tables:
+            if alias := self.config["tables"][table].get("alias"):
+                found.setdefault(alias, []).append(table)
+        return found
+
+    # Files that planning writes
+
+    @cached_property
+    def _data(self):
+        return {row.data_name: row.data for row in self.rows.values()}
+
+    @cached_property
+    def written(self) -> dict[str, dict]:
+        """{name under the results folder, without .json: content} of all files that steps read their settings from."""
+        found = {f"data/{name}/source": section for name, section in self._data.items()}
+        for row in self.rows.values():
+            folder = f"runs/{row.table}/{row.name}"
+            found[f"{folder}/evaluation"] = row.evaluation()
+            for seed in row.seeds:
+                found[f"{folder}/seed{seed}/run"] = row.run(seed)
+            found |= {f"{folder}/samples/{name}": sampling for name, sampling in row.sample_sets.items()}
+            for name, section in row.teachers.items():
+                found[f"teachers/{row.data_name}/{name}"] = section
+            if row.extractor:
+                found[f"features/{row.data_name}/{section_name(row.extractor)}/extractor"] = row.extractor
+        return found | {f"tables/{table}": self._table(table) for table in self.tables}
+
+    def _table(self, name):
+        """What the table and its page need to know (page/table.py)."""
+        entry = self.config["tables"][name]
+        rows = {}
+        for row, own in entry["rows"].items():
+            origin = self.rows[self.origins[name, row]]
+            borrowed = isinstance(own, str)
+            rows[row] = {
+                "run": f"{origin.table}/{origin.name}",
+                "paper_row": row if borrowed else origin.paper_row,
+                "against": None if borrowed else origin.against,
+                "remark": None if borrowed else origin.remark,
+                "series": "ours" if borrowed else origin.series,
+                "metrics": origin.metrics_files(),
+            }
+        shown = {key: entry.get(key, default) for key, default in (("claims", []), ("figures", []))}
+        about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
+        return {**about, **shown, "rows": rows}
+
+    def digest(self, name: str) -> str:
+        """A hash of a written file, which tells a rule that it has changed."""
+        if name not in self.written:
+            raise UserError(f"{self.results}/{name}.json: belongs to no row of the configuration at scale {self.scale}")
+        ordered = json.dumps(self.written[name]) if name.startswith("tables/") else None  # of rows the order counts
+        return fingerprint(ordered or self.written[name])[:16]
+
+    def write(self) -> None:
+        """Write all of it to one file, from which the rule `plan` takes each."""
+        write_text(f"{self.results}/plan.json", json.dumps(self.written))
+
+    # The code behind a step
+
+    def code(self, step: str, wildcards=None) -> list[str]:
+        """Source files that a step depends on, with what its wildcards name: architecture, method, data, scorers."""
+        chosen = []
+        keys = wildcards.keys() if wildcards is not None else ()
+        if "row" in keys:
+            chosen = self._behind(step, self.row(wildcards))
+        elif step in ("prepare", "encode"):
+            section = self._data[wildcards.data]
+            chosen = [("data", section), f"diffusionblocks.data.{kind_of(section)}.write"]
+        elif step in ("extractor", "reference"):
+            chosen = [("extractor", self.written[f"features/{wildcards.data}/{wildcards.extractor}/extractor"])]
+        elif step == "teacher":
+            chosen = [("teacher", self.written[f"teachers/{wildcards.data}/{wildcards.teacher}"])]
+        modules = [item if isinstance(item, str) else locate(item[0], item[1]["name"]).module for item in chosen]
+        return closure(f"diffusionblocks.{MODULES[step]}", *modules)
+
+    def _behind(self, step, row):
+        chosen = [("model", row.model), ("method", row.method)]
+        if isinstance(split := row.method_settings.get("partition"), str):
+            chosen.append(("partition", {"name": split}))
+        if step == "assemble":  # which joins weights and sees no data
+            return chosen
+        chosen.append(f"diffusionblocks.data.{row.kind}.dataset")
+        if step in BY_KIND:
+            chosen.append(f"diffusionblocks.{BY_KIND[step]}.{row.kind}")
+            solvers = {"euler", *(sampling.get("solver", "euler") for sampling in row.sample_sets.values())}
+            chosen += [("solver", {"name": name}) for name in sorted(solvers)]
+        if step == "evaluate":
+            chosen += [("metric", section) for section in row.metrics.values()]
+            chosen += [("teacher", section) for section in row.teachers.values()]
+            chosen += [("extractor", row.extractor)] if row.extractor else []
+        return chosen
+
+
+def plan(plan_path: str, name: str, path: str | Path) -> None:
+    """Write one file of the plan that `Plan.write` has gathered. Raises UserError if the plan has no such file."""
+    written = read_json(plan_path)
+    if name not in written:
+        raise UserError(f"{plan_path}: has no {name}. Start snakemake again: it writes the plan anew.")
+    write_text(path, json.dumps(written[name], indent=2) + "\n")  # in its order, which is a table's

@@ -1,0 +1,196 @@
+"""A row, resolved once: the system that is trained, how it is measured, and the files on the way."""
+
+from functools import cached_property
+
+from diffusionblocks.base.components import Component, locate
+from diffusionblocks.base.files import UserError
+from diffusionblocks.evaluation.inputs import served
+from diffusionblocks.plan.configuration import merge
+from diffusionblocks.plan.layers import SECTIONS, layers, resolve
+from diffusionblocks.plan.sections import declared, fingerprint, section_name
+from diffusionblocks.plan.source import absent_members, class_constant, function_returns, positional
+
+# How much a row generates: images or texts in a set, sets (of other noise), jobs that share the work.
+SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
+# Texts that go on from a prompt: `continuations` of each prompt, `prompt_len` and `new_tokens` in tokens.
+CONTINUATIONS = {"continuations": 5, "prompt_len": 50, "new_tokens": 50}
+# How often the likelihood of the test set is estimated, each time at other levels of noise.
+LIKELIHOOD = {"passes": 10}
+GENERATED = served("samples", "teacher")  # inputs of metrics that are computed from generated samples
+SETS = {"ImageSet": "images", "LatentSet": "images", "TextSet": "text"}  # what a source returns, and its kind
+
+
+class Row:
+    """One row at one scale. Raises UserError, in the constructor, for a row without a section that training needs.
+
+    data, model, method, train: its sections. metrics: {column: section}, each with all of its `sampling`. own: what the
+    row says itself. results: folder of all results of the scale.
+    """
+
+    def __init__(self, config: dict, table: str, name: str):
+        self.table, self.name, self.scale = table, name, config["scale"]
+        self.where = f"tables.{table}.rows.{name}"
+        self.layers = layers(config, table, name)
+        self.resolved = resolve(self.layers)
+        for section in SECTIONS:
+            if section not in self.resolved:
+                raise UserError(f"config: {self.where} has no section {section!r} at scale {self.scale}")
+        self.data, self.model, self.method, self.train = (self.resolved[section] for section in SECTIONS)
+        self.results = f"results/{self.scale}"
+        own = config["tables"][table]["rows"][name]
+        at_scale = own.get(self.scale, {})
+        self.paper_row, self.against = own.get("paper_row", name), own.get("against")
+        self.series, self.remark = own.get("series", "ours"), at_scale.get("remark", own.get("remark"))
+        self.seeds = config["seeds"][: self.resolved.get("seeds_at_most")]
+
+    # What it consists of
+
+    def component(self, kind: str) -> Component | None:
+        """Where the source of its data, model or method stands."""
+        return locate(kind, str({"data": self.data, "model": self.model, "method": self.method}[kind].get("name")))
+
+    @cached_property
+    def kind(self) -> str:
+        """ "images" or "text"."""
+        return kind_of(self.data)
+
+    @cached_property
+    def method_settings(self) -> dict:
+        """The method section with the defaults of the method's constructor filled in."""
+        return {**declared(self.component("method")), **self.method}
+
+    def offers(self, kind: str, member: str) -> bool:
+        """Whether the class of its model or method defines a function."""
+        found = self.component(kind)
+        return found is not None and not absent_members(found.file, found.attribute, (member,))
+
+    @cached_property
+    def masks(self) -> bool:
+        """Whether its noise masks tokens."""
+        found = self.component("model")
+        return class_constant(found.file, found.attribute, "noise_kind", "edm") == "masking"
+
+    @cached_property
+    def continues(self) -> bool:
+        """Whether its network writes texts on from a prompt, and does not make whole samples."""
+        return self.offers("model", "begin")
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """What is trained in jobs of their own."""
+        return parts_of(self.method_settings)
+
+    # How it is measured
+
+    @cached_property
+    def metrics(self) -> dict:
+        """{column: section}; the row's `sampling`, and defaults under that, are those of generation."""
+        found = {}
+        for column, section in self.resolved.get("metrics", {}).items():
+            inputs, sampling = self.inputs(section), section.get("sampling", {})
+            if served("bound").intersection(inputs):
+                sampling = {**LIKELIHOOD, **sampling}
+            if GENERATED.intersection(inputs):
+                sampling = {**self.sample_defaults, **merge(self.resolved.get("sampling", {}), sampling)}
+            found[column] = {**section, "sampling": sampling}
+        return found
+
+    @staticmethod
+    def inputs(section: dict) -> list[str]:
+        """What a metric is computed from: the names of its positional arguments."""
+        found = locate("metric", str(section.get("name")))
+        return positional(found.file, found.attribute) if found else []
+
+    @property
+    def sample_defaults(self) -> dict:
+        """How much is generated where the configuration does not say."""
+        return SAMPLES | (CONTINUATIONS if self.continues else {})
+
+    @cached_property
+    def sample_sets(self) -> dict:
+        """{name: sampling section} of what the metrics need to have generated. The name does not depend on shards."""
+        wanted = [section["sampling"] for section in self.metrics.values() if GENERATED & set(self.inputs(section))]
+        return {sample_name(sampling): sampling for sampling in wanted}
+
+    @cached_property
+    def extractor(self) -> dict | None:
+        """The `extractor` section, if a metric needs features."""
+        needed = any("features" in self.inputs(section) for section in self.metrics.values())
+        return self.resolved.get("extractor") if needed else None
+
+    @cached_property
+    def teachers(self) -> dict:
+        """The `teacher` sections that metrics of texts name, {name of its file: section}."""
+        sections = (section["teacher"] for section in self.metrics.values() if "teacher" in section)
+        return {section_name(section): section for section in sections}
+
+    # What planning writes of it
+
+    def run(self, seed: int) -> dict:
+        """What run.json holds: all that decides a trained model, and nothing that does not (no metrics)."""
+        sections = {section: self.resolved[section] for section in SECTIONS}
+        return {"scale": self.scale, "table": self.table, "row": self.name, "seed": seed, **sections}
+
+    def evaluation(self) -> dict:
+        """What evaluation.json holds: the metrics, and what they need."""
+        return {"metrics": self.metrics, "extractor": self.extractor, "teachers": self.teachers}
+
+    # Its files
+
+    @property
+    def folder(self) -> str:
+        return f"{self.results}/runs/{self.table}/{self.name}"
+
+    @property
+    def data_name(self) -> str:
+        return section_name(self.data)
+
+    @property
+    def data_file(self) -> str:
+        return f"{self.results}/data/{self.data_name}.safetensors"
+
+    def part_files(self, seed: int, suffix: str) -> list[str]:
+        return [f"{self.folder}/seed{seed}/parts/{part}{suffix}" for part in self.parts]
+
+    def sample_files(self, seed: int) -> list[str]:
+        """All shards of all samples that its metrics need."""
+        return [
+            f"{self.folder}/seed{seed}/samples/{name}/{shard}.safetensors"
+            for name, sampling in self.sample_sets.items()
+            for shard in range(sampling["shards"])
+        ]
+
+    def scorer_files(self) -> list[str]:
+        """What judges its samples: teachers; an extractor's weights and the real images' features."""
+        files = [f"{self.results}/teachers/{self.data_name}/{name}.safetensors" for name in self.teachers]
+        if self.extractor is not None:
+            folder = f"{self.results}/features/{self.data_name}/{section_name(self.extractor)}"
+            files += [f"{folder}/weights.safetensors", f"{folder}/reference.safetensors"]
+        return files
+
+    def metrics_files(self) -> list[str]:
+        return [f"{self.folder}/seed{seed}/metrics.json" for seed in self.seeds]
+
+
+def parts_of(method: dict) -> list[str]:
+    """Parts of a run by its method section: one per block where blocks share nothing, else everything at once."""
+    settings = {**declared(locate("method", method["name"])), **method}
+    if settings.get("sharing") == "independent":
+        return [f"block{block}" for block in range(settings["num_blocks"])]
+    return ["all"]
+
+
+def kind_of(section: dict) -> str:
+    """ "images" or "text": what a data section's source says that it returns. Raises UserError if it does not say."""
+    found = locate("data", section["name"])
+    said = function_returns(found.file, found.attribute)
+    if said not in SETS:
+        raise UserError(
+            f"{found.file}: data source {found.attribute} must say what it returns: -> {', -> '.join(SETS)}"
+        )
+    return SETS[said]
+
+
+def sample_name(sampling: dict) -> str:
+    """Folder of generated samples: a hash of all that decides them."""
+    return fingerprint({key: value for key, value in sampling.items() if key != "shards"})[:8]

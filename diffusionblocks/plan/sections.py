@@ -1,0 +1,83 @@
+"""A section of the configuration, `{name: ..., keyword: value}`, held against the component that it names."""
+
+import hashlib
+import json
+
+from diffusionblocks.base.components import PLACES, Component, locate, names
+from diffusionblocks.base.files import UserError, suggest
+from diffusionblocks.plan.source import Choice, class_keywords, function_keywords
+
+
+def keywords_of(section: dict) -> dict:
+    """A section without its name: the keywords that its component is called with."""
+    return {key: value for key, value in section.items() if key != "name"}
+
+
+def section_name(section: dict) -> str:
+    """What files of a section are called: its name, and a hash of its keywords if it has any."""
+    if "." in section["name"]:  # a user's own, which may share its last word with another
+        return f"{section['name'].rpartition('.')[2]}-{fingerprint(section)[:8]}"
+    keywords = keywords_of(section)
+    return section["name"] + (f"-{fingerprint(keywords)[:8]}" if keywords else "")
+
+
+def fingerprint(value) -> str:
+    """Hash of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def component(where: str, kind: str, name) -> Component:
+    """The component behind a name, at the key `where`. Raises UserError for a name that stands for nothing."""
+    found = locate(kind, str(name))
+    if found is None:
+        there = names(kind)
+        own = "a module" if PLACES[kind][1] else "a function in a module"
+        raise UserError(
+            f"config: {where}: no {kind} {name!r}{suggest(name, there)} (there are {', '.join(there)}; a name "
+            f"with a dot is {own} that can be imported from here)"
+        )
+    if declared(found) is None:
+        what = f"class {found.attribute}" if PLACES[kind][1] else f"function {found.attribute}"
+        raise UserError(f"config: {where}: {found.file} has no {what}")
+    return found
+
+
+def declared(found: Component) -> dict | None:
+    """{keyword: default} that a component takes, read from its source; None if the class or function is not there."""
+    if PLACES[found.kind][1]:
+        return class_keywords(found.file, found.attribute)
+    return function_keywords(found.file).get(found.attribute)
+
+
+def check_section(where: str, kind: str, section: dict) -> Component:
+    """Hold a section's name and keywords against its component. Raises UserError naming the key."""
+    found = component(f"{where}.name", kind, section.get("name"))
+    check_keys(where, section, declared(found))
+    return found
+
+
+def check_keys(where: str, section: dict, known: dict) -> None:
+    """Refuse keys that are not in `known`, {keyword: default}, and values of another kind than the default's."""
+    for key, value in section.items():
+        if key == "name":
+            continue
+        if key not in known:
+            raise UserError(
+                f"config: {where}: unknown key {key!r}{suggest(key, known)} "
+                f"(keys here: {', '.join(sorted(known)) or 'none'})"
+            )
+        default = known[key]
+        if isinstance(default, Choice):
+            if value not in default.values:
+                raise UserError(f"config: {where}.{key}: {value!r} is not one of {', '.join(default.values)}")
+        elif not _same_kind(value, default):
+            hint = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(default, float) else ""
+            raise UserError(f"config: {where}.{key}: {value!r} should be of type {type(default).__name__}{hint}")
+
+
+def _same_kind(value, default):
+    if default is None:  # anything goes
+        return True
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))

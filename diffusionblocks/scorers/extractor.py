@@ -1,0 +1,37 @@
+"""The network whose features FID compares: its weights, obtained once for a data set, and its features of images."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffusionblocks.base import tensors
+from diffusionblocks.base.components import load
+from diffusionblocks.base.device import pick_device
+from diffusionblocks.data.images.pictures import Pictures
+
+
+def extractor(section: dict, data_path: str | Path, data_dir: str | Path, path: str | Path) -> None:
+    """Write the weights of the `extractor` section's network, fetched, unpacked or trained on the data set."""
+    images = Pictures(data_path, pick_device(), data_dir)
+    chosen = _chosen(section)
+    weights, about = chosen.obtain(images, data_dir)
+    about = {"section": section, "title": chosen.title, "data": images.title, **about}
+    tensors.write(path, {name: value.contiguous() for name, value in weights.items()}, about)
+
+
+def load_extractor(path: str | Path, device: torch.device) -> tuple[nn.Module, dict]:
+    """(network, what is known of it) from a file that `extractor` wrote."""
+    weights, about = tensors.read(path, "Delete it and start again: it is obtained anew.")
+    return _chosen(about["section"]).build(weights).to(device), about
+
+
+@torch.inference_mode()
+def extract(network: nn.Module, images: Tensor, device: torch.device, batch_size: int = 500) -> Tensor:
+    """Features (N, D) on the device of uint8 images (N, C, H, W)."""
+    return torch.cat([network(batch.to(device)).float() for batch in images.split(batch_size)])
+
+
+def _chosen(section):
+    keywords = {key: value for key, value in section.items() if key != "name"}
+    return load("extractor", section["name"])(**keywords)

@@ -1,0 +1,117 @@
+"""A lock on a training job's folder, against a second trainer: on this host, or on the node of an earlier attempt."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from diffusionblocks.base.files import UserError, write_text
+
+HEARTBEAT = 20  # seconds between two signs of life
+STALE = 180  # a lock without one for so long belongs to a trainer that is gone
+
+
+@contextlib.contextmanager
+def lock(folder: Path):
+    """Hold a training job's folder. Raises UserError while another trainer is at work in it.
+
+    A lock of this host is judged by its process. One of another host (a requeued job's earlier node) is waited for:
+    its owner writes a new beat into it every few seconds. Its content is compared and not its time, since clocks
+    differ between hosts and file servers answer from a cache.
+    """
+    path = folder / "lock.json"
+    mine = {**_process(os.getpid()), "slurm_job_id": os.environ.get("SLURM_JOB_ID"), "token": uuid.uuid4().hex}
+    _take(path, mine)
+    done = threading.Event()
+    thread = threading.Thread(target=_beat, args=(path, mine, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        if mine["token"] in _text(path):
+            path.unlink(missing_ok=True)
+
+
+def _take(path, mine):
+    """Make the lock, in place of one that was abandoned. Raises UserError where its trainer is at work."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            break
+        except FileExistsError:
+            judged = _text(path)
+            if not _abandoned(path, judged):
+                raise UserError(
+                    f"{path.parent}: another trainer works here ({judged.strip()}). Wait for it or stop it. "
+                    f"If it is certainly gone, delete {path}."
+                ) from None
+            _remove(path, judged)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({**mine, "beat": 0}, file)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _beat(path, mine, done):
+    """Show signs of life until `done`; where another trainer has taken the lock, ask this process to stop."""
+    number = 0
+    while not done.wait(HEARTBEAT):
+        number += 1
+        with contextlib.suppress(OSError, UserError):  # a full disk is for the checkpoint to report
+            if mine["token"] not in _text(path):
+                print(f"{path}: taken over by another trainer; this one saves and stops", flush=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            write_text(path, json.dumps({**mine, "beat": number}))
+
+
+def _process(number):
+    """What tells a process from every other: host, number, and when it started (a number is used again one day)."""
+    try:
+        started = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        started = None
+    return {"host": socket.gethostname(), "pid": number, "started": started}
+
+
+def _text(path):
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _abandoned(path, judged):
+    """Whether the trainer whose lock reads `judged` is gone."""
+    try:
+        owner = json.loads(judged)
+    except ValueError:  # gone meanwhile, just being written, or cut short by a full disk
+        owner = {"host": None}
+    if owner["host"] == socket.gethostname():  # a process that hangs, or is suspended, still owns its lock
+        return owner["pid"] == os.getpid() or _process(owner["pid"])["started"] != owner["started"]
+    begun = time.monotonic()
+    while time.monotonic() - begun < STALE:
+        if _text(path) != judged:
+            return not path.exists()
+        time.sleep(HEARTBEAT / 10)
+    return True
+
+
+def _remove(path, judged):
+    """Remove the lock that was judged abandoned, and not the new one of a trainer that judged faster."""
+    private = path.with_name(f"lock.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(private)
+        if _text(private) != judged:
+            with contextlib.suppress(FileExistsError):
+                os.link(private, path)
+        private.unlink()

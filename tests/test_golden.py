@@ -1,0 +1,40 @@
+"""Every shipped row at every scale comes to the settings that it had when they were written down (tests/golden)."""
+
+import json
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from diffusionblocks.plan.plan import Plan
+
+SCALES = ("demo", "gpu", "paper")
+
+
+def found(scale):
+    """{table/row: what it comes to}, as in tests/golden/<scale>.json; a row that is trained elsewhere is text."""
+    config = {**yaml.safe_load((ROOT / "config.yaml").read_text()), "scale": scale}
+    plan, rows = Plan.of(config), {}
+    for table in plan.tables:
+        for name, about in plan.written[f"tables/{table}"]["rows"].items():
+            key = f"{table}/{name}"
+            if about["run"] != key:
+                rows[key] = about["run"]
+                continue
+            row = plan.rows[table, name]
+            entry = {section: row.resolved[section] for section in ("data", "model", "method", "train")}
+            entry |= {"parts": row.parts, "seeds": row.seeds, "metrics": row.metrics, "sample_sets": row.sample_sets}
+            entry |= {"data_file": row.data_name, "paper_row": row.paper_row}
+            optional = {"extractor": row.extractor, "teachers": row.teachers, "remark": row.remark}
+            optional["against"] = row.against
+            rows[key] = entry | {key: value for key, value in optional.items() if value}
+    return rows
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_row_comes_to_what_it_did(scale):
+    golden = json.loads((ROOT / f"tests/golden/{scale}.json").read_text())
+    rows = found(scale)
+    assert sorted(rows) == sorted(golden)
+    for key, row in rows.items():
+        assert row == golden[key], key
