@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
+from conftest import shipped
 
 from diffusionblocks.base.files import write_json
 from diffusionblocks.page.page import page, section
@@ -42,13 +42,10 @@ DECLARED = {
 
 def of_the_paper() -> dict[str, dict]:
     """{table: {paper: what the paper prints of it, claims: what it claims}} of all its tables of results."""
-    paper, claims = (
-        yaml.safe_load((PACKAGE.parent / f"report/{name}.yaml").read_text()) for name in ("paper", "claims")
-    )
+    written = {name: about for name, about in shipped().written.items() if name.startswith("tables/")}
     return {
-        name: {"paper": printed, "claims": claims.get(name, [])}
-        for name, printed in paper.items()
-        if "metrics" in printed and printed["source"] != "not in the paper"
+        name.removeprefix("tables/"): {key: about[key] for key in ("paper", "claims")}
+        for name, about in written.items()
     }
 
 

@@ -67,6 +67,42 @@ def test_small_cnn_knows_the_digits(digits, tmp_path):
     assert 100 * (answer == digits.test_labels).float().mean().item() == pytest.approx(about["test_accuracy"])
 
 
+@pytest.mark.parametrize("built", ["lambda images: weights['scale'] * corners(images)", "Corners(weights)"])
+def test_a_users_own_extractor(digits, tmp_path, monkeypatch, built):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_scorers", raising=False)
+    (tmp_path / "my_scorers.py").write_text(f"""
+import torch
+from diffusionblocks.scorers.extractors import Extractor
+
+def corners(images):
+    return images[:, 0, ::7, ::7].flatten(1).float()
+
+class Corners(torch.nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.scale = torch.nn.Parameter(weights["scale"])
+
+    def forward(self, images):
+        return self.scale * corners(images)
+
+def mine(*, scale=1.0) -> Extractor:
+    def build(weights):
+        return {built}
+
+    def obtain(images, data_dir):
+        return {{"scale": torch.tensor([scale])}}, {{"seen": images.title}}
+
+    return Extractor("corners", obtain, build)
+""")
+    path = tmp_path / "extractor.safetensors"
+    extractor({"name": "my_scorers.mine", "scale": 2.0}, digits._path, None, path)
+    network, about = load_extractor(path, CPU)
+    assert (about["title"], about["seen"]) == ("corners", "scikit-learn digits")
+    images = digits._tensors["test_images"]
+    assert torch.equal(extract(network, images, CPU), 2.0 * images[:, 0, [0, 0, 7, 7], [0, 7, 0, 7]])
+
+
 # EfficientNet-Lite0
 
 

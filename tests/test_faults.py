@@ -25,6 +25,7 @@ from diffusionblocks import __main__ as program
 from diffusionblocks.base.files import Interrupted, UserError, atomic, read_json, read_json_lines, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.evaluate import evaluate
+from diffusionblocks.models import vit
 from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.source import PACKAGE
 from diffusionblocks.training import checkpoint as states
@@ -444,6 +445,24 @@ def test_checkpoint_goes_on_with_the_log_up_to_it(stopped):
     assert steps == list(range(1, 13))
     events = [(entry["event"], entry["step"]) for entry in read_json_lines(stopped.log) if "event" in entry]
     assert events == [("start", 0), ("start", 7), ("end", 12)]
+
+
+# A network that breaks its contract
+
+
+def test_a_broken_network_is_refused_before_its_first_update_and_not_when_it_goes_on(stopped, capsys, monkeypatch):
+    monkeypatch.setattr(vit.Model, "loss", lambda self, logits, batch, z: logits.mean())
+    fresh = Job(stopped.folder / "fresh", stopped.data, stopped.run)
+    code, errors = command(capsys, *fresh.arguments(300))
+    assert code == 2 and errors.count("\n") == 1, errors
+    assert f"error: {PACKAGE / 'models/vit.py'}: class Model: `loss` gives float32 ()" in errors
+    assert not fresh.weights.exists() and not fresh.checkpoint.exists()
+    monkeypatch.undo()
+    met = []
+    monkeypatch.setattr(Trainer, "check", lambda self: met.append(self.part))
+    stopped.here()
+    fresh.here()
+    assert met == ["block1"] and stopped.weights.exists()
 
 
 # Full disks

@@ -192,6 +192,26 @@ def test_missing_files_are_named(jobs, teachers):
         job.evaluate({"mauve": {**mauve["mauve"], "sampling": {**CONTINUED, "new_tokens": 4}}}, shards, teachers)
 
 
+def test_a_users_own_teacher_judges_texts(jobs, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_teachers.py").write_text("""
+import numpy as np
+from diffusionblocks.scorers.teachers import Teacher
+
+class Scorer:
+    def nll(self, texts, tokens, prompt_len, prompts):
+        return np.ones(len(tokens)), np.full(len(tokens), tokens.shape[1] - prompt_len)
+
+def mine(*, title="mine") -> Teacher:
+    return Teacher(title, lambda text, data_dir: ({}, {}), lambda weights, about: Scorer())
+""")
+    section, job = {"name": "my_teachers.mine", "title": "a nat a text"}, jobs["denoiser"]
+    teacher(section, job.data, None, tmp_path / "mine.teacher")
+    wanted = {"ppl": {"name": "generative_perplexity", "teacher": section, "sampling": CONTINUED}}
+    found = job.evaluate(wanted, job.shards(CONTINUED), [tmp_path / "mine.teacher"])["metrics"]["ppl"]
+    assert found["value"] == pytest.approx(math.exp(1 / 5)) and found["extractor"] == "a nat a text"
+
+
 def test_nucleus_draws_from_the_fewest_tokens_that_reach_top_p():
     probabilities = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
     draws = torch.linspace(0, 0.9999, 4001)

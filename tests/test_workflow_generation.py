@@ -162,7 +162,7 @@ def test_another_number_of_jobs_makes_the_same_images(changed):
         ("diffusion/solvers/euler.py", {"sample": 6, "evaluate": 4}),
         ("diffusion/solvers/heun.py", {}),
         ("sampling/sample.py", {"sample": 6, "evaluate": 4}),
-        ("scorers/extractors.py", {"extractor": 2, "reference": 2, "evaluate": 4}),
+        ("scorers/extractors/small_cnn.py", {"extractor": 2, "reference": 2, "evaluate": 4}),
         ("evaluation/metrics/generation.py", {"evaluate": 4}),
     ],
 )

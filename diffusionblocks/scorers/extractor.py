@@ -1,5 +1,6 @@
 """The network whose features FID compares: its weights, obtained once for a data set, and its features of images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,14 +21,15 @@ def extractor(section: dict, data_path: str | Path, data_dir: str | Path, path: 
     tensors.write(path, {name: value.contiguous() for name, value in weights.items()}, about)
 
 
-def load_extractor(path: str | Path, device: torch.device) -> tuple[nn.Module, dict]:
-    """(network, what is known of it) from a file that `extractor` wrote."""
-    weights, about = tensors.read(path, "Delete it and start again: it is obtained anew.")
-    return _chosen(about["section"]).build(weights).to(device), about
+def load_extractor(path: str | Path, device: torch.device) -> tuple[Callable, dict]:
+    """(network on the device, what is known of it) from a file that `extractor` wrote."""
+    weights, about = tensors.read(path, "Delete it and start again: it is obtained anew.", device)
+    network = _chosen(about["section"]).build(weights)
+    return network.to(device) if isinstance(network, nn.Module) else network, about
 
 
 @torch.inference_mode()
-def extract(network: nn.Module, images: Tensor, device: torch.device, batch_size: int = 500) -> Tensor:
+def extract(network: Callable, images: Tensor, device: torch.device, batch_size: int = 500) -> Tensor:
     """Features (N, D) on the device of uint8 images (N, C, H, W)."""
     return torch.cat([network(batch.to(device)).float() for batch in images.split(batch_size)])
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 Extractor = namedtuple("Extractor", "title obtain build")
 Extractor.__doc__ = """title: what reaches the page. obtain(images, data_dir): (weights {name: tensor}, {what to know of
-them}), images being the data set. build(weights): a module that takes uint8 images (N, C, H, W) to features (N, D)."""
+them}), images being the data set. build(weights): a module, or a function of weights that lie on the device already,
+that takes uint8 images (N, C, H, W) to features (N, D)."""
 
 
 class Adapted(nn.Module):
