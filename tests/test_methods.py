@@ -191,7 +191,7 @@ import torch
 from diffusionblocks.training.trainer import Trainer
 
 class Data:
-    shape, train_size = {"image_size": 8, "channels": 1, "num_classes": 10}, 16
+    shape, train_size, train_device = {"image_size": 8, "channels": 1, "num_classes": 10}, 16, torch.device("cpu")
     images, labels = torch.zeros(16, 1, 8, 8, dtype=torch.uint8), torch.arange(16) % 10
     def train_batch(self, indices, augmentations):
         return {"image": self.images[indices].float(), "label": self.labels[indices]}

@@ -31,7 +31,7 @@ from users import BLOCKS, METHOD, MODEL, TEXT, edited, refusal
         ([("def end_to_end_loss", "def _loss"), ("def to_z", "def _to_z")],
          ["no method can train it", "diffusionblocks needs to_z", "end_to_end needs end_to_end_loss"]),
         ([("self.condition(batch), self.layers)", "self.condition(batch['images']), self.layers)")],
-         ["own with end_to_end breaks off: "]),
+         ["`end_to_end_loss` fails on a small batch: KeyError: 'images'"]),
         ([("        super().__init__()\n", "        super().__init__()\n        raise ValueError('no such size')\n")],
          ["with diffusionblocks, sharing joint: refused", "no such size"]),
     ],
