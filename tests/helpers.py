@@ -44,6 +44,8 @@ class Data:
 class Digits:
     """`count` scanned digits, those below `classes` alone."""
 
+    train_device = torch.device("cpu")
+
     def __init__(self, count, classes=10):
         self.shape, self.train_size = TINY, count
         digits = load_digits()
@@ -57,6 +59,8 @@ class Digits:
 
 class EightDigits:
     """One image each of the digits 0 to 7, `copies` times over for larger batches."""
+
+    train_device = torch.device("cpu")
 
     def __init__(self, copies=1, num_classes=10):
         self.shape, self.train_size = {**TINY, "num_classes": num_classes}, 8 * copies

@@ -260,7 +260,7 @@ def test_bf16_is_close_to_fp32():
 class Random:
     """Two random images or latents, in the place of a data set."""
 
-    train_size = 2
+    train_size, train_device = 2, torch.device("cpu")
 
     def __init__(self, shape):
         self.shape = shape

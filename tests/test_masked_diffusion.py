@@ -381,7 +381,7 @@ class SixteenTexts:
     A ring, because at first all positions look alike: a letter that belongs in one place alone would be misplaced.
     """
 
-    shape, train_size = {"vocab_size": 27, "seq_len": 8}, 64
+    shape, train_size, train_device = {"vocab_size": 27, "seq_len": 8}, 64, CPU
     texts = torch.randperm(27, generator=generator(9))[(torch.arange(16)[:, None] + torch.arange(8)) % 16]
 
     def train_batch(self, indices, augmentations=()):

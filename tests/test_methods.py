@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from helpers import EightDigits, shaken, watched
+from torch import nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.edm import EDM
@@ -67,7 +68,7 @@ def test_levels_fill_the_widened_interval(overlap, intervals):
 
         def __init__(self, shape, noise, target_norm, *, num_layers):
             super().__init__()
-            self.layers = [None] * num_layers
+            self.layers = nn.ModuleList(nn.Identity() for _ in range(num_layers))
 
         def condition(self, batch):
             return None
@@ -190,7 +191,7 @@ import torch
 from diffusionblocks.training.trainer import Trainer
 
 class Data:
-    shape, train_size = {"image_size": 8, "channels": 1, "num_classes": 10}, 16
+    shape, train_size, train_device = {"image_size": 8, "channels": 1, "num_classes": 10}, 16, torch.device("cpu")
     images, labels = torch.zeros(16, 1, 8, 8, dtype=torch.uint8), torch.arange(16) % 10
     def train_batch(self, indices, augmentations):
         return {"image": self.images[indices].float(), "label": self.labels[indices]}

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 class Data:
     """Sequences of chance tokens, shorter than the paper's: no size of the network depends on their length."""
 
-    train_size = 4
+    train_size, train_device = 4, CPU
 
     def __init__(self, vocab_size, seq_len=32):
         self.shape = {"vocab_size": vocab_size, "seq_len": seq_len}

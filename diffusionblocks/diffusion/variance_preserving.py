@@ -6,13 +6,13 @@ q(z_t | y) = N(sqrt(abar_t) u_y, (1 - abar_t) I) with u_y the embedding of the c
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 LIMITS = (0.01, 0.99)  # of a learned abar: beyond them the signal-to-noise ratio runs away
 
 
-def cosine_schedule(steps: int) -> torch.Tensor:
+def cosine_schedule(steps: int) -> Tensor:
     """abar_0 to abar_T (steps + 1,), float64, of the "fixed cosine" schedule, for which the paper gives no formula.
 
     Nichol & Dhariwal's (2021), turned around, divided by its last value and cut to [1e-4, 0.99]: without the upper cut
@@ -23,7 +23,7 @@ def cosine_schedule(steps: int) -> torch.Tensor:
     return (abar / abar[-1]).clamp(1e-4, 0.99)
 
 
-def both_ends(t: torch.Tensor) -> torch.Tensor:
+def both_ends(t: Tensor) -> Tensor:
     """The times 0 and 1 (2,), like t in type and place; made there, so that no device is waited for."""
     return torch.arange(2, dtype=t.dtype, device=t.device)
 
@@ -31,7 +31,7 @@ def both_ends(t: torch.Tensor) -> torch.Tensor:
 class AsItIs:
     """How z and the time enter a network of NoProp: as they are. In the place of a noise with preconditioning."""
 
-    def precondition(self, t: torch.Tensor) -> tuple:
+    def precondition(self, t: Tensor) -> tuple:
         """c_skip, c_out, c_in, c_noise of times t (N,)."""
         return torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t), t
 
@@ -53,7 +53,7 @@ class LearnedSchedule(nn.Module):
         # No matrix product: autocast would round it to bfloat16.
         return (torch.sigmoid(F.softplus(self.slope) * t[:, None] + self.offset) * F.softplus(self.out)).sum(1)
 
-    def forward(self, t: torch.Tensor) -> torch.Tensor:
+    def forward(self, t: Tensor) -> Tensor:
         """abar (N,) at times t (N,)."""
         start, end = self._way(both_ends(t))
         fall = (self.ends[0] - self.ends[1]).abs()  # whatever training makes of the ends, abar grows
@@ -61,13 +61,13 @@ class LearnedSchedule(nn.Module):
         return torch.sigmoid(-gamma).clamp(*LIMITS)
 
 
-def corrupt(u: torch.Tensor, abar: float | torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+def corrupt(u: Tensor, abar: float | Tensor, eps: Tensor) -> Tensor:
     """z ~ q(z | y) (N, d) of embeddings u (N, d), with standard normal eps. abar: a number, or (N,)."""
     abar = abar.to(u.dtype).reshape(-1, 1) if torch.is_tensor(abar) else u.new_full((1, 1), abar)
     return abar.sqrt() * u + (1 - abar).sqrt() * eps
 
 
-def snr(abar):
+def snr(abar: float | Tensor) -> float | Tensor:
     """Signal-to-noise ratio."""
     return abar / (1 - abar)
 
@@ -86,7 +86,7 @@ def step_coefficients(before: float, after: float) -> tuple[float, float, float]
     )
 
 
-def kl_to_noise(u: torch.Tensor, abar: torch.Tensor) -> torch.Tensor:
+def kl_to_noise(u: Tensor, abar: Tensor) -> Tensor:
     """KL(q(z_0 | y) || N(0, I)) (N,) of embeddings u (N, d) at abar_0 (a tensor of one number)."""
     d = u.shape[1]
     return (abar * u.square().sum(1) - d * (abar + torch.log1p(-abar))) / 2

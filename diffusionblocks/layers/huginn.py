@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from diffusionblocks.layers.conditioning import AdaLN
-from diffusionblocks.layers.text import Attention, RMSNorm, SwiGLU
+from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
 
 ROTARY_BASE = 50_000
 CUT = 3  # standard deviations at which normals are truncated
@@ -28,7 +28,7 @@ class Layer(nn.Module):
         self.mlp = SwiGLU(width, mlp_width)
         self.adaptive = AdaLN(noise_width, width, open_gates=True) if noise_width else None
 
-    def forward(self, x, level=None, cache=None):
+    def forward(self, x: torch.Tensor, level: torch.Tensor | None = None, cache: Cache | None = None) -> torch.Tensor:
         """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
         if self.adaptive is None:
             x = self.norm2(x + self.attention(self.norm1(x), cache))

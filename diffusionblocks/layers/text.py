@@ -1,7 +1,7 @@
 """Parts of the text models: Llama 2's norm, rotary positions, gated MLP, and attention with a cache (appendix E.4)."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -20,12 +20,12 @@ class SwiGLU(nn.Module):
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)  # the gate comes first
         self.down = nn.Linear(hidden, width, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
 
-def rotate(x, positions, base=10_000):
+def rotate(x: Tensor, positions: Tensor, base: float = 10_000) -> Tensor:
     """Rotary positions: features i and i + d/2 are a plane, turned by position / base^(2i/d).
 
     x: (N, H, T, d); positions: (T,).
@@ -46,7 +46,7 @@ class Cache:
         self.length, self.used = length, 0
         self.keys = self.values = None
 
-    def append(self, keys, values, keep=True):
+    def append(self, keys: Tensor, values: Tensor, keep: bool = True) -> tuple[Tensor, Tensor]:
         """Add (N, H, T, d) and return all so far. With keep=False the next positions overwrite what was added."""
         if self.keys is None:
             n, heads, _, dim = keys.shape
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         self.qk_bias = nn.Parameter(torch.zeros(2, 1, num_heads, 1, width // num_heads)) if qk_bias else None
         self.out = nn.Linear(width, width, bias=False)
 
-    def project(self, x, start=0):
+    def project(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values, (N, H, T, D/H) each, of tokens x (N, T, D) from position `start` on."""
         n, t, d = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
@@ -77,11 +77,11 @@ class Attention(nn.Module):
         positions = torch.arange(start, start + t, device=x.device)
         return rotate(q, positions, self.base), rotate(k, positions, self.base), v
 
-    def merge(self, x):
+    def merge(self, x: Tensor) -> Tensor:
         """The output (N, T, D) of the heads' (N, H, T, D/H)."""
         return self.out(x.transpose(1, 2).flatten(2))
 
-    def forward(self, x, cache=None, keep=True):
+    def forward(self, x: Tensor, cache: Cache | None = None, keep: bool = True) -> Tensor:
         """x: (N, T, D). With a cache, x goes on from what it holds: T is 1 unless it is empty. keep: see `Cache`."""
         if cache is None:
             return self.merge(F.scaled_dot_product_attention(*self.project(x), is_causal=True))

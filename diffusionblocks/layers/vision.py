@@ -1,7 +1,7 @@
 """Parts of the networks for images: attention, MLP and fixed positions, as in ViT and DiT."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -14,7 +14,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         n, t, d = x.shape
         q, k, v = (
             self.qkv(x).view(n, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
@@ -31,12 +31,12 @@ class MLP(nn.Module):
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout, self.approximate = dropout, approximate
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.down(F.gelu(self.up(x), approximate=self.approximate))
         return F.dropout(x, self.dropout, self.training)
 
 
-def sincos_2d(width: int, side: int) -> torch.Tensor:
+def sincos_2d(width: int, side: int) -> Tensor:
     """Fixed positions (side^2, width) of a square grid, rows first: half the features tell the column, half the row.
 
     Each half has sines first, then cosines, of frequencies 10000^(-i / (width / 4)) (as in MAE and DiT).

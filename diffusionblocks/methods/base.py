@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.models import base as models
 from diffusionblocks.models.base import broken, not_offered, where
 
@@ -23,7 +24,9 @@ class Network:
 
     @property
     def noise_kind(self) -> str:
-        """Which noise it denoises."""
+        """Which noise it denoises, a key of NOISES."""
+        if self.model.noise_kind not in NOISES:
+            raise broken(self.model, "noise_kind", f"is {self.model.noise_kind!r}, not one of {', '.join(NOISES)}")
         return self.model.noise_kind
 
     @property

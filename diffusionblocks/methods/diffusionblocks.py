@@ -109,13 +109,7 @@ class Method(base.Method):
         return model.to_z(prediction, hard=True) if hand_off == "hard" else model.to_z(prediction)
 
     def predict(
-        self,
-        batch: dict,
-        eps: Tensor,
-        *,
-        num_steps=None,
-        from_target=False,
-        hand_off: Literal["soft", "hard"] = "soft",
+        self, batch: dict, eps: Tensor, *, num_steps=None, from_target=False, hand_off: Literal["soft", "hard"] = "soft"
     ) -> list[Step]:
         """Steps of the Euler chain from sigma_max eps down to sigma_min; the last prediction is the answer.
 
@@ -157,14 +151,7 @@ class Method(base.Method):
         return bound + self.noise.reconstruction(len(prediction.head))
 
     def sample(
-        self,
-        batches: list[dict],
-        eps: list[Tensor],
-        device: torch.device,
-        *,
-        num_steps=50,
-        guidance=1.0,
-        solver="euler",
+        self, batches: list[dict], eps: list[Tensor], device, *, num_steps=50, guidance=1.0, solver="euler"
     ) -> Iterator[tuple[int, Step]]:
         """Generate; yields (index of the batch, Step) of every network evaluation, of each batch in its order.
 
@@ -199,13 +186,7 @@ class Method(base.Method):
         return block_by_block(chains, predictor)
 
     def extend(
-        self,
-        tokens: Tensor,
-        eps: Tensor,
-        draws: Tensor | None,
-        *,
-        num_steps=None,
-        hand_off: Literal["soft", "hard"] = "soft",
+        self, tokens: Tensor, eps: Tensor, draws: Tensor, *, num_steps=None, hand_off: Literal["soft", "hard"] = "soft"
     ) -> Tensor:
         """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
 

@@ -20,7 +20,7 @@ class BothHalves(Attention):
     """Attention that, given clean halves and then noisy ones (2N, T, D), lets clean i see clean j <= i and noisy i see
     clean j < i and itself, never the clean token that it is to become."""
 
-    def forward(self, x, cache=None, keep=True, noisy_only=False):
+    def forward(self, x: Tensor, cache: Cache | None = None, keep: bool = True, noisy_only: bool = False) -> Tensor:
         """With a cache, x goes on from what it holds, and `keep` says whether it stays there."""
         if cache is not None:
             return super().forward(x, cache, keep)
@@ -61,7 +61,14 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.adaptive = AdaLN(noise_width, width) if noise_width else None
 
-    def forward(self, x, level=None, cache=None, keep=True, noisy_only=False):
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor | None = None,
+        cache: Cache | None = None,
+        keep: bool = True,
+        noisy_only: bool = False,
+    ) -> Tensor:
         """x: (N, T, D), or both halves (2N, T, D); level: (N or 2N, noise_width) for a noise-conditioned layer.
 
         noisy_only: give only the noisy half; the clean one gives keys and values, all that the last layer needs of it.
