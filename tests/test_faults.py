@@ -11,9 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,14 +20,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusionblocks import __main__ as program
-from diffusionblocks.base.files import Interrupted, UserError, atomic, read_json, read_json_lines, write_json
+from diffusionblocks.base.files import Interrupted, UserError, read_json, read_json_lines, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.models import vit
 from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.source import PACKAGE
 from diffusionblocks.training import checkpoint as states
-from diffusionblocks.training import lock as locks
 from diffusionblocks.training import train as training
 from diffusionblocks.training.trainer import Trainer
 
@@ -259,112 +256,6 @@ def test_two_trainers_at_once(tmp_path, digits, capsys):
     first.terminate()
     first.communicate()
     assert first.returncode == 143 and not (job.state / "lock.json").exists()
-
-
-def dead_pid():
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
-
-
-def write_lock(folder, host, pid, **values):
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / "lock.json"
-    started = locks._process(pid)["started"]
-    lock.write_text(json.dumps({"host": host, "pid": pid, "started": started, "token": "other", "beat": 0, **values}))
-    return lock
-
-
-def test_lock_of_a_dead_process_is_taken_over(tmp_path, digits):
-    job = Job(tmp_path, digits, tiny())
-    write_lock(job.state, socket.gethostname(), dead_pid(), started="1")
-    job.here()
-    assert job.weights.exists() and not (job.state / "lock.json").exists()
-
-
-def test_lock_of_a_living_process_holds_even_if_it_hangs(tmp_path):
-    lock = write_lock(tmp_path, socket.gethostname(), os.getppid())
-    os.utime(lock, (0, 0))  # no sign of life for long: suspended, say
-    with pytest.raises(UserError, match="another trainer"), locks.lock(tmp_path):
-        pass
-    write_lock(tmp_path, socket.gethostname(), os.getppid(), started="1")  # its number went to another process
-    with locks.lock(tmp_path):
-        assert json.loads(lock.read_text())["pid"] == os.getpid()
-    write_lock(tmp_path, socket.gethostname(), os.getpid())  # ours before a restart of the container
-    with locks.lock(tmp_path):
-        assert json.loads(lock.read_text())["token"] != "other"
-
-
-def test_lock_of_another_host_is_judged_by_its_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
-    monkeypatch.setattr(locks, "STALE", 0.2)
-    lock = write_lock(tmp_path, "another-node", 1)
-    os.utime(lock, (0, 0))  # clocks differ between hosts: the time of a file says nothing
-    waits, sleep = [], time.sleep
-    monkeypatch.setattr(locks.time, "sleep", lambda seconds: (waits.append(seconds), sleep(seconds)))
-    with locks.lock(tmp_path):
-        assert json.loads(lock.read_text())["host"] == socket.gethostname()
-    assert sum(waits) >= 0.1, "a requeued job waits for signs of life before it takes over"
-
-    done = threading.Event()
-
-    def beat():
-        number = 0
-        while not done.wait(0.005):
-            number += 1
-            other = tmp_path / "written-elsewhere"
-            other.write_text(json.dumps({"host": "another-node", "pid": 1, "started": None, "beat": number}))
-            other.replace(lock)
-
-    thread = threading.Thread(target=beat)
-    write_lock(tmp_path, "another-node", 1)
-    thread.start()
-    try:
-        with pytest.raises(UserError, match="another-node"), locks.lock(tmp_path):
-            pass
-    finally:
-        done.set()
-        thread.join()
-    assert "another-node" in lock.read_text()
-
-
-def test_a_slow_judge_leaves_the_new_lock_alone(tmp_path):
-    """Two trainers judge the same abandoned lock; the faster one has taken over before the slower one acts."""
-    judged = write_lock(tmp_path, "gone", 1).read_text()
-    new = write_lock(tmp_path, "faster", 2)
-    locks._remove(new, judged)
-    assert json.loads(new.read_text())["host"] == "faster"
-    locks._remove(new, new.read_text())
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_trainer_shows_signs_of_life_and_stops_when_its_lock_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
-    lock = tmp_path / "lock.json"
-
-    def until(condition):
-        for _ in range(1000):
-            if condition():
-                return True
-            time.sleep(0.01)
-        return False
-
-    stopped = []
-    monkeypatch.setattr(locks.os, "kill", lambda pid, number: stopped.append((pid, number)))
-    with locks.lock(tmp_path):
-        assert until(lambda: json.loads(lock.read_text())["beat"] > 1)
-        write_lock(tmp_path, "another-node", 1)
-        assert until(lambda: stopped == [(os.getpid(), signal.SIGTERM)])
-    assert "another-node" in lock.read_text(), "a lock that is not ours any more stays"
-
-
-@pytest.mark.parametrize("content", ["", '{"host": "elsew'])
-def test_half_a_lock_is_no_lock(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
-    monkeypatch.setattr(locks, "STALE", 0.05)
-    (tmp_path / "lock.json").write_text(content)
-    with locks.lock(tmp_path):
-        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
 
 
 # Checkpoints
@@ -684,43 +575,3 @@ def test_run_that_is_not_there_or_not_json(tmp_path, digits, capsys, content):
     path.unlink() if content is None else path.write_text(content)
     code, errors = command(capsys, *job.arguments(300))
     assert code == 2 and errors.startswith(f"error: {path}: ") and errors.count("\n") == 1, errors
-
-
-# Files
-
-
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(13, "Permission denied")])
-def test_atomic_leaves_the_old_file_whatever_happens(tmp_path, error):
-    path = tmp_path / "new/file.txt"
-    with atomic(path) as temporary:
-        temporary.write_text("old")
-    with pytest.raises(type(error)) as raised, atomic(path) as temporary:
-        assert temporary.parent == path.parent, "a rename is whole only within a file system"
-        temporary.write_text("half of the n")
-        raise error
-    assert raised.value is error
-    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: File too large")])
-def test_atomic_names_the_file_when_the_disk_is_full(tmp_path, error):
-    with (
-        pytest.raises(UserError, match=r"the disk is full.*Nothing was overwritten") as raised,
-        atomic(tmp_path / "file"),
-    ):
-        raise error
-    assert str(tmp_path / "file") in str(raised.value) and list(tmp_path.iterdir()) == []
-
-
-def test_json_lines_cut_short_by_a_kill(tmp_path):
-    path = Path(tmp_path / "log.jsonl")
-    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
-
-
-def test_files_have_the_users_own_mode(tmp_path):
-    (tmp_path / "plain").touch()
-    with atomic(tmp_path / "ours") as temporary:
-        temporary.write_text("x")
-        temporary.chmod(0o600)
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,0 +1,44 @@
+"""Files are whole or absent, whatever happens while they are written."""
+
+from pathlib import Path
+
+import pytest
+
+from diffusionblocks.base.files import UserError, atomic, read_json_lines
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(13, "Permission denied")])
+def test_atomic_leaves_the_old_file_whatever_happens(tmp_path, error):
+    path = tmp_path / "new/file.txt"
+    with atomic(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(type(error)) as raised, atomic(path) as temporary:
+        assert temporary.parent == path.parent, "a rename is whole only within a file system"
+        temporary.write_text("half of the n")
+        raise error
+    assert raised.value is error
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("I/O error: File too large")])
+def test_atomic_names_the_file_when_the_disk_is_full(tmp_path, error):
+    with (
+        pytest.raises(UserError, match=r"the disk is full.*Nothing was overwritten") as raised,
+        atomic(tmp_path / "file"),
+    ):
+        raise error
+    assert str(tmp_path / "file") in str(raised.value) and list(tmp_path.iterdir()) == []
+
+
+def test_json_lines_cut_short_by_a_kill(tmp_path):
+    path = Path(tmp_path / "log.jsonl")
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_files_have_the_users_own_mode(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic(tmp_path / "ours") as temporary:
+        temporary.write_text("x")
+        temporary.chmod(0o600)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

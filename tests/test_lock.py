@@ -1,0 +1,120 @@
+"""The lock on a training job's folder: who holds it, who is judged gone, and that two never hold it at once."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from diffusionblocks.base.files import UserError
+from diffusionblocks.training import lock as locks
+
+
+def dead_pid():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def write_lock(folder, host, pid, **values):
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "lock.json"
+    started = locks._process(pid)["started"]
+    lock.write_text(json.dumps({"host": host, "pid": pid, "started": started, "token": "other", "beat": 0, **values}))
+    return lock
+
+
+def test_lock_of_a_dead_process_is_taken_over(tmp_path):
+    lock = write_lock(tmp_path, socket.gethostname(), dead_pid(), started="1")
+    with locks.lock(tmp_path):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    assert not lock.exists()
+
+
+def test_lock_of_a_living_process_holds_even_if_it_hangs(tmp_path):
+    lock = write_lock(tmp_path, socket.gethostname(), os.getppid())
+    os.utime(lock, (0, 0))  # no sign of life for long: suspended, say
+    with pytest.raises(UserError, match="another trainer"), locks.lock(tmp_path):
+        pass
+    write_lock(tmp_path, socket.gethostname(), os.getppid(), started="1")  # its number went to another process
+    with locks.lock(tmp_path):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    write_lock(tmp_path, socket.gethostname(), os.getpid())  # ours before a restart of the container
+    with locks.lock(tmp_path):
+        assert json.loads(lock.read_text())["token"] != "other"
+
+
+def test_lock_of_another_host_is_judged_by_its_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(locks, "STALE", 0.2)
+    lock = write_lock(tmp_path, "another-node", 1)
+    os.utime(lock, (0, 0))  # clocks differ between hosts: the time of a file says nothing
+    waits, sleep = [], time.sleep
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: (waits.append(seconds), sleep(seconds)))
+    with locks.lock(tmp_path):
+        assert json.loads(lock.read_text())["host"] == socket.gethostname()
+    assert sum(waits) >= 0.1, "a requeued job waits for signs of life before it takes over"
+
+    done = threading.Event()
+
+    def beat():
+        number = 0
+        while not done.wait(0.005):
+            number += 1
+            other = tmp_path / "written-elsewhere"
+            other.write_text(json.dumps({"host": "another-node", "pid": 1, "started": None, "beat": number}))
+            other.replace(lock)
+
+    thread = threading.Thread(target=beat)
+    write_lock(tmp_path, "another-node", 1)
+    thread.start()
+    try:
+        with pytest.raises(UserError, match="another-node"), locks.lock(tmp_path):
+            pass
+    finally:
+        done.set()
+        thread.join()
+    assert "another-node" in lock.read_text()
+
+
+def test_a_slow_judge_leaves_the_new_lock_alone(tmp_path):
+    """Two trainers judge the same abandoned lock; the faster one has taken over before the slower one acts."""
+    judged = write_lock(tmp_path, "gone", 1).read_text()
+    new = write_lock(tmp_path, "faster", 2)
+    locks._remove(new, judged)
+    assert json.loads(new.read_text())["host"] == "faster"
+    locks._remove(new, new.read_text())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trainer_shows_signs_of_life_and_stops_when_its_lock_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    lock = tmp_path / "lock.json"
+
+    def until(condition):
+        for _ in range(1000):
+            if condition():
+                return True
+            time.sleep(0.01)
+        return False
+
+    stopped = []
+    monkeypatch.setattr(locks.os, "kill", lambda pid, number: stopped.append((pid, number)))
+    with locks.lock(tmp_path):
+        assert until(lambda: json.loads(lock.read_text())["beat"] > 1)
+        write_lock(tmp_path, "another-node", 1)
+        assert until(lambda: stopped == [(os.getpid(), signal.SIGTERM)])
+    assert "another-node" in lock.read_text(), "a lock that is not ours any more stays"
+
+
+@pytest.mark.parametrize("content", ["", '{"host": "elsew'])
+def test_half_a_lock_is_no_lock(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(locks, "STALE", 0.05)
+    (tmp_path / "lock.json").write_text(content)
+    with locks.lock(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
