@@ -103,6 +103,13 @@ def test_gradients_in_double_precision_are_difference_quotients(run, part):
     assert along == pytest.approx((ends[0] - ends[1]) / 2e-7, rel=1e-5)
 
 
+@pytest.mark.parametrize(("run", "part"), list(first_parts()))
+def test_the_check_passes_in_double_precision(run, part):
+    method = build(run, SHAPE, None).double()
+    inputs = batch(views=method.views)
+    method.check({name: value.double() if value.is_floating_point() else value for name, value in inputs.items()})
+
+
 # Those that do not
 
 
