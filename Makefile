@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/installed
 REPORT := results/demo/report.html
 
-.PHONY: demo test lint
+.PHONY: demo test quick lint
 
 demo: $(READY)
 	$(BIN)/snakemake all --config scale=demo --quiet rules
@@ -14,6 +14,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# What a developer wants before a commit, in a minute or two: all but the tests marked slow.
+quick: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -59,21 +59,3 @@ onstart:
     # Jobs of an earlier, lost Snakemake go on under SLURM; a second trainer beside one would write the same files.
     or_stop(cluster.refuse_second_start, os.getcwd())
     PLAN.write()
-
-
-localrules:
-    plan,
-
-
-rule plan:
-    """One file of settings, from which a step or a page reads what it needs."""
-    output:
-        f"{RESULTS}/{{planned}}.json",
-    log:
-        f"{RESULTS}/logs/plan/{{planned}}.log",
-    conda:
-        "../envs/diffusionblocks.yaml"
-    params:
-        digest=lambda wildcards: PLAN.digest(wildcards.planned),
-    shell:
-        "python -m diffusionblocks plan {RESULTS}/plan.json {wildcards.planned} -o {output} > {log} 2>&1"

@@ -91,6 +91,16 @@ def shipped(scale="demo"):
     return Plan.of({**yaml.safe_load((ROOT / "config.yaml").read_text()), "scale": scale})
 
 
+# Whoever asks for one of these waits for a workflow, a cluster or a browser.
+SLOW = {"finished", "generated", "written", "fresh", "slurm"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 def missing_program(reason, variable):
     """Skip a test for want of a program, or fail where `variable` says that it must be there (as .ci/run does)."""
     if os.environ.get(variable):

@@ -471,14 +471,16 @@ def test_a_broken_network_is_refused_before_its_first_update_and_not_when_it_goe
 def test_full_disk_keeps_the_prepared_data(tmp_path, digits):
     path = tmp_path / "digits.safetensors"
     path.write_bytes(b"as it was")
+    section = tmp_path / "sections/data.json"
+    write_json(section, {"name": "digits"})
     done = subprocess.run(
-        [sys.executable, "-m", "diffusionblocks", "prepare", '{"name": "digits"}', "-o", str(path)],
+        [sys.executable, "-m", "diffusionblocks", "prepare", str(section), "-o", str(path)],
         cwd=ROOT, capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith(f"error: {path}: the disk is full")
-    assert path.read_bytes() == b"as it was" and [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"as it was" and [file.name for file in tmp_path.glob("*.*")] == [path.name]
 
 
 @pytest.fixture
@@ -497,7 +499,8 @@ def small_disk(tmp_path):
 
 def test_a_disk_that_is_really_full(small_disk, tmp_path, digits, capsys):
     (small_disk / "digits.safetensors").write_bytes(b"as it was")
-    code, errors = command(capsys, "prepare", '{"name": "digits"}', "-o", small_disk / "digits.safetensors")
+    write_json(tmp_path / "data.json", {"name": "digits"})
+    code, errors = command(capsys, "prepare", tmp_path / "data.json", "-o", small_disk / "digits.safetensors")
     assert code == 2 and errors.startswith(f"error: {small_disk / 'digits.safetensors'}: the disk is full"), errors
     assert [file.name for file in small_disk.iterdir()] == ["digits.safetensors"]
     assert (small_disk / "digits.safetensors").read_bytes() == b"as it was"
@@ -589,9 +592,10 @@ def test_assembled_model_is_the_union_of_its_parts(trained, tmp_path, digits, ca
         for name, value in load_file(part).items():
             assert torch.equal(model.pop(name), value)
     assert not model
-    words = ["evaluate", folder / "run.json", tmp_path / "model.safetensors", '{"accuracy": {"name": "accuracy"}}']
+    write_json(tmp_path / "evaluation.json", {"metrics": {"accuracy": {"name": "accuracy"}}})
     places = ["--data", digits, "--logs", *(job.log for job in jobs), "-o", tmp_path / "metrics.json"]
-    code, errors = command(capsys, *words, *places)
+    files = [folder / "run.json", tmp_path / "model.safetensors", tmp_path / "evaluation.json"]
+    code, errors = command(capsys, "evaluate", *files, *places)
     assert code == 0, errors
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["run"] == run and metrics["metrics"]["accuracy"]["samples"] == 360

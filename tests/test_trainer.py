@@ -300,6 +300,19 @@ def test_meeting_the_contract_leaves_training_as_it_was(model):
     assert_same_bits(met.tensors(), other.tensors())
 
 
+def test_meeting_the_contract_compiles_nothing():
+    """Two samples would be one more shape, and each costs a minute."""
+    from torch._dynamo.utils import counters
+
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    trainer = trainer_of(JOINT, compile=True)
+    torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+    counters.clear()
+    trainer.check()
+    assert trainer.method.models["all"].layers[0]._compiled_call_impl is not None and not counters["stats"]
+
+
 def test_the_contract_is_met_with_two_samples_augmented_as_in_training():
     trainer, met = trainer_of({"name": "contrastive_forward_forward"}, augment=["flip"]), []
     trainer.batches.data.train_batch = lambda indices, augmentations: met.append((indices.tolist(), augmentations))

