@@ -295,6 +295,7 @@ def available():
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "layers"), full_size())
 def test_one_update_at_full_size(run, layers):
     """With averages, gradients and two moments: 20 bytes for each parameter, 9.2 GB for the whole L/2.

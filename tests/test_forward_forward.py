@@ -31,7 +31,7 @@ methods = pytest.mark.parametrize("name", METHODS)
 
 
 def trainer_of(method, seed=0, steps=1):
-    train = {"batch_size": 64, "lr": 0.01, "steps": steps, "warmup_steps": 5}
+    train = {"batch_size": 64, "lr": 0.01, "steps": steps, "warmup_steps": min(5, steps)}
     return Trainer({**run_of(method, FITTING), "train": train, "seed": seed}, "all", Digits(64), torch.device("cpu"))
 
 

@@ -388,6 +388,7 @@ class SixteenTexts:
         return {"tokens": self.texts[indices % 16]}
 
 
+@pytest.mark.slow
 def test_blocks_that_never_met_know_texts_by_heart_and_write_them():
     data = SixteenTexts()
     sizes = {"num_layers": 2, "width": 64, "num_heads": 8, "mlp_width": 128, "dropout": 0.0}

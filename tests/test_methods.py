@@ -240,6 +240,7 @@ def test_a_joint_process_holds_all_blocks():
 # Learning
 
 
+@pytest.mark.slow
 def test_every_block_overfits_one_batch_and_the_chain_predicts_it():
     data, device = EightDigits(), torch.device("cpu")
     run = run_of({"num_layers": 3, "width": 32, "patch_size": 2}, loss_weight="none")

@@ -310,6 +310,7 @@ def test_classes_take_turns_from_set_to_set(monkeypatch):
 # It learns
 
 
+@pytest.mark.slow
 def test_blocks_that_never_met_reproduce_the_images_they_overfitted():
     data = EightDigits(copies=8, num_classes=8)
     model = {"name": "dit", "num_layers": 3, "width": 64, "num_heads": 4, "mlp_width": 256, "patch_size": 4}
