@@ -732,13 +732,15 @@ def test_encode_and_prepare_by_hand(imagenet, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["diffusionblocks", *map(str, words), "--data-dir", str(imagenet)])
         main()
 
-    text = json.dumps(section())
+    text = imagenet / "source.json"
+    text.write_text(json.dumps(section()))
     files = [imagenet / f"{shard}.safetensors" for shard in range(2)]
     for shard, file in enumerate(files):
         command("encode", text, shard, "-o", file)
     command("prepare", text, "-o", imagenet / "by_hand.safetensors", "--shards", *files)
     assert (imagenet / "by_hand.safetensors").read_bytes() == prepared(imagenet).read_bytes()
-    command("prepare", '{"name": "digits"}', "-o", imagenet / "digits.safetensors", "--shards")  # as the rule does
+    (imagenet / "digits.json").write_text('{"name": "digits"}')
+    command("prepare", imagenet / "digits.json", "-o", imagenet / "digits.safetensors", "--shards")  # as the rule does
     assert header(imagenet / "digits.safetensors")["title"] == "scikit-learn digits"
 
 
@@ -747,8 +749,8 @@ def test_the_workflow_encodes_in_as_many_jobs_as_shards(tmp_path):
     data = {"name": "imagenet", "shards": 3}
     checkout.configure({"tables": {"table1": {"demo": {"data": data, "train": {"augment": []}}}}})
     path = f"results/demo/data/{section_name(data)}"
-    assert checkout.planned(f"{path}.safetensors") == {"autoencoder": 1, "encode": 3, "prepare": 1}
-    assert checkout.planned(f"{path}/shard2.safetensors") == {"autoencoder": 1, "encode": 1}
+    assert checkout.planned(f"{path}.safetensors") == {"autoencoder": 1, "plan": 1, "encode": 3, "prepare": 1}
+    assert checkout.planned(f"{path}/shard2.safetensors") == {"autoencoder": 1, "plan": 1, "encode": 1}
 
 
 def move(old, new):
