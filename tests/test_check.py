@@ -93,7 +93,7 @@ BAD = [
     ({"tables__table6__rows__noprop_ct__demo__model__num_layers": 3}, ["noprop_ct.method", "continuous", "one layer"]),
     (
         {"tables__table6__rows__noprop_dt__metrics": {"accuracy": {"sampling": {"num_steps": 4}}}},
-        ["noprop_dt.metrics.accuracy.sampling.num_steps", "a step for each layer"],
+        ["noprop_dt.metrics.accuracy.sampling", "num_steps is 4", "a step for each of 3 layers"],
     ),
     (
         {"tables__table6__rows__noprop_fm__demo__metrics": {"accuracy": {"sampling": {"num_steps": 0}}}},
@@ -280,3 +280,11 @@ def test_snakemake_refuses_what_only_the_schema_knows(tmp_path):
     assert "stpes" in refused.stdout + refused.stderr or "1e-3" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
     assert files() == before
+
+
+def test_a_file_that_is_no_python_is_named_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "no_python.py").write_text("class Model:\n    def predict(self:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["no_python.py, line 2", "no valid Python"]
+    message = refusal(edited(**{f"{ROW}__model": {"name": "no_python", "num_layers": 6}}))
+    assert all(word in message for word in words), message

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.diffusion.variance_preserving import (
     AsItIs,
     LearnedSchedule,
@@ -51,10 +52,9 @@ class Method(base.Method):
         self.models = nn.ModuleDict({"all": model})
         self.blocks = list(range(len(model.layers)))
         self.z_shape = model.z_shape
+        check_process(process, len(model.layers))
         if process == "discrete":
             self.abar = cosine_schedule(len(model.layers)).tolist()
-        elif len(model.layers) > 1:
-            raise ValueError(f"process {process} has one layer for all times: num_layers is {len(model.layers)}, not 1")
         elif process == "continuous":
             self.schedule = LearnedSchedule()
 
@@ -140,10 +140,7 @@ class Method(base.Method):
     def _chain(self, model, num_steps):
         """[(abar before, abar after, layers)] of each step."""
         if self.process == "discrete":
-            if num_steps not in (None, len(self.blocks)):
-                raise ValueError(
-                    f"num_steps is {num_steps}, but a discrete chain has a step for each of {len(self.blocks)} layers"
-                )
+            check_process(self.process, len(self.blocks), num_steps)
             abar, layers = self.abar, [model.layers[block : block + 1] for block in self.blocks]
         else:
             steps = num_steps or LONG_CHAIN

@@ -9,6 +9,7 @@ from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.diffusion.partition import boundaries, interval, split_layers
+from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.plan.check_metrics import check_metrics
 from diffusionblocks.plan.row import kind_of
 from diffusionblocks.plan.sections import check_section, component, declared
@@ -120,10 +121,7 @@ def _check_split(model, method, found):
         split_layers(model["num_layers"], method["num_blocks"], method.get("layers_per_block"))
     if "partition" in method:
         kind = class_constant(found.file, found.attribute, "noise_kind", "edm")
-        loudness = {key: method[key] for key in ("p_mean", "sigma_min") if key in method and kind == "edm"}
-        noise = NOISES[kind](**loudness)
-        interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method.get("overlap", 0), noise)
-    if method.get("process", "discrete") != "discrete" and model["num_layers"] != 1:  # NoProp's
-        raise ValueError(f"process {method['process']} has one layer for all times, and model.num_layers is not 1")
-    if not method.get("target_norm", 1) > 0:
-        raise ValueError(f"target_norm must be above 0, and is {method['target_norm']}")
+        noise = NOISES[kind].of_options(*(method[key] for key in ("target_norm", "p_mean", "sigma_min")))
+        interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method["overlap"], noise)
+    if "process" in method:
+        check_process(method["process"], model["num_layers"])

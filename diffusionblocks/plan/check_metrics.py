@@ -1,6 +1,7 @@
 """Whether a row's metrics can be computed from what it trains and generates, before any of it is made."""
 
 from diffusionblocks.base.files import UserError
+from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.evaluation.inputs import INPUTS, served
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
@@ -44,8 +45,11 @@ def _check(where, section, row):
         return
     if not isinstance(num_steps, int):
         raise UserError(f"config: {where}.sampling.num_steps: {num_steps!r} should be an int")
-    if method.get("process") == "discrete":
-        raise UserError(f"config: {where}.sampling.num_steps: a discrete process has a step for each layer")
+    if "process" in method:
+        try:
+            check_process(method["process"], row.model["num_layers"], num_steps)
+        except ValueError as error:
+            raise UserError(f"config: {where}.sampling: {error}") from None
     if num_steps < method.get("num_blocks", 1):
         raise UserError(
             f"config: {where}.sampling.num_steps is {num_steps}: with fewer steps than the "

@@ -5,13 +5,19 @@ Standard library only. Planning needs both in a fraction of the time that import
 
 import ast
 import functools
+from pathlib import Path
 
 from diffusionblocks.base.components import PACKAGE, module_file
+from diffusionblocks.base.files import UserError
 
 
 @functools.cache
-def tree(file):
-    return ast.parse(file.read_text(encoding="utf-8"))
+def tree(file: Path) -> ast.Module:
+    """A source file, parsed. Raises UserError, with the line, for one that is no valid Python."""
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), file)
+    except SyntaxError as error:
+        raise UserError(f"{file}, line {error.lineno}: is no valid Python: {error.msg}") from None
 
 
 @functools.cache
