@@ -283,8 +283,9 @@ def test_snakemake_refuses_what_only_the_schema_knows(tmp_path):
 
 
 def test_a_file_that_is_no_python_is_named_with_its_line(tmp_path, monkeypatch):
-    (tmp_path / "no_python.py").write_text("class Model:\n    def predict(self:\n")
+    (tmp_path / "own_nets").mkdir()
+    (tmp_path / "own_nets/no_python.py").write_text("class Model:\n    def predict(self:\n")
     monkeypatch.syspath_prepend(tmp_path)
     words = ["no_python.py, line 2", "no valid Python"]
-    message = refusal(edited(**{f"{ROW}__model": {"name": "no_python", "num_layers": 6}}))
+    message = refusal(edited(**{f"{ROW}__model": {"name": "own_nets.no_python", "num_layers": 6}}))
     assert all(word in message for word in words), message
