@@ -64,17 +64,10 @@ def test_a_lost_snakemake_does_not_double_its_trainers(slurm, tmp_path):
     settings = {**TINY, "tables": {"table1": {"demo": {"train": {"steps": 100_000}}}}}
     checkout.configure(settings)
     target = f"{ROW}/parts/block0.safetensors"
-    command = [
-        "--profile",
-        "slurm",
-        target,
-        "--configfile",
-        "tiny.yaml",
-        "--slurm-init-seconds-before-status-checks",
-        "2",
-    ]
+    command = ["--profile", "slurm", target, "--config", "scale=demo"]
+    own = ["--configfile", "tiny.yaml", "--slurm-init-seconds-before-status-checks", "2"]
     lost = subprocess.Popen(
-        [f"{os.path.dirname(os.sys.executable)}/snakemake", *command],
+        [f"{os.path.dirname(os.sys.executable)}/snakemake", *command, *own],
         cwd=checkout.folder, env={**os.environ, "PYTHONPATH": str(checkout.folder)}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -84,7 +77,7 @@ def test_a_lost_snakemake_does_not_double_its_trainers(slurm, tmp_path):
     lost.wait()
 
     checkout.snakemake("--unlock")
-    refused = checkout.snakemake(*command[:3], check=False)
+    refused = checkout.snakemake(*command, check=False)
     job = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout.split()[0]
     assert refused.returncode != 0 and f"scancel {job}" in refused.stdout + refused.stderr
 
