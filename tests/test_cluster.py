@@ -6,7 +6,10 @@ import signal
 import subprocess
 import time
 
+import pytest
 from conftest import TINY, Checkout
+
+pytestmark = pytest.mark.slow
 
 ROW = "results/demo/runs/table1/vit_diffusionblocks/seed0"
 

@@ -30,6 +30,8 @@ from diffusionblocks.training import checkpoint as states
 from diffusionblocks.training import train as training
 from diffusionblocks.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = PACKAGE.parent
 STEPS = 300
 

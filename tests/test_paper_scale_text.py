@@ -10,6 +10,8 @@ from conftest import shipped
 from diffusionblocks.methods import build
 from diffusionblocks.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 PLAN = shipped("paper")
 
 

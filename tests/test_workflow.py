@@ -12,6 +12,8 @@ import pytest
 import yaml
 from conftest import ROOT, TINY, Checkout, missing_program, trainings
 
+pytestmark = pytest.mark.slow
+
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "workflow/tables").glob("*.yaml")}
 RUNS = "results/demo/runs/table1"
 PAGES = {"page": 1, "page_of_table": 1}  # the report, and the page of the one table

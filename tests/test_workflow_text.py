@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from conftest import TINY_TEXT, trainings
 
+pytestmark = pytest.mark.slow
+
 RECURRENT = ("huginn_end_to_end", "huginn_diffusionblocks", "huginn_diffusionblocks_calibrated")
 LEARNED = "small language model trained on the data"
 
