@@ -75,8 +75,8 @@ def _lacks(model, method):
     return [name for name in method.needs if _inherited(model, name)]
 
 
-def _inherited(model, member):
-    return getattr(model, member, None) is getattr(Model, member, None)
+def _inherited(kind, member, contract=Model):
+    return getattr(kind, member, None) is getattr(contract, member, None)
 
 
 def _meet_all(component, pairs):
@@ -127,15 +127,15 @@ def _after_training(method, batch):
     """What evaluation and sampling will ask for, in a few words each."""
     network = method.acting(method.blocks[0])[0]
     if NOISES[network.noise_kind].of_tokens:  # has no prediction of the next token
-        yield _bound(method, batch)
-        yield _sample(method, batch)
-        return
-    answer = _chain(method, batch)
-    yield answer
-    if answer.endswith("images"):
-        yield _sample(method, batch)
-    elif "tokens" in batch and not _inherited(type(network), "begin"):
-        yield _text(method, batch)
+        asked = {"bound": _bound, "sample": _sample}
+    else:
+        answer = _chain(method, batch)
+        yield answer
+        asked = {"sample": _sample} if answer.endswith("images") else {}
+        if "tokens" in batch and not _inherited(type(network), "begin"):
+            asked = {"extend": _text}
+    for member, met in asked.items():  # members that a method may lack: planning refuses a metric that asks for one
+        yield f"no `{member}`" if _inherited(type(method), member, Method) else met(method, batch)
 
 
 def _trainer(component, model, method):
