@@ -43,6 +43,7 @@ def reference(image, name, sign, magnitude):
     return _apply_op(image, name, value * sign if signed else value, InterpolationMode.NEAREST, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 32, 32), (3, 24, 40)])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", OPS)
@@ -107,6 +108,7 @@ def test_flip_mirrors_half_of_the_samples():
     assert abs(flipped - n / 2) < 80  # five standard deviations
 
 
+@pytest.mark.slow
 def test_every_op_and_sign_is_drawn_equally_often():
     """Told from the results: all 23 outcomes (14 ops, 9 of them with two signs) of one image differ."""
     n, image = 14000, pictures(1, 3, (16, 16), seed=1)
@@ -150,6 +152,7 @@ def test_augment_applies_in_order():
     assert augment(images, []) is images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_one_graph_without_host_sync(channels):
     """A fake tensor has no values, so .item(), a mask index or a branch raises; fullgraph forbids graph breaks."""

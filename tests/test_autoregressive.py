@@ -284,6 +284,7 @@ def loss_at_sigma_max(method, tokens, context):
     return model.loss(prediction, {"tokens": tokens}, z).mean().item()
 
 
+@pytest.mark.slow
 def test_overfits_sequences_where_z_says_nothing(overfitted):
     method, tokens = overfitted
     assert loss_at_sigma_max(method, tokens, tokens) < 0.05

@@ -260,6 +260,7 @@ def test_a_job_checks_its_own_run_too():
         check_run(run)
 
 
+@pytest.mark.slow
 def test_snakemake_refuses_what_only_the_schema_knows(tmp_path):
     """The dry run itself stops: exit code, the key's name, and no file."""
     checkout = Checkout(tmp_path / "checkout")

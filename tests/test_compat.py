@@ -37,6 +37,7 @@ def test_mauve_leaves_transformers_and_faiss_as_they_were():
     assert (sys.modules.get("transformers"), faiss.Kmeans) == before
 
 
+@pytest.mark.slow
 def test_training_does_not_wait_for_the_compiler():
     """Importing it takes a second, in each of a hundred jobs; and PyTorch's own optimizer makes the same steps."""
     program = (

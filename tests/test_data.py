@@ -744,6 +744,7 @@ def test_encode_and_prepare_by_hand(imagenet, monkeypatch):
     assert header(imagenet / "digits.safetensors")["title"] == "scikit-learn digits"
 
 
+@pytest.mark.slow
 def test_the_workflow_encodes_in_as_many_jobs_as_shards(tmp_path):
     checkout = Checkout(tmp_path / "checkout")
     data = {"name": "imagenet", "shards": 3}

@@ -52,6 +52,7 @@ def test_small_cnn_is_the_same_network_every_time(digits):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_small_cnn_knows_the_digits(digits, tmp_path):
     path = tmp_path / "extractor.safetensors"
     extractor({"name": "small_cnn"}, digits._path, None, path)

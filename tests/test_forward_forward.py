@@ -296,6 +296,7 @@ def test_the_read_out_is_of_the_last_layer_s_mean_token():
     assert (step.sigma, step.block) == (None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps", "share"), [("fixed", 200, 0.9), ("contrastive", 50, 1.0)])
 def test_it_overfits_one_batch_and_predicts_it(name, steps, share):
     trainer, batch = trainer_of(METHODS[name], steps=steps), Digits(64).train_batch(torch.arange(64))

@@ -425,6 +425,7 @@ def test_one_layer_serves_all_times(process):
 BLOCKWISE = {"name": "diffusionblocks", "num_blocks": 2, "overlap": 0.1, "loss_weight": "none"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "steps", "sampling"),
     [

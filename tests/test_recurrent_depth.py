@@ -408,6 +408,7 @@ def test_plain_network_learns_sequences_by_heart_and_writes_them():
     assert torch.equal(written, data["tokens"])
 
 
+@pytest.mark.slow
 def test_denoiser_learns_sequences_by_heart_and_writes_them():
     torch.manual_seed(0)
     network = Network(Model, SHAPE, **SIZES | {"width": 32})

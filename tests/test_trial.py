@@ -101,6 +101,7 @@ def test_a_file_that_cannot_be_read(own, source, words):
 # As a command
 
 
+@pytest.mark.slow
 def test_the_verb(own, tmp_path):
     def run(name, *arguments):
         command = [sys.executable, "-m", "diffusionblocks", "try", name, *arguments]
