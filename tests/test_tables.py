@@ -317,6 +317,14 @@ def test_a_number_printed_elsewhere_stands_beside_the_papers(described):
     assert others[["elsewhere", "elsewhere_source"]].isna().all(axis=None), "no other row, no other metric"
 
 
+@pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n"])
+def test_what_is_no_table_is_shown_as_such(content, tmp_path):
+    if content is not None:
+        (tmp_path / "table1.csv").write_text(content)
+    with pytest.raises(UserError, match=r"table1\.csv: no table of this workflow"):
+        show([tmp_path / "table1.csv"])
+
+
 def test_new_columns_come_after_the_old(described, tmp_path):
     header = (tmp_path / "table1.csv").read_text().splitlines()[0]
     assert header.startswith("table,title,row,metric,unit,better,paper,ours,std,seeds,samples,")

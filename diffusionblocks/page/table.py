@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusionblocks.base.files import atomic
+from diffusionblocks.base.files import UserError, atomic
 from diffusionblocks.page.results import Results, columns_of, counterpart, is_variant
 
 COLUMNS = [
@@ -41,9 +41,15 @@ def table(plan_path: Path | str, path: Path | str) -> None:
 
 
 def show(paths: list[Path | str]) -> None:
-    """Print the tables to a terminal: what the paper prints, and what was measured in its place."""
+    """Print the tables to a terminal: what the paper prints, and what was measured in its place.
+
+    Raises UserError for a file that is absent or none of ours.
+    """
     for path in paths:
-        frame = pd.read_csv(path)
+        try:
+            frame = pd.read_csv(path)[["row", "metric", "paper", "ours", "std", "seeds", "beside"]]
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
         frame = frame[~frame["beside"]].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
         if frame["paper"].isna().all():  # a table of one's own
             frame = frame.drop(columns="paper")
