@@ -1,6 +1,7 @@
 """The verbs that rules call; each also runs by hand, reads its settings from files, and imports only what it needs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +210,8 @@ def main():
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever reads has seen enough (`explain ... | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
