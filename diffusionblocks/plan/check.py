@@ -5,6 +5,8 @@ source states them; splits and settings of training are tried. What metrics and 
 nothing beyond the standard library and what comes with Snakemake.
 """
 
+import re
+
 from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.diffusion.noise import NOISES
@@ -19,6 +21,7 @@ from diffusionblocks.training.settings import Settings
 SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
+LOUDNESS = ("target_norm", "p_mean", "sigma_min")  # options of a method that make its noise
 
 
 def check_frame(config: dict) -> None:
@@ -31,7 +34,9 @@ def check_frame(config: dict) -> None:
         if "default" in about:
             config.setdefault(key, about["default"])
     if isinstance(config.get("seeds"), list):  # `--config seeds=[0,1]` on the command line arrives as text
-        config["seeds"] = [int(seed) if str(seed).isdigit() else seed for seed in config["seeds"]]
+        config["seeds"] = [
+            int(seed) if re.fullmatch("[0-9]+", str(seed)) else seed for seed in config["seeds"]
+        ]
     draft = jsonschema.Draft202012Validator
     kinds = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # 600.0 is no number of steps
     validator = jsonschema.validators.extend(draft, type_checker=kinds)(schema)
@@ -117,11 +122,11 @@ def _check_augment(where, run, source):
 
 def _check_split(model, method, found):
     """Try the split with what the method has of DiffusionBlocks' keywords; another method may have some of them."""
-    if "num_blocks" in method:
+    if "num_blocks" in method and "layers_per_block" in method:
         split_layers(model["num_layers"], method["num_blocks"], method.get("layers_per_block"))
-    if "partition" in method:
+    if {"partition", "num_blocks", "overlap", *LOUDNESS} <= method.keys():
         kind = class_constant(found.file, found.attribute, "noise_kind", "edm")
-        noise = NOISES[kind].of_options(*(method[key] for key in ("target_norm", "p_mean", "sigma_min")))
+        noise = NOISES[kind].of_options(*(method[key] for key in LOUDNESS))
         interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method["overlap"], noise)
     if "process" in method:
         check_process(method["process"], model["num_layers"])

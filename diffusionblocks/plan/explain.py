@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError, suggest
-from diffusionblocks.plan.configuration import ROOT, read_all
-from diffusionblocks.plan.layers import KEYS
+from diffusionblocks.plan.configuration import KEYS, ROOT, read_all
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.row import Row
 from diffusionblocks.plan.sections import declared

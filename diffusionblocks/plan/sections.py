@@ -28,7 +28,9 @@ def fingerprint(value) -> str:
 
 def component(where: str, kind: str, name) -> Component:
     """The component behind a name, at the key `where`. Raises UserError for a name that stands for nothing."""
-    found = locate(kind, str(name))
+    if not isinstance(name, str):
+        raise UserError(f"config: {where}: needs a {kind}'s name, and is {name!r} (there are {', '.join(names(kind))})")
+    found = locate(kind, name)
     if found is None:
         there = names(kind)
         own = "a module" if PLACES[kind][1] else "a function in a module"
