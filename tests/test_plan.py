@@ -328,8 +328,8 @@ def test_the_schema_knows_remarks_of_rows():
 @pytest.mark.parametrize(
     ("way", "value", "message"),
     [
-        (("rows", "one", "remark"), 5, r"rows\.one\.remark: 5 is not of type 'string', 'null'"),
-        (("rows", "one", "gpu", "remark"), ["a"], r"rows\.one\.gpu\.remark: \['a'\] is not of type 'string', 'null'"),
+        (("rows", "one", "remark"), 5, r"rows\.one\.remark: 5 should be a text or null"),
+        (("rows", "one", "gpu", "remark"), ["a"], r"rows\.one\.gpu\.remark: \['a'\] should be a text or null"),
         (("rows", "one", "remarks"), "a", r"rows\.one: unknown key 'remarks'; did you mean 'remark'"),
         (("rows", "one", "gpu", "remarks"), "a", r"rows\.one\.gpu: unknown key 'remarks'; did you mean 'remark'"),
         (("remark",), "a", r"tables\.a: unknown key 'remark'"),

@@ -29,7 +29,7 @@ def fingerprint(value) -> str:
 def component(where: str, kind: str, name) -> Component:
     """The component behind a name, at the key `where`. Raises UserError for a name that stands for nothing."""
     if not isinstance(name, str):
-        raise UserError(f"config: {where}: needs a {kind}'s name, and is {name!r} (there are {', '.join(names(kind))})")
+        raise UserError(f"config: {where}: needs the name of a {kind}, and is {name!r}")
     found = locate(kind, name)
     if found is None:
         there = names(kind)
