@@ -126,6 +126,10 @@ def row(**settings):
     return {"tables": {"mine": {"title": "Mine", "demo": {}, "rows": {"row": {**sections, **settings}}}}}
 
 
+def cut_by(partition):
+    return row(method={"name": "diffusionblocks", "partition": partition})
+
+
 @pytest.mark.parametrize(
     ("overlay", "words"),
     [
