@@ -5,12 +5,8 @@ import json
 
 from diffusionblocks.base.components import PLACES, Component, locate, names
 from diffusionblocks.base.files import UserError, suggest
+from diffusionblocks.base.sections import keywords_of
 from diffusionblocks.plan.source import Choice, class_keywords, function_keywords
-
-
-def keywords_of(section: dict) -> dict:
-    """A section without its name: the keywords that its component is called with."""
-    return {key: value for key, value in section.items() if key != "name"}
 
 
 def section_name(section: dict) -> str:
