@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import re
+import traceback
 from collections import namedtuple
 from pathlib import Path
 
@@ -80,7 +81,9 @@ def load(kind, name):
     except Exception as error:
         if found.file.is_relative_to(PACKAGE):
             raise
-        raise UserError(f"{found.file}: cannot be imported ({type(error).__name__}: {error})") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        line = "".join(f", line {frame.lineno}" for frame in frames if frame.filename == str(found.file))
+        raise UserError(f"{found.file}{line}: it cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, found.attribute):
         raise UserError(f"{found.file}: has no {found.attribute!r}, which {kind} {name!r} names")
     return getattr(module, found.attribute)
