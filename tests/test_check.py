@@ -12,6 +12,7 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.plan.check import check, check_frame, check_run
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.plan import Plan
+from diffusionblocks.plan.source import tree
 
 CONFIG = complete(yaml.safe_load((ROOT / "config.yaml").read_text()))
 
@@ -281,6 +282,36 @@ def test_snakemake_refuses_what_only_the_schema_knows(tmp_path):
     assert "stpes" in refused.stdout + refused.stderr or "1e-3" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
     assert files() == before
+
+
+METRIC = "import numpy as np\nfrom diffusionblocks.evaluation.metric import metric as m, metric\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("declared", "arguments", "words"),
+    [
+        ("", "logits", "own_metrics.mine is no metric: put `@metric(unit=..., better=...)` above it"),
+        ("@metric", "logits", "own_metrics.mine is no metric"),
+        ("@metric(better='up')", "logits", "better 'up' is not one of higher, lower, None"),
+        ("@metric(figure='nope')", "correct", "figure 'nope' is not one of accuracy_chain"),
+        ("@metric(over_sets='most')", "features", "over_sets 'most' is not one of mean, least"),
+        ("@metric(units='s')", "logits", "@metric takes no 'units'; did you mean 'unit'"),
+        ("@metric()", "logits, evaluations", "evaluations, logits do not come together"),
+        ("@metric()", "logits, *, samples=1, unit=2", "rename its keyword samples, unit"),
+        ("@m()", "logits, *, threshold=1", None),
+    ],
+)
+def test_a_metric_that_evaluation_would_refuse(tmp_path, monkeypatch, declared, arguments, words):
+    path = tmp_path / "own_metrics.py"
+    path.write_text(f"{METRIC}{declared}\ndef mine({arguments}):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tree.cache_clear()
+    config = edited(**{f"{ROW}__metrics__column": {"name": "own_metrics.mine"}})
+    if words is None:
+        check(Plan(config))
+    else:
+        message = refusal(config)
+        assert "vit_diffusionblocks.metrics.column" in message and f"{path}: " in message and words in message
 
 
 def test_a_file_that_is_no_python_is_named_with_its_line(tmp_path, monkeypatch):

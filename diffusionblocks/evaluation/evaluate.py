@@ -67,8 +67,15 @@ def evaluate(
                 "from_target": section.get("sampling", {}).get("from_target", False),
             }
         else:
-            declared = {"unit": metric.about.unit, "better": metric.about.better, "beside": metric.about.beside}
-            numbers[column] = {**declared, "value": value, **about, **section}
+            numbers[column] = {
+                **section,
+                "unit": metric.about.unit,
+                "better": metric.about.better,
+                "beside": section.get("beside", metric.about.beside),
+                "over_sets": metric.about.over_sets,
+                "value": value,
+                **about,
+            }
     result = {
         "run": run,
         "data": {"title": data.title, "train_size": data.train_size, "test_size": data.test_size, "shape": data.shape},

@@ -4,9 +4,8 @@ from pathlib import Path
 from statistics import fmean
 
 from diffusionblocks.base.files import UserError, read_json
+from diffusionblocks.evaluation.metric import FACTS
 
-# Of a number in metrics.json, what is no setting of its metric.
-FACTS = ("value", "samples", "sets", "idle_blocks", "extractor", "unit", "better", "beside", "sampling")
 
 
 class Results:
@@ -20,7 +19,7 @@ class Results:
     def __init__(self, plan_path: Path | str) -> None:
         self.plan = read_json(plan_path)
         self.name, self.printed = self.plan["table"], self.plan["paper"] is not None
-        self.paper = self.plan["paper"] or {"title": self.plan["title"], "metrics": {}, "rows": {}}
+        self.paper = {"title": self.plan["title"], "metrics": {}, "rows": {}, **(self.plan["paper"] or {})}
         self.title = self.paper["source"] if self.printed else self.plan["title"]  # `Table 1`, or a title of one's own
         for row, about in self.plan["rows"].items():
             paper_row = about["paper_row"]

@@ -50,7 +50,7 @@ def show(paths: list[Path | str]) -> None:
             frame = pd.read_csv(path)[["row", "metric", "paper", "ours", "std", "seeds", "beside"]]
         except (OSError, KeyError, ValueError) as error:
             raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
-        frame = frame[~frame["beside"]].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
+        frame = frame[~frame["beside"].astype(bool)].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
         if frame["paper"].isna().all():  # a table of one's own
             frame = frame.drop(columns="paper")
         print(f"\n{Path(path).stem}\n{frame.to_string(float_format='{:.2f}'.format, na_rep='-')}")
@@ -137,7 +137,7 @@ def _note(number):
     """What a reader must know of a number: a grid of levels may miss the interval of a block altogether."""
     notes = []
     if number.get("sets", 1) > 1:
-        notes.append(f"{'least' if number['name'] == 'fid' else 'mean'} of {number['sets']} sets")
+        notes.append(f"{number['over_sets']} of {number['sets']} sets")
     if number.get("idle_blocks"):
         notes.append(f"never acts: block {', '.join(map(str, number['idle_blocks']))}")
     return "; ".join(notes) or None
