@@ -111,7 +111,7 @@ def test_metrics_are_those_of_all_shards_set_by_set(job):
         "fid": {"name": "fid", "reference": "test"},
         "fid_train": {"name": "fid", "reference": "train"},
         "layers": {"name": "layer_evaluations"},
-        "speed": {"name": "relative_speed"},
+        "speed": {"name": "relative_speed", "beside": False},
     }
     sections = {column: {**section, "sampling": SAMPLING} for column, section in sections.items()}
     paths = job.shards(shards=3)
@@ -126,7 +126,9 @@ def test_metrics_are_those_of_all_shards_set_by_set(job):
         assert found["metrics"][column]["value"] == pytest.approx(min(each))
         assert found["metrics"][column]["extractor"] == "small CNN trained on the data"
         assert found["metrics"][column]["samples"] == 25
-    assert found["metrics"]["fid"] | {"unit": "", "better": "lower", "beside": False} == found["metrics"]["fid"]
+    declared = {"unit": "", "better": "lower", "beside": False, "over_sets": "least"}
+    assert found["metrics"]["fid"] | declared == found["metrics"]["fid"]
+    assert found["metrics"]["layers"]["beside"] and not found["metrics"]["speed"]["beside"], "as the column says"
     assert found["metrics"]["layers"]["value"] == 12 and found["metrics"]["speed"]["value"] == 3
     assert [record["first"] for record in found["sampling"]] == [0, 16, 33]
 

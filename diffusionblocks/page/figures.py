@@ -106,8 +106,8 @@ def likelihood(title: str, curves: list[dict], baseline: list[dict] | None = Non
 def chain(title: str, ylabel: str, lines: dict[str, list[dict]], baseline: float | None = None, most=math.inf) -> str:
     """What each step of a chain reaches, mean and range over seeds; dashed where it starts from the true target.
 
-    lines: {legend: curves}, all of the same steps; those of a method without levels are numbered. baseline: the value of the row that this one is compared with, drawn
-    as a line. most: the largest value on the axis.
+    lines: {legend: curves}, all of the same steps, which are numbered where a method has no levels. baseline: the value
+    of the row that this one is compared with, drawn as a line. most: the largest value on the axis.
     """
     first = next(iter(lines.values()))[0]
     labels = [

@@ -7,7 +7,6 @@ from diffusionblocks.base.files import UserError, read_json
 from diffusionblocks.evaluation.metric import FACTS
 
 
-
 class Results:
     """A `<table>.json` and the metrics.json files that it names.
 
