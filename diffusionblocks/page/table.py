@@ -40,16 +40,21 @@ def table(plan_path: Path | str, path: Path | str) -> None:
         frame.to_csv(temporary, index=False)
 
 
+def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """Columns of a table's csv. Raises UserError for a file that is absent or none of ours."""
+    try:
+        return pd.read_csv(path)[columns]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
+
+
 def show(paths: list[Path | str]) -> None:
     """Print the tables to a terminal: what the paper prints, and what was measured in its place.
 
     Raises UserError for a file that is absent or none of ours.
     """
     for path in paths:
-        try:
-            frame = pd.read_csv(path)[["row", "metric", "paper", "ours", "std", "seeds", "beside"]]
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
+        frame = read(path, ["row", "metric", "paper", "ours", "std", "seeds", "beside"])
         frame = frame[~frame["beside"].astype(bool)].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
         if frame["paper"].isna().all():  # a table of one's own
             frame = frame.drop(columns="paper")
