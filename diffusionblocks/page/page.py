@@ -11,8 +11,7 @@ import pandas as pd
 from diffusionblocks.base.files import write_text
 from diffusionblocks.page.claims import verdict
 from diffusionblocks.page.groups import groups
-from diffusionblocks.page.results import Results
-from diffusionblocks.page.table import read
+from diffusionblocks.page.results import Results, read
 
 
 def page(plan_paths: list[Path | str], table_paths: list[Path | str], template_path: Path, path: Path | str) -> None:

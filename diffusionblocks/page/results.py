@@ -1,10 +1,19 @@
-"""One table as planning wrote it, with what its runs measured. No torch."""
+"""One table as planning wrote it, with what its runs measured, and its csv. No torch."""
 
 from pathlib import Path
 from statistics import fmean
 
+import pandas as pd
+
 from diffusionblocks.base.files import UserError, read_json
 from diffusionblocks.evaluation.metric import FACTS
+
+# Of a table's csv.
+COLUMNS = [
+    *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
+    *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
+    *("properties", "elsewhere", "elsewhere_source", "remark", "beside"),
+]
 
 
 class Results:
@@ -68,6 +77,14 @@ class Results:
 
     def _ours(self, row: str) -> dict:
         return self.plan["rows"].get(row, {})
+
+
+def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """Columns of a table's csv. Raises UserError for a file that is absent or none of ours."""
+    try:
+        return pd.read_csv(path)[columns]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
 
 
 def num_blocks(run: dict) -> int:

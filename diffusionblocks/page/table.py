@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusionblocks.base.files import UserError, atomic
-from diffusionblocks.page.results import Results, columns_of, counterpart, is_variant
+from diffusionblocks.base.files import atomic
+from diffusionblocks.page.results import COLUMNS, Results, columns_of, counterpart, is_variant, read
 
-COLUMNS = [
-    *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
-    *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
-    *("properties", "elsewhere", "elsewhere_source", "remark", "beside"),
-]
 MISSING = "not part of this workflow yet"
 
 
@@ -38,14 +33,6 @@ def table(plan_path: Path | str, path: Path | str) -> None:
     frame = frame.astype({"seeds": "Int64", "samples": "Int64"})  # whole numbers that may be missing
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)
-
-
-def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
-    """Columns of a table's csv. Raises UserError for a file that is absent or none of ours."""
-    try:
-        return pd.read_csv(path)[columns]
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
 
 
 def show(paths: list[Path | str]) -> None:
