@@ -10,6 +10,17 @@ from diffusionblocks.base.components import PLACES
 from diffusionblocks.base.files import NO_SPACE, UserError, read_json
 
 DATA_DIR = "results/downloads"
+# Keys that tell the files of settings from each other; all are written by planning.
+RUN_KEYS = ("table", "row", "seed", "data", "model", "method", "train")
+TABLE_KEYS = ("table", "title", "paper", "rows")
+
+
+def settings(path: str | Path, *keys: str) -> dict:
+    """A JSON file of settings. Raises UserError for one that is absent, or another than the verb asks for."""
+    found = read_json(path)
+    if absent := [key for key in keys if not isinstance(found, dict) or key not in found]:
+        raise UserError(f"{path}: is another file than the one asked for here: it has no {', '.join(absent)}")
+    return found
 
 
 def plan(args):
@@ -44,14 +55,14 @@ def encode(args):
     """Encode one shard of a data set's training images as latents."""
     from diffusionblocks.data.encode import encode
 
-    encode(read_json(args.section), args.shard, args.data_dir, args.output)
+    encode(settings(args.section, "name"), args.shard, args.data_dir, args.output)
 
 
 def prepare(args):
     """Read a data set once and write it in the form that training maps into memory."""
     from diffusionblocks.data.prepare import prepare
 
-    prepare(read_json(args.section), args.data_dir, args.output, args.shards)
+    prepare(settings(args.section, "name"), args.data_dir, args.output, args.shards)
 
 
 def train(args):
@@ -59,7 +70,7 @@ def train(args):
     from diffusionblocks.plan.check import check_run
     from diffusionblocks.training.train import train
 
-    check_run(read_json(args.run))
+    check_run(settings(args.run, *RUN_KEYS))
     train(args.run, args.part, args.output, args.data, args.state, args.checkpoint_seconds)
 
 
@@ -67,6 +78,7 @@ def assemble(args):
     """Join the parts of a run into one model."""
     from diffusionblocks.training.assemble import assemble
 
+    settings(args.run, *RUN_KEYS)
     assemble(args.run, args.parts, args.output)
 
 
@@ -74,14 +86,16 @@ def sample(args):
     """Generate a shard of a trained model's images or texts."""
     from diffusionblocks.sampling.sample import sample
 
-    sample(args.run, args.model, args.data, read_json(args.sampling), args.shard, args.output, args.data_dir)
+    settings(args.run, *RUN_KEYS)
+    sampling = settings(args.sampling, "num_samples", "sets", "shards")
+    sample(args.run, args.model, args.data, sampling, args.shard, args.output, args.data_dir)
 
 
 def extractor(args):
     """Obtain the weights of the network whose features FID compares."""
     from diffusionblocks.scorers.extractor import extractor
 
-    extractor(read_json(args.section), args.data, args.data_dir, args.output)
+    extractor(settings(args.section, "name"), args.data, args.data_dir, args.output)
 
 
 def reference(args):
@@ -95,14 +109,15 @@ def teacher(args):
     """Obtain the weights of a network that scores texts."""
     from diffusionblocks.scorers.teacher import teacher
 
-    teacher(read_json(args.section), args.data, args.data_dir, args.output)
+    teacher(settings(args.section, "name"), args.data, args.data_dir, args.output)
 
 
 def evaluate(args):
     """Measure a trained model."""
     from diffusionblocks.evaluation.evaluate import evaluate
 
-    metrics = read_json(args.evaluation)["metrics"]
+    settings(args.run, *RUN_KEYS)
+    metrics = settings(args.evaluation, "metrics", "teachers")["metrics"]
     evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
 
 
@@ -110,6 +125,7 @@ def table(args):
     """Set the measured numbers of a table beside the paper's."""
     from diffusionblocks.page.table import table
 
+    settings(args.plan, *TABLE_KEYS)
     table(args.plan, args.output)
 
 
@@ -124,6 +140,8 @@ def page(args):
     """Write the page from the tables and all that was measured on the way."""
     from diffusionblocks.page.page import page
 
+    for path in args.plans:
+        settings(path, *TABLE_KEYS)
     page(args.plans, args.tables, args.template, args.output)
 
 
@@ -213,9 +231,13 @@ def main():
     except BrokenPipeError:  # whoever reads has seen enough (`explain ... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno in NO_SPACE:
+            cause = f"the disk is full ({error}). Free some space and start the same command again."
+        elif error.filename is not None:  # a file of the command line that is absent, a folder, or not ours to read
+            cause = f"{error.filename}: {error.strerror}"
+        else:
             raise
-        print(f"error: the disk is full ({error}). Free some space and start the same command again.", file=sys.stderr)
+        print(f"error: {cause}", file=sys.stderr)
         sys.exit(UserError.exit_code)
 
 

@@ -29,7 +29,7 @@ IMAGES = {
 DECLARED = {
     "accuracy": {"name": "accuracy", "unit": "%"},
     "accuracy_4_steps": {"name": "accuracy", "unit": "%", "sampling": {"num_steps": 4}},
-    "fid_test": {"name": "fid", "better": "lower", "reference": "test"},
+    "fid_test": {"name": "fid", "better": "lower", "reference": "test", "over_sets": "least"},
     "fid_train": {"name": "fid", "better": "lower", "reference": "train"},
     "kid": {"name": "kid", "better": "lower", "beside": True},
     "mauve": {"name": "mauve"},
@@ -51,7 +51,7 @@ def of_the_paper() -> dict[str, dict]:
 
 def number(column: str, value: float, **settings) -> dict:
     """A number of metrics.json."""
-    common = {"unit": "", "better": "higher", "beside": False, "samples": 360, "sampling": {}}
+    common = {"unit": "", "better": "higher", "beside": False, "over_sets": "mean", "samples": 360, "sampling": {}}
     return {**common, **DECLARED[column], "value": value, **settings}
 
 

@@ -128,6 +128,30 @@ def test_a_broken_plain_network_is_refused_by_file_class_and_member():
     assert "class Broken: `end_to_end_loss` gives float32 ()" in message and "mixer.py" in message
 
 
+def fails_with(error):
+    """The user's model, whose loss raises an error."""
+
+    def end_to_end_loss(self, batch):
+        raise error
+
+    model = type("Failing", (Model,), {"end_to_end_loss": end_to_end_loss, "__module__": Model.__module__})
+    return EndToEnd(Network(model, SHAPE))
+
+
+@pytest.mark.parametrize("error", [AssertionError("odd"), ZeroDivisionError("by none"), OSError("gone"), KeyError("k")])
+def test_whatever_a_network_raises_is_told_by_file_class_and_member(error):
+    message = refusal(fails_with(error))
+    words = ["mixer.py: class Failing: `end_to_end_loss` fails", type(error).__name__, str(error), "docs/extending.md"]
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), UserError("as told")])
+def test_want_of_memory_is_no_broken_contract(error):
+    with pytest.raises(type(error)) as raised:
+        fails_with(error).check(batch())
+    assert raised.value is error
+
+
 def test_what_a_class_does_not_offer_is_named():
     class Method(base.Method):
         def __init__(self, network):

@@ -273,3 +273,9 @@ def test_losses_of_all_rows_share_an_axis(drawn, lowest, scale, limits):
     for row, runs in rows.items():
         (axes,) = figures.losses(row, runs, figures.loss_limits(rows.values())).axes
         assert axes.get_yscale() == scale and axes.get_ylim() == pytest.approx(limits)
+
+
+def test_a_chain_without_levels_is_drawn_by_its_step_numbers(shown):
+    about = {"sigma": [None], "block": [None], "value": [40.0], "figure": "accuracy_chain", "from_target": False}
+    found = headings(shown({"a": [{**measured("a", fid_test=5.0), "curves": {"per_step": about}}]}))
+    assert found["Accuracy along the chain of blocks"] == ["Accuracy along the chain, a"]

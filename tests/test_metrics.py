@@ -191,10 +191,14 @@ def test_inputs_come_from_one_source():
     }
 
 
+def own(labels):
+    """No metric yet."""
+
+
 def test_a_declaration_is_one_of_the_words():
-    for wrong in ({"better": "up"}, {"figure": "pie"}):
-        with pytest.raises(ValueError, match="is higher, lower or None, and figure"):
-            metric(**wrong)
+    for key, value in {"better": "up", "figure": "pie", "over_sets": "most"}.items():
+        with pytest.raises(UserError, match=rf"test_metrics\.py: metric own: {key} '{value}' is not one of "):
+            metric(**{key: value})(own)
 
 
 @pytest.fixture
@@ -254,5 +258,7 @@ def test_a_function_that_is_no_metric_is_refused(mine):
         mine("1.0", "")
     with pytest.raises(UserError, match=r"metric my_metrics\.mine needs weights, and of images there are: logits"):
         mine("1.0", arguments="weights")
+    with pytest.raises(UserError, match=r"my_metrics\.py: metric mine: rename its keyword samples, teacher, value,"):
+        mine("1.0", arguments="labels, *, value=1, teacher=2, samples=3, threshold=4")
     with pytest.raises(UserError, match=r"labels, features do not come together"):
         mine("1.0", arguments="labels, features")

@@ -224,6 +224,14 @@ def test_tables_are_printed_to_the_terminal(build, tmp_path, monkeypatch, capsys
     assert ("printed_only", "accuracy", "7.85", "-", "-", "-") in cells and "kid" not in "".join(lines)
 
 
+def test_a_table_without_rows_is_shown_empty(build, tmp_path, capsys):
+    build({"plain": [run(accuracy=90.0)]})
+    path = tmp_path / "table1.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    show([path])
+    assert "table1" in capsys.readouterr().out
+
+
 def test_a_table_of_ones_own_has_no_printed_numbers(build, tmp_path, capsys):
     """Neither a stand-in nor a row that nothing trains; on the terminal, no column of the paper."""
     rows = {"plain": [run("digits", accuracy=90.0)], "mixed": {"metrics": [run(accuracy=92.0)], "against": "plain"}}

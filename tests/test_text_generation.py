@@ -188,6 +188,8 @@ def test_missing_files_are_named(jobs, teachers):
         job.evaluate(mauve, shards[:1], teachers)
     with pytest.raises(UserError, match="no weights of the teacher small_lm"):
         job.evaluate(mauve, shards, teachers[1:])
+    with pytest.raises(UserError, match=r"is no teacher's weights \(--scorers\)"):
+        job.evaluate(mauve, shards, [*teachers, shards[0]])
     with pytest.raises(UserError, match=r"no samples of .*hand over all shards"):
         job.evaluate({"mauve": {**mauve["mauve"], "sampling": {**CONTINUED, "new_tokens": 4}}}, shards, teachers)
 

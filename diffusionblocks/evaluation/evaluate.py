@@ -9,7 +9,7 @@ import torch
 
 from diffusionblocks import data as datasets
 from diffusionblocks.base.device import pick_device
-from diffusionblocks.base.files import read_json, read_json_lines, write_json
+from diffusionblocks.base.files import UserError, read_json, read_json_lines, write_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.diffusion.partition import mass
 from diffusionblocks.evaluation.metric import load_metric
@@ -44,7 +44,7 @@ def evaluate(
     method = load_trained(run, model_path, data.shape).eval()
     started = time.monotonic()
     inputs = importlib.import_module(KINDS[kind]).Inputs(run, method, data, device, sample_paths, scorer_paths)
-    parts = {log.stem: _summary(read_json_lines(log)) for log in logs}
+    parts = {log.stem: _summary(log, read_json_lines(log)) for log in logs}
     training = {
         "updates": sum(part.get("step", 0) for part in parts.values()),
         "seconds": sum(part.get("seconds", 0) for part in parts.values()),
@@ -67,8 +67,15 @@ def evaluate(
                 "from_target": section.get("sampling", {}).get("from_target", False),
             }
         else:
-            declared = {"unit": metric.about.unit, "better": metric.about.better, "beside": metric.about.beside}
-            numbers[column] = {**declared, "value": value, **about, **section}
+            numbers[column] = {
+                **section,
+                "unit": metric.about.unit,
+                "better": metric.about.better,
+                "beside": section.get("beside", metric.about.beside),
+                "over_sets": metric.about.over_sets,
+                "value": value,
+                **about,
+            }
     result = {
         "run": run,
         "data": {"title": data.title, "train_size": data.train_size, "test_size": data.test_size, "shape": data.shape},
@@ -91,17 +98,19 @@ def evaluate(
     write_json(path, result)
 
 
-def _summary(records):
+def _summary(log, records):
     """One part's training: its end record, where it ran, and its loss curve by block."""
     starts = [entry for entry in records if entry.get("event") == "start"]
-    (end,) = [entry for entry in records if entry.get("event") == "end"]
+    ends = [entry for entry in records if entry.get("event") == "end"]
+    if len(ends) != 1 or not any("loss" in entry for entry in records):
+        raise UserError(f"{log}: is not the log of a part that is trained (--logs)")
     losses = {}
     for entry in records:
         if "loss" in entry:
             losses.setdefault(str(entry["block"]), []).append([entry["step"], entry["loss"]])
     speeds = [entry["samples_per_second"] for entry in records if "loss" in entry]
     return {
-        **{key: value for key, value in end.items() if key != "event"},
+        **{key: value for key, value in ends[0].items() if key != "event"},
         "samples_per_second": sorted(speeds)[len(speeds) // 2],
         "losses": losses,
         "attempts": [{key: value for key, value in start.items() if key != "event"} for start in starts],

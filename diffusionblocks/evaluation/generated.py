@@ -20,7 +20,7 @@ SHOWN_SIZE = 128  # larger ones are shown smaller
 class Generated:
     """All sets of a run's images; features and references are read when a metric asks for them.
 
-    feature_paths: the extractor's weights and the reference statistics.
+    feature_paths: the extractor's weights and the reference statistics, in any order.
     """
 
     def __init__(self, run: dict, paths: Sequence[Path], feature_paths: Sequence[Path], device: torch.device):
@@ -33,17 +33,25 @@ class Generated:
         found = {"evaluations": first["evaluations"]}
         about = {"samples": sampling["num_samples"], "sets": sampling["sets"], "idle_blocks": first["idle_blocks"]}
         if {"features", "references"}.intersection(needed):
-            if len(self._feature_paths) != 2:
-                raise UserError(
-                    "a metric compares features: hand over the extractor's weights and the reference (--scorers)"
-                )
             found["features"], found["references"] = self._features(sampling), self._references
             about["extractor"] = self._extractor[1]["title"]
         return found, about
 
     @cached_property
+    def _feature_files(self):
+        """(the extractor's weights, the reference), told by what they say of themselves."""
+        abouts = {path: tensors.about(path, AGAIN) for path in self._feature_paths}
+        weights = [path for path, about in abouts.items() if "section" in about]
+        references = [path for path, about in abouts.items() if "extractor" in about]
+        if len(weights) != 1 or len(references) != 1:
+            raise UserError(
+                "a metric compares features: hand over one extractor's weights and one reference (--scorers)"
+            )
+        return weights[0], references[0]
+
+    @cached_property
     def _extractor(self):
-        return load_extractor(self._feature_paths[0], self._device)
+        return load_extractor(self._feature_files[0], self._device)
 
     def _features(self, sampling):
         """Features (N, D) of each set."""
@@ -56,9 +64,9 @@ class Generated:
 
     @cached_property
     def _references(self):
-        found, about = tensors.read(self._feature_paths[1], AGAIN)
+        found, about = tensors.read(self._feature_files[1], AGAIN)
         if about["extractor"] != self._extractor[1]:
-            weights, reference = self._feature_paths
+            weights, reference = self._feature_files
             raise UserError(f"{reference}: is of another extractor than {weights}. {AGAIN}")
         splits = {}
         for name, value in found.items():

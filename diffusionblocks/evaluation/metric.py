@@ -2,16 +2,23 @@
 
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from diffusionblocks.base.components import load, locate
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.evaluation.inputs import INPUTS, source_of
 
-FIGURES = ("accuracy_chain", "loss_chain", "likelihood")
+CHOICES = {
+    "better": ("higher", "lower", None),
+    "figure": ("accuracy_chain", "loss_chain", "likelihood", None),
+    "over_sets": ("mean", "least"),
+}
+# Of a number in metrics.json, what is no setting of its metric; and what else a column has beside its settings.
+FACTS = ("value", "samples", "sets", "idle_blocks", "extractor", "unit", "better", "beside", "over_sets", "sampling")
+RESERVED = (*FACTS, "name", "teacher")
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,27 @@ class About:
     beside: bool
     figure: str | None
     infinite: bool
+    over_sets: str
+
+
+def check_declaration(file: Path | str, name: str, about: dict | None, settings: Iterable[str]) -> None:
+    """Refuse what `metric` cannot be told; planning hands over what it read in the source.
+
+    about: keywords of the decorator, None for a function without it. settings: names of the function's keyword
+    arguments. Raises UserError naming the file.
+    """
+    if about is None:
+        raise UserError(f"{file}: {name} is no metric: put `@metric(unit=..., better=...)` above it")
+    known = [field.name for field in fields(About)]
+    for key, value in about.items():
+        if key not in known:
+            raise UserError(f"{file}: metric {name}: @metric takes no {key!r}{suggest(key, known)}")
+        if value not in CHOICES.get(key, (value,)):
+            raise UserError(f"{file}: metric {name}: {key} {value!r} is not one of {', '.join(map(str, CHOICES[key]))}")
+    if taken := sorted(set(settings) & set(RESERVED)):
+        raise UserError(
+            f"{file}: metric {name}: rename its keyword {', '.join(taken)}, which says something else of every number"
+        )
 
 
 def metric(
@@ -32,22 +60,27 @@ def metric(
     beside: bool = False,
     figure: Literal["accuracy_chain", "loss_chain", "likelihood"] | None = None,
     infinite: bool = False,
+    over_sets: Literal["mean", "least"] = "mean",
 ) -> Callable:
     """Decorator of a function that is a metric. Write the values out: planning reads them in the source.
 
     better: the direction of an improvement; None for a description, such as seconds. beside: a number of ours that
     stands below the table and not in it (a column's section in the configuration may say otherwise). figure: which
     figure draws it, for a curve, which is a list with one value per step. infinite: whether inf is a value, the worst
-    there is; any other that is not finite ends the evaluation.
+    there is; any other that is not finite ends the evaluation. over_sets: what the number is of several generated sets,
+    for the note beside it; the function gets all of them and does the reckoning.
 
     The function's positional arguments are names of evaluation/inputs.py, and what it is computed from; its keyword
-    arguments are the settings of a column.
+    arguments are the settings of a column; metrics.json keeps them, so none is named as what it says of every number
+    (RESERVED). Raises UserError for such a name, and for values that are none of these.
     """
-    if better not in ("higher", "lower", None) or figure not in (*FIGURES, None):
-        raise ValueError(f"better {better!r} is higher, lower or None, and figure {figure!r} one of {FIGURES} or None")
+    about = About(unit, better, beside, figure, infinite, over_sets)
 
     def declare(function):
-        function.about = About(unit, better, beside, figure, infinite)
+        parameters = inspect.signature(function).parameters.values()
+        settings = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        check_declaration(inspect.getfile(function), function.__name__, asdict(about), settings)
+        function.about = about
         return function
 
     return declare
@@ -93,7 +126,7 @@ def load_metric(name: str, kind: str) -> Metric:
     """The metric of a name, for data of a kind. Raises UserError for one that is not declared, or for other data."""
     function, file = load("metric", name), locate("metric", name).file
     if not isinstance(about := getattr(function, "about", None), About):
-        raise UserError(f"{file}: {name} is no metric: put `@metric(unit=..., better=...)` above it")
+        check_declaration(file, name, None, ())
     parameters = inspect.signature(function).parameters.values()
     inputs = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     if foreign := [name for name in inputs if name not in INPUTS or kind not in INPUTS[name].kinds]:

@@ -25,7 +25,11 @@ class Written:
         self, run: dict, data: Text, device: torch.device, paths: Sequence[Path], teacher_paths: Sequence[Path]
     ):
         self.sets, self._data, self._device = Sets(run, paths), data, device
-        self._teachers = {_key(tensors.about(path, AGAIN)["section"]): path for path in teacher_paths}
+        self._teachers = {}
+        for path in teacher_paths:
+            if (section := tensors.about(path, AGAIN).get("section")) is None:
+                raise UserError(f"{path}: is no teacher's weights (--scorers)")
+            self._teachers[_key(section)] = path
         self._scored, self._loaded = {}, (None, None)
 
     def inputs(self, sampling: dict, teacher: dict | None, needed: Sequence[str]) -> tuple[dict, dict]:

@@ -173,10 +173,12 @@ def size(batch: dict) -> int:
 
 
 def meet(thing: nn.Module, member: str, *arguments: Any, **keywords: Any) -> Any:
-    """What a member gives. Raises UserError where it fails."""
+    """What a member gives. Raises UserError where it fails, unless it is for want of memory."""
     try:
         return getattr(thing, member)(*arguments, **keywords)
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
         raise broken(thing, member, f"fails on a small batch: {type(error).__name__}: {error}") from error
 
 

@@ -106,11 +106,14 @@ def likelihood(title: str, curves: list[dict], baseline: list[dict] | None = Non
 def chain(title: str, ylabel: str, lines: dict[str, list[dict]], baseline: float | None = None, most=math.inf) -> str:
     """What each step of a chain reaches, mean and range over seeds; dashed where it starts from the true target.
 
-    lines: {legend: curves}, all of the same steps. baseline: the value of the row that this one is compared with, drawn
-    as a line. most: the largest value on the axis.
+    lines: {legend: curves}, all of the same steps, which are numbered where a method has no levels. baseline: the value
+    of the row that this one is compared with, drawn as a line. most: the largest value on the axis.
     """
     first = next(iter(lines.values()))[0]
-    labels = [f"σ = {sigma:.3g}\nblock {block}" for sigma, block in zip(first["sigma"], first["block"], strict=True)]
+    labels = [
+        str(step) if sigma is None else f"σ = {sigma:.3g}\nblock {block}"
+        for step, (sigma, block) in enumerate(zip(first["sigma"], first["block"], strict=True), 1)
+    ]
     palette = sns.color_palette("colorblind", len(lines))
     with canvas.style():
         figure, axes = canvas.panel(title, "denoising step", ylabel)

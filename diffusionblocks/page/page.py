@@ -11,7 +11,7 @@ import pandas as pd
 from diffusionblocks.base.files import write_text
 from diffusionblocks.page.claims import verdict
 from diffusionblocks.page.groups import groups
-from diffusionblocks.page.results import Results
+from diffusionblocks.page.results import Results, read
 
 
 def page(plan_paths: list[Path | str], table_paths: list[Path | str], template_path: Path, path: Path | str) -> None:
@@ -19,9 +19,9 @@ def page(plan_paths: list[Path | str], table_paths: list[Path | str], template_p
 
     plan_paths: the `<table>.json` that planning wrote of each; their metrics files must be there. table_paths: the csv
     of each, in the same order. template_path: a template of jinja2, with style.css beside it. Raises UserError as
-    `Results` does, and when the disk is full.
+    `Results` and `read` do, and when the disk is full.
     """
-    tables, frames = [Results(plan) for plan in plan_paths], [pd.read_csv(file) for file in table_paths]
+    tables, frames = [Results(plan) for plan in plan_paths], [read(file) for file in table_paths]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_path.parent),
         autoescape=True,

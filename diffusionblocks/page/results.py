@@ -1,12 +1,19 @@
-"""One table as planning wrote it, with what its runs measured. No torch."""
+"""One table as planning wrote it, with what its runs measured, and its csv. No torch."""
 
 from pathlib import Path
 from statistics import fmean
 
-from diffusionblocks.base.files import UserError, read_json
+import pandas as pd
 
-# Of a number in metrics.json, what is no setting of its metric.
-FACTS = ("value", "samples", "sets", "idle_blocks", "extractor", "unit", "better", "beside", "sampling")
+from diffusionblocks.base.files import UserError, read_json
+from diffusionblocks.evaluation.metric import FACTS
+
+# Of a table's csv.
+COLUMNS = [
+    *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
+    *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
+    *("properties", "elsewhere", "elsewhere_source", "remark", "beside"),
+]
 
 
 class Results:
@@ -20,7 +27,7 @@ class Results:
     def __init__(self, plan_path: Path | str) -> None:
         self.plan = read_json(plan_path)
         self.name, self.printed = self.plan["table"], self.plan["paper"] is not None
-        self.paper = self.plan["paper"] or {"title": self.plan["title"], "metrics": {}, "rows": {}}
+        self.paper = {"title": self.plan["title"], "metrics": {}, "rows": {}, **(self.plan["paper"] or {})}
         self.title = self.paper["source"] if self.printed else self.plan["title"]  # `Table 1`, or a title of one's own
         for row, about in self.plan["rows"].items():
             paper_row = about["paper_row"]
@@ -70,6 +77,14 @@ class Results:
 
     def _ours(self, row: str) -> dict:
         return self.plan["rows"].get(row, {})
+
+
+def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """Columns of a table's csv. Raises UserError for a file that is absent or none of ours."""
+    try:
+        return pd.read_csv(path)[columns]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
 
 
 def num_blocks(run: dict) -> int:

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffusionblocks.base.files import UserError, atomic
-from diffusionblocks.page.results import Results, columns_of, counterpart, is_variant
+from diffusionblocks.base.files import atomic
+from diffusionblocks.page.results import COLUMNS, Results, columns_of, counterpart, is_variant, read
 
-COLUMNS = [
-    *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
-    *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
-    *("properties", "elsewhere", "elsewhere_source", "remark", "beside"),
-]
 MISSING = "not part of this workflow yet"
 
 
@@ -46,11 +41,8 @@ def show(paths: list[Path | str]) -> None:
     Raises UserError for a file that is absent or none of ours.
     """
     for path in paths:
-        try:
-            frame = pd.read_csv(path)[["row", "metric", "paper", "ours", "std", "seeds", "beside"]]
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
-        frame = frame[~frame["beside"]].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
+        frame = read(path, ["row", "metric", "paper", "ours", "std", "seeds", "beside"])
+        frame = frame[~frame["beside"].astype(bool)].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
         if frame["paper"].isna().all():  # a table of one's own
             frame = frame.drop(columns="paper")
         print(f"\n{Path(path).stem}\n{frame.to_string(float_format='{:.2f}'.format, na_rep='-')}")
@@ -137,7 +129,7 @@ def _note(number):
     """What a reader must know of a number: a grid of levels may miss the interval of a block altogether."""
     notes = []
     if number.get("sets", 1) > 1:
-        notes.append(f"{'least' if number['name'] == 'fid' else 'mean'} of {number['sets']} sets")
+        notes.append(f"{number['over_sets']} of {number['sets']} sets")
     if number.get("idle_blocks"):
         notes.append(f"never acts: block {', '.join(map(str, number['idle_blocks']))}")
     return "; ".join(notes) or None

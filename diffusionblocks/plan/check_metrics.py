@@ -2,10 +2,11 @@
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.processes import check_process
-from diffusionblocks.evaluation.inputs import INPUTS, served
+from diffusionblocks.evaluation.inputs import INPUTS, served, source_of
+from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
-from diffusionblocks.plan.source import class_keywords
+from diffusionblocks.plan.source import class_keywords, decorator_keywords
 
 COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
 
@@ -19,9 +20,18 @@ def check_metrics(row: Row) -> None:
 def _check(where, section, row):
     found = component(f"{where}.name", "metric", section.get("name"))
     check_keys(where, section, declared(found) | COLUMN)
-    inputs, name = set(row.inputs(section)), section["name"]
+    name, about = section["name"], decorator_keywords(found.file, found.attribute, "metric")
+    try:
+        check_declaration(found.file, name, about, declared(found))
+    except UserError as error:
+        raise UserError(f"config: {where}: {error}") from None
+    inputs = set(row.inputs(section))
     if foreign := sorted(given for given in inputs if given not in INPUTS or row.kind not in INPUTS[given].kinds):
         raise UserError(f"config: {where}: {name} needs {', '.join(foreign)}, and {row.kind} do not have that")
+    try:
+        source_of(sorted(inputs))
+    except ValueError as error:
+        raise UserError(f"config: {where}: {found.file}: metric {name}: {error}") from None
     _check_sampling(where, section, row)
     if served("teacher") & inputs:
         if not row.continues:

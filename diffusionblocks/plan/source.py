@@ -194,3 +194,18 @@ def function_returns(file, name):
         if isinstance(node, ast.FunctionDef) and node.name == name and node.returns is not None:
             return ast.unparse(node.returns).rpartition(".")[2].strip("'\"")
     return None
+
+
+def decorator_keywords(file, name, decorator):
+    """{keyword: value} of `@decorator(...)` above a function, those that are literals; None without the decorator."""
+    aliases = {decorator}
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.ImportFrom):
+            aliases.update(alias.asname for alias in node.names if alias.name == decorator and alias.asname)
+    for node in tree(file).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in aliases:
+                    found = {keyword.arg: _literal(keyword.value) for keyword in call.keywords if keyword.arg}
+                    return {keyword: value for keyword, value in found.items() if value is not None}
+    return None

@@ -12,7 +12,7 @@ from diffusionblocks.evaluation.metric import metric
 from diffusionblocks.scorers import fidelity
 
 
-@metric(better="lower")
+@metric(better="lower", over_sets="least")
 def fid(features: list, references: dict, *, reference: Literal["test", "train"] = "test") -> float:
     """Frechet distance to the real images; of several sample sets the least, as in the paper (appendix E.2)."""
     return min(fidelity.fid(values, references[reference]) for values in features)

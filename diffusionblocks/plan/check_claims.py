@@ -1,0 +1,31 @@
+"""Whether what a table prints and claims is of its rows and columns, before any of them is trained."""
+
+from diffusionblocks.base.files import UserError, suggest
+
+
+def check_claims(plan) -> None:
+    """Check printed rows and claims of every table of a Plan. Raises UserError naming the key."""
+    for table in plan.tables:
+        entry = plan.config["tables"][table]
+        printed = entry.get("printed") or {}
+        columns, printed_rows = printed.get("metrics", {}), printed.get("rows", {})
+        rows = entry["rows"] | printed_rows
+        for name, row in printed_rows.items():
+            where = f"tables.{table}.printed.rows.{name}"
+            for key in row.get("elsewhere", {}):
+                _check_one(f"{where}.elsewhere: no metric", key, columns)
+            _check_one(f"{where}.against: no row", row.get("against", name), rows)
+        for index, claim in enumerate(entry.get("claims") or []):
+            where = f"tables.{table}.claims.{index}"
+            if ("margin" in claim) == ("factor" in claim):
+                raise UserError(f"config: {where}: a claim has exactly one of margin and factor")
+            for key in ("row", "against"):
+                _check_one(f"{where}.{key}: no row", claim[key], rows)
+            origins = [plan.origins.get((table, claim[key])) for key in ("row", "against")]
+            measured = [column for origin in origins if origin for column in plan.rows[origin].metrics]
+            _check_one(f"{where}.metric: neither measured nor printed is", claim["metric"], [*columns, *measured])
+
+
+def _check_one(what, word, known):
+    if word not in known:
+        raise UserError(f"config: {what} {word!r}{suggest(word, known)}")
