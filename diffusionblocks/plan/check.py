@@ -12,6 +12,7 @@ from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.diffusion.partition import boundaries, interval, split_layers
 from diffusionblocks.diffusion.processes import check_process
+from diffusionblocks.plan.check_claims import check_claims
 from diffusionblocks.plan.check_metrics import check_metrics
 from diffusionblocks.plan.row import kind_of
 from diffusionblocks.plan.sections import check_section, component, declared
@@ -91,6 +92,7 @@ def check(plan) -> None:
             )
         check_run(row.run(0))
         check_metrics(row)
+    check_claims(plan)
 
 
 def check_run(run: dict) -> None:
