@@ -38,7 +38,7 @@ def explain(args):
 
 
 def try_(args):
-    """Meet a component with a few samples, before anything is trained with it."""
+    """Try a component with a few samples, before anything is trained with it."""
     from diffusionblocks.evaluation.trial import trial
 
     print(trial(args.name, args.kind, args.data_dir))

@@ -1,4 +1,4 @@
-"""docs/extending.md: its examples are met by `try`, and its rows are planned, as they stand there."""
+"""docs/extending.md: `try` tries its examples, and its rows are planned, as they stand there."""
 
 import re
 import sys
@@ -48,7 +48,7 @@ def test_every_example_is_tried():
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_an_example_is_met(name, root):
+def test_an_example_is_tried(name, root):
     assert f"{name} ({root}" in trial(name, data_dir=root / "downloads")
 
 

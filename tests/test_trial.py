@@ -1,4 +1,4 @@
-"""`try`: which component a name stands for, and that every one of this package is met."""
+"""`try`: which component a name stands for, and that every one of this package is tried."""
 
 import subprocess
 import sys
@@ -14,10 +14,10 @@ from diffusionblocks.plan.source import PACKAGE
 
 
 @pytest.mark.parametrize("kind", ["model", "method", "metric", "solver", "partition"])
-def test_all_of_this_package_are_met(kind):
+def test_all_of_this_package_are_tried(kind):
     for name in names(kind):
         text = trial(name, kind)
-        assert text.startswith(f"{kind} {name} (") and " was met:\n  " in text
+        assert text.startswith(f"{kind} {name} (") and " was tried:\n  " in text
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_what_is_said_of_a_component(name, words):
         assert word in text
 
 
-def test_components_of_a_users_own_are_met(own):
+def test_components_of_a_users_own_are_tried(own):
     text = trial(own(MODEL))
     assert "with diffusionblocks, sharing joint: an update, loss " in text and "with end_to_end: an update" in text
     assert "a chain of 3 to class logits" in text and "noprop" not in text

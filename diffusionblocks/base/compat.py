@@ -3,7 +3,9 @@
 import contextlib
 import inspect
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
+from types import ModuleType
 from unittest import mock
 
 import torch
@@ -25,7 +27,7 @@ class AdamW(torch.optim.AdamW):
 
 
 @contextlib.contextmanager
-def hidden(name: str):
+def hidden(name: str) -> Iterator[None]:
     """In here the package `name` cannot be imported; afterwards it is as it was."""
     there = sys.modules.get(name)
     sys.modules[name] = None
@@ -37,7 +39,7 @@ def hidden(name: str):
             sys.modules[name] = there
 
 
-def torch_fidelity():
+def torch_fidelity() -> ModuleType:
     """The package, imported also where torchvision was built for another torch (a CPU build lacks two of its ops).
 
     torch-fidelity imports torchvision at once (pytorch/vision#9077).
@@ -82,7 +84,7 @@ def autoencoder_kl() -> type:
 
 
 @contextlib.contextmanager
-def mauve_package():
+def mauve_package() -> Iterator[Callable]:
     """Gives mauve-text's function compute_mauve, quiet in here, and imported without transformers.
 
     The library imports transformers where it finds it, which takes a second, for texts; ours are features. Its authors

@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import re
+import traceback
 from collections import namedtuple
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def module_file(name):
         spec = importlib.util.find_spec(name)
     except (ImportError, AttributeError, ValueError):  # absent, or a name inside a module
         return None
+    except Exception as error:  # whatever the user's own __init__ raises
+        raise UserError(f"{head}: the package cannot be imported ({type(error).__name__}: {error})") from error
     file = Path(spec.origin) if spec and spec.origin else None
     return file if file and file.is_file() else None  # built-in modules have an origin without a file
 
@@ -71,7 +74,16 @@ def load(kind, name):
     found = locate(kind, name)
     if found is None:
         raise UserError(f"config: {kind} {name!r}: there is none (there are {', '.join(names(kind))})")
-    module = importlib.import_module(found.module)
+    try:
+        module = importlib.import_module(found.module)
+    except UserError:
+        raise
+    except Exception as error:
+        if found.file.is_relative_to(PACKAGE):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        line = "".join(f", line {frame.lineno}" for frame in frames if frame.filename == str(found.file))
+        raise UserError(f"{found.file}{line}: it cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, found.attribute):
         raise UserError(f"{found.file}: has no {found.attribute!r}, which {kind} {name!r} names")
     return getattr(module, found.attribute)

@@ -6,12 +6,12 @@ import os
 import torch
 
 
-def seed_of(*names):
+def seed_of(*names: int | str | None) -> int:
     """A seed for torch and random out of numbers and words; different words give unrelated seeds."""
     return int.from_bytes(hashlib.blake2b(repr(names).encode(), digest_size=8).digest()) >> 1
 
 
-def pick_device():
+def pick_device() -> torch.device:
     """The GPU if there is one, and settings that make runs repeat bit by bit where the kernels allow it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("warn")  # sets the same flags as use_deterministic_algorithms in half the time

@@ -7,7 +7,9 @@ import glob
 import json
 import os
 import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -24,14 +26,14 @@ class Interrupted(UserError):
     exit_code = 128 + signal.SIGTERM
 
 
-def suggest(word, known) -> str:
+def suggest(word: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: `; did you mean 'vit'?`, or nothing."""
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 @contextlib.contextmanager
-def atomic(path):
+def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path` and rename it to `path` at the end.
 
     Whatever goes wrong in between, `path` is as it was before and the temporary file is gone.
@@ -61,16 +63,18 @@ def atomic(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in one piece or not at all. Raises UserError as `atomic` does."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
+    """Write plain data as `write_text` does, keys sorted."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path):
+def read_json(path: str | Path) -> Any:
     """Raises UserError when the file is absent or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -80,7 +84,7 @@ def read_json(path):
         raise UserError(f"{path}: not valid JSON ({error}). Delete it and run the step that makes it again.") from None
 
 
-def read_json_lines(path):
+def read_json_lines(path: str | Path) -> list:
     """All records of a JSON-lines file. A last line cut short by a kill is left out."""
     records = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():

@@ -7,6 +7,9 @@ import platform
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
+
+import torch
 
 PACKAGES = (
     *("diffusionblocks", "torch", "numpy", "snakemake", "scikit-learn"),
@@ -15,7 +18,7 @@ PACKAGES = (
 
 
 @functools.cache
-def commit():
+def commit() -> str:
     """Short commit of this package's source, `-dirty` if the package differs from it; `unknown` without git."""
 
     def git(*arguments):
@@ -28,7 +31,7 @@ def commit():
         return "unknown"
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that decide a result."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -39,10 +42,8 @@ def versions():
     return found
 
 
-def hardware(device):
-    """Name of the accelerator, or of the processor with the number of threads in use. device: a torch.device."""
-    import torch
-
+def hardware(device: torch.device) -> str:
+    """Name of the accelerator, or of the processor with the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -54,7 +55,7 @@ def hardware(device):
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def job():
+def job() -> dict[str, str]:
     """The SLURM job and node this process runs in; without SLURM nothing but the time."""
     found = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     for key, variable in (("slurm_job_id", "SLURM_JOB_ID"), ("node", "SLURMD_NODENAME")):
@@ -63,6 +64,6 @@ def job():
     return found
 
 
-def record(device):
+def record(device: torch.device) -> dict[str, Any]:
     """All of the above, for a log."""
     return {"commit": commit(), "versions": versions(), "hardware": hardware(device), **job()}

@@ -2,20 +2,29 @@
 
 import contextlib
 import json
+from pathlib import Path
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
 from diffusionblocks.base.files import UserError, atomic
 
+Tensors = dict[str, Any]  # by name: torch's, or numpy's arrays where the framework is "np"
 
-def read(path, cure, device="cpu", framework="pt"):
-    """(tensors, about) of a file that `write` made. Raises UserError, ending with `cure`, for any other file."""
+
+def read(
+    path: str | Path, cure: str, device: object = "cpu", framework: Literal["pt", "np"] = "pt"
+) -> tuple[Tensors, dict]:
+    """(tensors, about) of a file that `write` made. Raises UserError, ending with `cure`, for any other file.
+
+    device: a torch.device or its name; of "np" always the CPU.
+    """
     with _opened(path, cure, framework, str(device)) as file:
         about = json.loads(file.metadata()["about"])
         return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
 
 
-def about(path, cure):
+def about(path: str | Path, cure: str) -> dict:
     """What a file says of itself, without reading its tensors. Raises UserError as `read` does."""
     with _opened(path, cure, "np", "cpu") as file:
         return json.loads(file.metadata()["about"])
@@ -30,7 +39,7 @@ def _opened(path, cure, framework, device):
         raise UserError(f"{path}: absent, damaged or not a file of this workflow ({error}). {cure}") from None
 
 
-def write(path, tensors, about, framework="pt"):
+def write(path: str | Path, tensors: Tensors, about: dict, framework: Literal["pt", "np"] = "pt") -> None:
     """Write tensors and `about` (plain data) in one piece or not at all."""
     if framework == "pt":
         from safetensors.torch import save_file

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusionblocks.base.components import load, locate
 from diffusionblocks.base.files import UserError
+from diffusionblocks.base.sections import keywords_of
 
 
 def call_source(section: dict, data_dir: str | Path) -> tuple[str, dict]:
@@ -23,7 +24,7 @@ def call_source(section: dict, data_dir: str | Path) -> tuple[str, dict]:
     file = locate("data", name).file
     if kind not in CHECKS:
         raise UserError(f"{file}: data source {name} must say what it returns: `-> {'`, `-> '.join(CHECKS)}`")
-    found = source(data_dir, **{key: value for key, value in section.items() if key != "name"})
+    found = source(data_dir, **keywords_of(section))
     if wrong := next(_problems(kind, found), None):
         raise UserError(f"{file}: data source {name}: {wrong} (docs/extending.md has what a source returns)")
     return kind, found

@@ -1,12 +1,14 @@
 """EDM noise (Karras et al. 2022, table 1) with the paper's truncated log-normal levels (section 3 and appendix A)."""
 
 import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from diffusionblocks.base.components import load
 
+Tensor = Any  # torch's, which is not imported here: planning asks for levels
 _NORMAL = NormalDist()
 
 
@@ -26,7 +28,7 @@ class EDM:
             raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {self.sigma_min}")
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float):
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
         """Its options, and how long targets are, which a network sees to. Raises ValueError for impossible values."""
         if target_norm <= 0:
             raise ValueError(f"target_norm must be above 0, and is {target_norm}")
@@ -40,7 +42,7 @@ class EDM:
     def highest(self) -> float:
         return self.sigma_max
 
-    def figure(self) -> dict:
+    def figure(self) -> dict[str, float]:
         """Mean and deviation of log sigma."""
         return {"p_mean": self.p_mean, "p_std": self.p_std}
 
@@ -67,11 +69,11 @@ class EDM:
         ratio = (high / low) ** overlap
         return max(low / ratio, self.lowest), min(high * ratio, self.highest)
 
-    def spread(self, u):
+    def spread(self, u: Tensor) -> Tensor:
         """Levels are drawn from independent uniforms, as they come."""
         return u
 
-    def sample(self, u, low: float, high: float):
+    def sample(self, u: Tensor, low: float, high: float) -> Tensor:
         """Draw levels from the distribution cut to [low, high] by its inverse CDF.
 
         u: float64 tensor of uniforms in [0, 1), any shape; the result has its shape and type. In float32 the quantiles
@@ -81,22 +83,22 @@ class EDM:
         standard = math.sqrt(2) * (2 * (q_low + u * (q_high - q_low)) - 1).erfinv()  # the normal quantile function
         return (self.p_mean + self.p_std * standard).exp().clamp(low, high)
 
-    def precondition(self, sigma):
+    def precondition(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in, c_noise of a tensor of levels (EDM table 1)."""
         total = sigma**2 + self.sigma_data**2
         c_skip = self.sigma_data**2 / total
         c_out = sigma * self.sigma_data / total.sqrt()
         return c_skip, c_out, 1 / total.sqrt(), sigma.log() / 4
 
-    def weight(self, sigma):
+    def weight(self, sigma: Tensor) -> Tensor:
         """EDM loss weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
-    def randomness(self, z0):
+    def randomness(self, z0: Tensor) -> Tensor:
         """Standard normal eps in the shape of z0."""
         return z0.new_empty(z0.shape).normal_()
 
-    def corrupt(self, z0, sigma, eps):
+    def corrupt(self, z0: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
         """z = z0 + sigma eps. z0, eps: (N, ...); sigma: (N,)."""
         return z0 + sigma.reshape(-1, *[1] * (z0.dim() - 1)) * eps
 
@@ -108,20 +110,22 @@ class EDM:
             return [self.sigma_max]
         return [self.quantile(1 - i / (num_steps - 1)) for i in range(num_steps)]
 
-    def chain_shape(self, num_steps: int, z_shape: tuple) -> tuple:
+    def chain_shape(self, num_steps: int, z_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Standard normal noise, in which a chain starts."""
         return z_shape
 
-    def chain(self, eps, levels: list, owners: list, to_z, solver: str):
+    def chain(self, eps: Tensor, levels: list[float], owners: list[int], to_z: Callable, solver: str) -> Generator:
         """The solver from sigma_max eps on; its state is kept in double precision, as in EDM's sampler."""
         return load("solver", solver)(eps.double() * levels[0], levels, owners, to_z)
 
-    def seen(self, z, eps):
+    def seen(self, z: Tensor, eps: Tensor) -> Tensor:
         """z in the precision of eps."""
         return z.to(eps.dtype)
 
 
-def euler_step(z, denoised, sigma, sigma_next, denoised_next=None):
+def euler_step(
+    z: Tensor, denoised: Tensor, sigma: float, sigma_next: float, denoised_next: Tensor | None = None
+) -> Tensor:
     """One Euler step of dz/dsigma = (z - D) / sigma from `sigma` to `sigma_next`.
 
     Equations 3-4 of the paper print the opposite sign, with which noise would grow; this is EDM's (and the official
@@ -132,7 +136,9 @@ def euler_step(z, denoised, sigma, sigma_next, denoised_next=None):
     return (denoised if denoised_next is None else denoised_next) + ratio * (z - denoised)
 
 
-def hand_over(z, prediction, step: int, sigmas: list, owners: list, to_z):
+def hand_over(
+    z: Tensor, prediction: Tensor, step: int, sigmas: list[float], owners: list[int], to_z: Callable
+) -> Tensor:
     """z at the level after `step`, by an Euler step; where another block takes over, in that block's coordinates.
 
     owners: the block of each sigma. to_z(prediction, block): the clean target that a prediction stands for, in that

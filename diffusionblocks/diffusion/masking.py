@@ -1,10 +1,11 @@
 """The masking noise of MD4 (Shi et al. 2024), whose schedule the paper cuts into blocks for table 3; its sampler."""
 
 import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.diffusion.edm import EDM, Tensor
 
 MASK = -1  # what a masked token is in z
 
@@ -23,13 +24,13 @@ class Masking:
     of_tokens: ClassVar[bool] = True
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float):
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
         """Raises ValueError for any option that is not at its default: all three are about sigmas."""
         if (target_norm, p_mean, sigma_min) != (1, EDM.p_mean, EDM.sigma_min):
             raise ValueError("a network with masking noise takes none of target_norm, p_mean and sigma_min")
         return cls()
 
-    def keep(self, t):
+    def keep(self, t: float | Tensor) -> float | Tensor:
         """alpha(t)."""
         return (1 - 2 * self.eps) * (1 - t) + self.eps
 
@@ -46,19 +47,19 @@ class Masking:
         width = (high - low) * overlap
         return max(low - width, self.lowest), min(high + width, self.highest)
 
-    def figure(self) -> dict:
+    def figure(self) -> dict[str, float]:
         """Levels are uniform."""
         return {}
 
-    def spread(self, u):
+    def spread(self, u: Tensor) -> Tensor:
         """Uniforms (N,) at equal distances, all moved by the first of `u` (N,): MD4's low-discrepancy times."""
         return (u[:1] + u.new_ones(len(u)).cumsum(0) / len(u)) % 1
 
-    def sample(self, u, low: float, high: float):
+    def sample(self, u: Tensor, low: float, high: float) -> Tensor:
         """Levels in [low, high) of uniforms u, any shape."""
         return low + u * (high - low)
 
-    def weight(self, t):
+    def weight(self, t: Tensor) -> Tensor:
         """-alpha'(t) / (1 - alpha(t)); times the nats of the masked tokens it is the density of MD4's NELBO at t."""
         return (1 - 2 * self.eps) / (1 - self.keep(t))
 
@@ -66,11 +67,11 @@ class Masking:
         """MD4's reconstruction term in nats per token: what is masked at t = 0 is guessed."""
         return (1 - self.keep(0.0)) * math.log(vocab_size)
 
-    def randomness(self, z0):
+    def randomness(self, z0: Tensor) -> Tensor:
         """Uniforms in [0, 1) in the shape of z0, one for each token."""
         return z0.float().uniform_()
 
-    def corrupt(self, z0, t, u):
+    def corrupt(self, z0: Tensor, t: Tensor, u: Tensor) -> Tensor:
         """z: the tokens z0 (N, n), MASK where u >= alpha(t). u: (N, n) uniforms; t: (N,)."""
         return z0.where(u < self.keep(t)[:, None], MASK)
 
@@ -84,11 +85,11 @@ class Masking:
         evenly = [1 - step / num_steps for step in range(num_steps)]
         return [math.cos(math.pi / 2 * (1 - t)) for t in evenly]
 
-    def chain_shape(self, num_steps: int, z_shape: tuple) -> tuple:
+    def chain_shape(self, num_steps: int, z_shape: tuple[int, ...]) -> tuple[int, ...]:
         """A uniform for each step and token."""
         return (num_steps, *z_shape)
 
-    def chain(self, draws, levels: list, owners: list, to_z, solver: str):
+    def chain(self, draws: Tensor, levels: list[float], owners: list[int], to_z: Callable, solver: str) -> Generator:
         """Unmask tokens level by level; returns them all. draws: (N, steps, n) uniforms in [0, 1).
 
         At a step from t to s a masked token appears with probability (alpha(s) - alpha(t)) / (1 - alpha(t)), drawn from
@@ -106,7 +107,7 @@ class Masking:
         left = z == MASK
         return z.masked_scatter(left, _at(logits, left).argmax())
 
-    def seen(self, z, draws):
+    def seen(self, z: Tensor, draws: Tensor) -> Tensor:
         """Tokens, as they are."""
         return z
 

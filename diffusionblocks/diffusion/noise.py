@@ -3,13 +3,12 @@
 Levels (sigma of EDM, t of masking) are plain floats or tensors. No file of a noise imports torch: planning uses them.
 """
 
-from collections.abc import Generator
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Callable, Generator
+from typing import ClassVar, Protocol, Self
 
-from diffusionblocks.diffusion.edm import EDM
+from diffusionblocks.diffusion.edm import EDM, Tensor
 from diffusionblocks.diffusion.masking import Masking
 
-Tensor = Any  # torch's, which is not imported here
 NOISES: dict[str, type["Noise"]] = {"edm": EDM, "masking": Masking}  # by a model's `noise_kind`
 
 
@@ -63,7 +62,7 @@ class Noise(Protocol):
     def chain_shape(self, num_steps: int, z_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what a chain of one sample needs drawn."""
 
-    def chain(self, draws: Tensor, levels: list[float], owners: list[int], to_z: Any, solver: str) -> Generator:
+    def chain(self, draws: Tensor, levels: list[float], owners: list[int], to_z: Callable, solver: str) -> Generator:
         """The coroutine (see `chains`) of one batch. draws (N, *chain_shape); owners: the block of each level."""
 
     def seen(self, z: Tensor, draws: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ TOLERANCE = 1e-6  # a float32 level that was rounded off its boundary still coun
 
 def split_layers(num_layers: int, num_blocks: int, layers_per_block: list[int] | None = None) -> list[range]:
     """Contiguous layer ranges, one per block. Raises ValueError for a split that does not add up."""
-    if num_blocks < 1 or num_blocks > num_layers:
+    if not isinstance(num_blocks, int) or num_blocks < 1 or num_blocks > num_layers:
         raise ValueError(f"num_blocks is {num_blocks}, but {num_layers} layers make between 1 and {num_layers} blocks")
     if layers_per_block is None:
         if num_layers % num_blocks:
@@ -38,7 +38,10 @@ def boundaries(num_blocks: int, partition: str, noise) -> list[float]:
     from the noise's highest to its lowest.
     """
     cut = load("partition", partition)
-    found = [cut(noise, 1 - block / num_blocks) for block in range(num_blocks + 1)]
+    try:
+        found = [float(cut(noise, 1 - block / num_blocks)) for block in range(num_blocks + 1)]
+    except Exception as error:  # a user's own
+        raise ValueError(f"partition {partition}: fails on {noise} ({type(error).__name__}: {error})") from error
     ends = math.isclose(found[0], noise.highest) and math.isclose(found[-1], noise.lowest, abs_tol=1e-12)
     found[0], found[-1] = noise.highest, noise.lowest  # not the floats beside them: both ends must have an owner
     if not ends or not all(high > low for high, low in pairwise(found)):

@@ -10,5 +10,5 @@ def check_process(process: str, num_layers: int, num_steps: int | None = None) -
     if process == "discrete":
         if num_steps not in (None, num_layers):
             raise ValueError(f"num_steps is {num_steps}: a discrete process has a step for each of {num_layers} layers")
-    elif num_layers != 1:
+    elif process in ("continuous", "flow_matching") and num_layers != 1:
         raise ValueError(f"process {process} has one layer for all times, and num_layers is {num_layers}, not 1")

@@ -31,7 +31,7 @@ def both_ends(t: Tensor) -> Tensor:
 class AsItIs:
     """How z and the time enter a network of NoProp: as they are. In the place of a noise with preconditioning."""
 
-    def precondition(self, t: Tensor) -> tuple:
+    def precondition(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in, c_noise of times t (N,)."""
         return torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t), t
 
@@ -43,7 +43,7 @@ class LearnedSchedule(nn.Module):
     initial values; the ends start at LIMITS.
     """
 
-    def __init__(self, width=64):
+    def __init__(self, width: int = 64):
         super().__init__()
         end = math.log(LIMITS[1] / (1 - LIMITS[1]))
         self.ends = nn.Parameter(torch.tensor([end, -end]))  # gamma(0), gamma(1)

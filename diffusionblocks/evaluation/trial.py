@@ -1,4 +1,4 @@
-"""A component meets a few samples before anything is trained with it: `python -m diffusionblocks try my_nets.mixer`."""
+"""A component is tried with a few samples before any training: `python -m diffusionblocks try my_nets.mixer`."""
 
 import ast
 import contextlib
@@ -17,7 +17,7 @@ RETURNED = {
 
 
 def trial(name: str, kind: str | None = None, data_dir: str | Path = "results/downloads") -> str:
-    """What was met of the component `name`, as text. Raises UserError, naming file, member and cure, for what is wrong.
+    """What was tried of component `name`, as text. Raises UserError, naming file, member and cure, for what is wrong.
 
     kind: model, method, data, metric, extractor, teacher, solver or partition, where the source does not tell.
     data_dir: where a data source finds its archives.
@@ -25,11 +25,11 @@ def trial(name: str, kind: str | None = None, data_dir: str | Path = "results/do
     component = _find(name, kind)
     with at_fault(component, "it cannot be imported"):
         thing = load(component.kind, name)
-    # By name, so that what meets a function is not imported for a model.
+    # By name, so that what tries a function is not imported for a model.
     room = "networks" if component.kind in ("model", "method") else "functions"
-    meetings = importlib.import_module(f"diffusionblocks.evaluation.trial_{room}")
-    met = getattr(meetings, f"meet_{component.kind}")(component, thing, data_dir)
-    return "\n".join([f"{component.kind} {name} ({component.file}) was met:", *(f"  {line}" for line in met)])
+    trials = importlib.import_module(f"diffusionblocks.evaluation.trial_{room}")
+    lines = getattr(trials, f"try_{component.kind}")(component, thing, data_dir)
+    return "\n".join([f"{component.kind} {name} ({component.file}) was tried:", *(f"  {line}" for line in lines)])
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def at_fault(component: Component, what: str):
     except UserError as error:
         if str(component.file) in str(error) or not _line(component, error.__cause__):
             raise
-        raise _told(component, what, error.__cause__) from error.__cause__  # it was met as a part of something else
+        raise _told(component, what, error.__cause__) from error.__cause__  # it was tried as a part of something else
     except Exception as error:
         raise _told(component, what, error) from error
 

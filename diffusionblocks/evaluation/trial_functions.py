@@ -1,4 +1,4 @@
-"""How `trial` meets components that are functions: lines of what was met, or a UserError that says what is wrong."""
+"""How `trial` tries components that are functions: lines of what was tried, or a UserError that says what is wrong."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ N, STEPS, LEVELS = 40, 3, 24  # samples, and steps of a chain, of which metrics 
 # A metric
 
 
-def meet_metric(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
+def try_metric(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
     """Its value of random inputs: the declared arguments in their shapes."""
     wanted = [
         parameter.name
@@ -79,7 +79,7 @@ def _inputs():
 # A data source
 
 
-def meet_data(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
+def try_data(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
     """What it returns: keys, types, shapes; of texts the tokens of the first one."""
     with at_fault(component, f"data source {component.name} called with data_dir {str(data_dir)!r}"):
         kind, found = call_source({"name": component.name}, data_dir)
@@ -91,10 +91,10 @@ def meet_data(component: Component, function: Callable, data_dir: str | Path) ->
     elif kind == "LatentSet":
         yield f"{len(found['train'].files)} + {len(found['test'].files)} files in {len(found['train'].classes)} classes"
     else:
-        yield from _meet_text(component, found)
+        yield from _try_text(component, found)
 
 
-def _meet_text(component, found):
+def _try_text(component, found):
     where = f"{component.file}: data source {component.name}"
     with at_fault(component, f"the documents of data source {component.name}"):
         document = next(iter(found["documents"]), None)
@@ -117,7 +117,7 @@ def _meet_text(component, found):
 # What scores samples
 
 
-def meet_extractor(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
+def try_extractor(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
     """Its weights, obtained with few steps of training if it has any, and the features of two images."""
     chosen = _few_steps(component, function)
     images = Images()
@@ -130,7 +130,7 @@ def meet_extractor(component: Component, function: Callable, data_dir: str | Pat
     yield f"{chosen.title}: {features.shape[1]:,} features"
 
 
-def meet_teacher(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
+def try_teacher(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
     """Its weights, obtained with few steps of training if it has any; its features and likelihoods, if it has them."""
     chosen, text = _few_steps(component, function), Texts()
     with at_fault(component, f"teacher {component.name}: obtain(text, data_dir)"):
@@ -198,7 +198,7 @@ def _check_array(component, what, values, shape):
 # Where noise is cut, and how chains go down it
 
 
-def meet_partition(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
+def try_partition(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
     """Boundaries of one to four blocks, under each noise; one that it refuses is said."""
     refused, noises = [], (EDM(), Masking())
     for noise in noises:
@@ -218,7 +218,7 @@ def _cut(component, noise, num_blocks):
     return boundaries(num_blocks, component.name, noise)
 
 
-def meet_solver(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
+def try_solver(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
     """A chain under a denoiser that is known: normal targets of deviation s, whose D is z s^2 / (s^2 + sigma^2)."""
     noise, deviation = EDM(), 0.5
     ratio = (noise.lowest / noise.highest) ** (1 / (LEVELS - 1))

@@ -1,4 +1,4 @@
-"""How `trial` meets a model with every method that can train it, and a method with every model.
+"""How `trial` tries a model with every method that can train it, and a method with every model.
 
 What a broken member is told stands in the contracts (`methods.base.Method.check`); here are the pairs, and what comes
 after training.
@@ -26,8 +26,8 @@ STEPS = 4  # of a generated sample
 PROMPT = 2  # tokens
 
 
-def meet_model(component: Component, model: type, data_dir: str | Path) -> Iterator[str]:
-    """It meets every method of this package whose `needs` it offers. Raises UserError where there is none."""
+def try_model(component: Component, model: type, data_dir: str | Path) -> Iterator[str]:
+    """It is tried with every method of this package whose `needs` it offers. Raises UserError where there is none."""
     _check_class(component, model, Model)
     positional = _positional(model)
     if positional[:1] != ["shape"]:
@@ -39,11 +39,11 @@ def meet_model(component: Component, model: type, data_dir: str | Path) -> Itera
     if not partners:
         said = "; ".join(f"{name} needs {', '.join(absent)}" for name, absent in lacking.items())
         raise UserError(f"{where(model)}: no method can train it ({said}). See docs/extending.md")
-    yield from _meet_all(component, [(component.name, name) for name in partners])
+    yield from _try_all(component, [(component.name, name) for name in partners])
 
 
-def meet_method(component: Component, method: type, data_dir: str | Path) -> Iterator[str]:
-    """It meets every model of this package that offers what it needs. Raises UserError where there is none."""
+def try_method(component: Component, method: type, data_dir: str | Path) -> Iterator[str]:
+    """It is tried with every model of this package that offers what it needs. Raises UserError where there is none."""
     _check_class(component, method, Method)
     positional = _positional(method)
     if len(positional) < 2:
@@ -54,7 +54,7 @@ def meet_method(component: Component, method: type, data_dir: str | Path) -> Ite
     partners = [name for name in names("model") if not _lacks(load("model", name), method)]
     if not partners:
         raise UserError(f"{where(method)}: no model of this package offers all it needs: {', '.join(method.needs)}")
-    yield from _meet_all(component, [(name, component.name) for name in partners])
+    yield from _try_all(component, [(name, component.name) for name in partners])
 
 
 def _check_class(component, found, base):
@@ -79,14 +79,14 @@ def _inherited(kind, member, contract=Model):
     return getattr(kind, member, None) is getattr(contract, member, None)
 
 
-def _meet_all(component, pairs):
+def _try_all(component, pairs):
     """Lines of every pair (model, method). Raises UserError where every pair refuses these sizes."""
     refused = []
     for model, method in pairs:
         for keywords in _variants(load("method", method)):
             said = ", ".join([f"{model} with {method}", *(f"{key} {value}" for key, value in keywords.items())])
             try:
-                yield f"{said}: {'; '.join(_meet(component, model, {'name': method, **keywords}))}"
+                yield f"{said}: {'; '.join(_try(component, model, {'name': method, **keywords}))}"
             except _Refused as refusal:
                 refused.append(f"{said}: refused ({refusal})")
                 yield refused[-1]
@@ -104,8 +104,8 @@ class _Refused(Exception):
     """A pair says, by a ValueError of a constructor, that it does not fit."""
 
 
-def _meet(component, model, method):
-    """What one pair did, in a few words: it met the contract, then an update, a chain, and a sample if it makes any."""
+def _try(component, model, method):
+    """What one pair did, in a few words: first the contract, then an update, a chain, and a sample if it makes any."""
     trainer, data = _trainer(component, model, method)
     member = f"{model} with {method['name']}"
     with at_fault(component, f"{member} breaks off"):
@@ -134,8 +134,8 @@ def _after_training(method, batch):
         asked = {"sample": _sample} if answer.endswith("images") else {}
         if "tokens" in batch and not _inherited(type(network), "begin"):
             asked = {"extend": _text}
-    for member, met in asked.items():  # members that a method may lack: planning refuses a metric that asks for one
-        yield f"no `{member}`" if _inherited(type(method), member, Method) else met(method, batch)
+    for member, tried in asked.items():  # members that a method may lack: planning refuses a metric that asks for one
+        yield f"no `{member}`" if _inherited(type(method), member, Method) else tried(method, batch)
 
 
 def _trainer(component, model, method):

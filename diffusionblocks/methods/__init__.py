@@ -5,6 +5,7 @@ from pathlib import Path
 from diffusionblocks.base import tensors
 from diffusionblocks.base.components import load
 from diffusionblocks.base.files import UserError
+from diffusionblocks.base.sections import keywords_of, load_section
 from diffusionblocks.methods.base import Method, Network
 
 
@@ -13,11 +14,9 @@ def build(run: dict, shape: dict, part: str | None) -> Method:
 
     shape: the data's dictionary of sizes, handed to the network. Raises UserError for sizes that do not fit.
     """
-    model = {key: value for key, value in run["model"].items() if key != "name"}
-    method = {key: value for key, value in run["method"].items() if key != "name"}
-    network = Network(load("model", run["model"]["name"]), shape, **model)
+    network = Network(load("model", run["model"]["name"]), shape, **keywords_of(run["model"]))
     try:
-        return load("method", run["method"]["name"])(network, part, **method)
+        return load_section("method", run["method"], network, part)
     except ValueError as error:
         raise UserError(f"tables.{run['table']}.rows.{run['row']}: model and method do not fit: {error}") from error
 

@@ -5,6 +5,8 @@ source states them; splits and settings of training are tried. What metrics and 
 nothing beyond the standard library and what comes with Snakemake.
 """
 
+import re
+
 from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.diffusion.noise import NOISES
@@ -13,12 +15,13 @@ from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.plan.check_metrics import check_metrics
 from diffusionblocks.plan.row import kind_of
 from diffusionblocks.plan.sections import check_section, component, declared
-from diffusionblocks.plan.source import absent_members, class_constant
+from diffusionblocks.plan.source import absent_members, class_constant, derives
 from diffusionblocks.training.settings import Settings
 
 SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
+LOUDNESS = ("target_norm", "p_mean", "sigma_min")  # options of a method that make its noise
 
 
 def check_frame(config: dict) -> None:
@@ -31,7 +34,7 @@ def check_frame(config: dict) -> None:
         if "default" in about:
             config.setdefault(key, about["default"])
     if isinstance(config.get("seeds"), list):  # `--config seeds=[0,1]` on the command line arrives as text
-        config["seeds"] = [int(seed) if str(seed).isdigit() else seed for seed in config["seeds"]]
+        config["seeds"] = [int(seed) if re.fullmatch("[0-9]+", str(seed)) else seed for seed in config["seeds"]]
     draft = jsonschema.Draft202012Validator
     kinds = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # 600.0 is no number of steps
     validator = jsonschema.validators.extend(draft, type_checker=kinds)(schema)
@@ -45,7 +48,29 @@ def check_frame(config: dict) -> None:
         raise UserError(f"config: {where}: unknown key {key!r}{suggest(key, known)} (keys here: {', '.join(known)})")
     if error.validator == "not":
         raise UserError(f"config: {where}: {error.instance!r} is the name of a rule, choose another")
-    raise UserError(f"config: {where}: {error.message}")
+    raise UserError(f"config: {where}: {_in_words(error)}")
+
+
+def _in_words(error):
+    """A violation of the schema as a sentence; the library's own where that is clear."""
+    what, value = error.instance, error.validator_value
+    match error.validator:
+        case "pattern":
+            return (
+                f"{what!r} should be {'<table>/<row>' if '/' in value else 'a small letter, then letters, digits or _'}"
+            )
+        case "required":
+            absent = next(key for key in value if key not in what)
+            return f"needs {absent!r}"
+        case "type":
+            kinds = [value] if isinstance(value, str) else value
+            words = {"object": "a mapping", "array": "a list", "string": "a text", "null": "null"}
+            return f"{what!r} should be {' or '.join(words.get(kind, f'of type {kind}') for kind in kinds)}"
+        case "minItems" | "minProperties":
+            return f"{what!r} should not be empty"
+        case "anyOf":
+            return f"{what!r} should be `all` or a list of tables, such as [table1, table7]"
+    return error.message
 
 
 def check(plan) -> None:
@@ -77,6 +102,8 @@ def check_run(run: dict) -> None:
     check_section(f"{where}.method", "method", run["method"])
     _check_members(f"{where}.method", method, METHOD_MEMBERS, "see docs/extending.md")
     needs = class_constant(method.file, method.attribute, "needs")
+    if not isinstance(needs, tuple) or not all(isinstance(member, str) for member in needs):
+        raise UserError(f"config: {where}.method.name: `needs` of {method.file} must be a tuple of names, written out")
     _check_members(f"{where}.model", model, needs, f"method {run['method']['name']} needs them, see docs/extending.md")
     check_section(f"{where}.model", "model", run["model"])
     _check_augment(where, run, source)
@@ -96,6 +123,12 @@ def check_run(run: dict) -> None:
 
 
 def _check_members(where, found, wanted, why):
+    contract = f"{found.kind}s.base.{found.attribute}"
+    if not derives(found.file, found.attribute, PACKAGE / f"{found.kind}s/base.py"):
+        raise UserError(
+            f"config: {where}.name: class {found.attribute} of {found.file} must derive from "
+            f"diffusionblocks.{contract}, see docs/extending.md"
+        )
     if absent := absent_members(found.file, found.attribute, wanted):
         raise UserError(
             f"config: {where}.name: class {found.attribute} of {found.file} lacks {', '.join(absent)} ({why})"
@@ -117,11 +150,11 @@ def _check_augment(where, run, source):
 
 def _check_split(model, method, found):
     """Try the split with what the method has of DiffusionBlocks' keywords; another method may have some of them."""
-    if "num_blocks" in method:
+    if "num_blocks" in method and "layers_per_block" in method:
         split_layers(model["num_layers"], method["num_blocks"], method.get("layers_per_block"))
-    if "partition" in method:
+    if {"partition", "num_blocks", "overlap", *LOUDNESS} <= method.keys():
         kind = class_constant(found.file, found.attribute, "noise_kind", "edm")
-        noise = NOISES[kind].of_options(*(method[key] for key in ("target_norm", "p_mean", "sigma_min")))
+        noise = NOISES[kind].of_options(*(method[key] for key in LOUDNESS))
         interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method["overlap"], noise)
     if "process" in method:
         check_process(method["process"], model["num_layers"])

@@ -12,7 +12,10 @@ from diffusionblocks.base.files import UserError
 
 ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
-DISPLACED = {"steps": "epochs", "epochs": "steps"}  # two ways to say one thing: the later one counts
+SECTIONS = ("data", "model", "method", "train")  # what decides a trained model
+KEYS = (*SECTIONS, "metrics", "sampling", "extractor", "seeds_at_most")  # what is laid over each other
+# Two ways to say one thing, {key: the later one that displaces it}. Warm-up may count in steps where training does not.
+DISPLACED = {"steps": "epochs", "epochs": "steps", "warmup_epochs": "steps"}
 
 
 def merge(base: Any, over: Any, keep_null: bool = False) -> Any:
@@ -24,7 +27,8 @@ def merge(base: Any, over: Any, keep_null: bool = False) -> Any:
         return over
     if "name" in over and over["name"] != base.get("name", over["name"]):
         base = {}
-    found = {key: value for key, value in base.items() if key in over or DISPLACED.get(key) not in over}
+    said = {key for key, value in over.items() if value is not None}
+    found = {key: value for key, value in base.items() if key in over or DISPLACED.get(key) not in said}
     for key, value in over.items():
         if value is None and not keep_null:
             found.pop(key, None)
@@ -47,7 +51,9 @@ def read_yaml(path: str | Path) -> tuple[dict, dict]:
         text = path.read_text(encoding="utf-8")
         loader = loader_class(text)
         node = loader.get_single_node()
-        found = {} if node is None else _plain(yaml, loader, node, (), lines, path)
+        found = {} if node is None else _plain(yaml, loader, node, (), lines, path, set())
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as YAML in UTF-8 ({type(error).__name__})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
@@ -59,15 +65,17 @@ def read_yaml(path: str | Path) -> tuple[dict, dict]:
     return found, lines
 
 
-def _plain(yaml, loader, node, where, lines, path):
-    """The value of a YAML node, noting the line of every key."""
+def _plain(yaml, loader, node, where, lines, path, flattened):
+    """The value of a YAML node, noting the line of every key. flattened: ids of nodes whose `<<` is already put in."""
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(yaml, loader, item, (*where, index), lines, path) for index, item in enumerate(node.value)]
+        items = enumerate(node.value)
+        return [_plain(yaml, loader, item, (*where, index), lines, path, flattened) for index, item in items]
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node, deep=True)
-    merged = any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value)
-    if merged:  # what `<<` brings may be said again
+    if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
         loader.flatten_mapping(node)
+        flattened.add(id(node))
+    merged = id(node) in flattened  # what `<<` brings may be said again
     found = {}
     for key_node, value_node in node.value:
         key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
@@ -77,7 +85,7 @@ def _plain(yaml, loader, node, where, lines, path):
             first = lines[(*where, key)]
             raise UserError(f"{path}: the key {key!r} stands twice, in lines {first} and {line}; remove one")
         lines[(*where, key)] = line
-        found[key] = _plain(yaml, loader, value_node, (*where, key), lines, path)
+        found[key] = _plain(yaml, loader, value_node, (*where, key), lines, path, flattened)
     return found
 
 
@@ -95,14 +103,44 @@ def read_tables(folder: Path = TABLES) -> tuple[dict, dict]:
 
 def complete(config: dict, folder: Path = TABLES) -> dict:
     """The configuration with all tables in it: those of `folder` under what `config["tables"]` says of them."""
+    _check_plain("config", config)
     tables, _ = read_tables(folder)
-    for name, entry in (config.get("tables") or {}).items():
+    own = config.get("tables") or {}
+    if not isinstance(own, dict):
+        raise UserError(f"config: tables: should be a mapping of names to tables, and is {own!r}")
+    for name, entry in own.items():
         tables[name] = merge(tables.get(name, {}), entry, keep_null=True) if entry is not None else None
-    tables = {name: entry for name, entry in tables.items() if entry is not None}
-    for entry in tables.values():
-        if isinstance(entry, dict) and isinstance(entry.get("rows"), dict):
-            entry["rows"] = {row: own for row, own in entry["rows"].items() if own is not None}
-    return {**config, "tables": tables}
+    return {**config, "tables": {name: _without_nulls(entry) for name, entry in tables.items() if entry is not None}}
+
+
+def _without_nulls(entry):
+    """A table without what nulls have removed: rows, references, words, printed numbers. In sections they stay, since
+
+    they are to remove keys of layers further below.
+    """
+    if not isinstance(entry, dict):
+        return entry
+    found = {key: value for key, value in entry.items() if value is not None or key in KEYS}
+    if isinstance(found.get("rows"), dict):
+        rows = {row: own for row, own in found["rows"].items() if own is not None}
+        found["rows"] = {row: _without_nulls(own) for row, own in rows.items()}
+    if "printed" in found:
+        found["printed"] = merge({}, found["printed"])
+    return found
+
+
+def _check_plain(where, value):
+    """Raise UserError for keys that are no text, and values that JSON does not have, such as YAML's dates."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{where}: YAML reads the key {key!r} as {type(key).__name__}; put it in quotes")
+            _check_plain(f"{where}.{key}", inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_plain(f"{where}.{index}", inner)
+    elif not isinstance(value, str | int | float | bool | None):
+        raise UserError(f"{where}: YAML reads {value} as {type(value).__name__}; put it in quotes")
 
 
 def read_all(paths: list[str | Path], folder: Path = TABLES) -> tuple[dict, dict]:

@@ -5,10 +5,7 @@ the table's at the chosen scale; its own; its own at the scale. A table may be `
 """
 
 from diffusionblocks.base.files import UserError, suggest
-from diffusionblocks.plan.configuration import merge
-
-SECTIONS = ("data", "model", "method", "train")  # what decides a trained model
-KEYS = (*SECTIONS, "metrics", "sampling", "extractor", "seeds_at_most")
+from diffusionblocks.plan.configuration import KEYS, merge
 
 
 def layers(config: dict, table: str, row: str, seen: tuple = ()) -> list[tuple[tuple, dict]]:

@@ -148,7 +148,7 @@ class Plan:
                 "series": "ours" if borrowed else origin.series,
                 "metrics": origin.metrics_files(),
             }
-        shown = {key: entry.get(key, default) for key, default in (("claims", []), ("figures", []))}
+        shown = {key: entry.get(key) or [] for key in ("claims", "figures")}
         about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
         return {**about, **shown, "rows": rows}
 

@@ -5,8 +5,8 @@ from functools import cached_property
 from diffusionblocks.base.components import Component, locate
 from diffusionblocks.base.files import UserError
 from diffusionblocks.evaluation.inputs import served
-from diffusionblocks.plan.configuration import merge
-from diffusionblocks.plan.layers import SECTIONS, layers, resolve
+from diffusionblocks.plan.configuration import SECTIONS, merge
+from diffusionblocks.plan.layers import layers, resolve
 from diffusionblocks.plan.sections import declared, fingerprint, section_name
 from diffusionblocks.plan.source import absent_members, class_constant, function_returns, positional
 
@@ -175,7 +175,7 @@ class Row:
 def parts_of(method: dict) -> list[str]:
     """Parts of a run by its method section: one per block where blocks share nothing, else everything at once."""
     settings = {**declared(locate("method", method["name"])), **method}
-    if settings.get("sharing") == "independent":
+    if settings.get("sharing") == "independent" and isinstance(settings.get("num_blocks"), int):
         return [f"block{block}" for block in range(settings["num_blocks"])]
     return ["all"]
 

@@ -5,12 +5,8 @@ import json
 
 from diffusionblocks.base.components import PLACES, Component, locate, names
 from diffusionblocks.base.files import UserError, suggest
+from diffusionblocks.base.sections import keywords_of
 from diffusionblocks.plan.source import Choice, class_keywords, function_keywords
-
-
-def keywords_of(section: dict) -> dict:
-    """A section without its name: the keywords that its component is called with."""
-    return {key: value for key, value in section.items() if key != "name"}
 
 
 def section_name(section: dict) -> str:
@@ -28,7 +24,9 @@ def fingerprint(value) -> str:
 
 def component(where: str, kind: str, name) -> Component:
     """The component behind a name, at the key `where`. Raises UserError for a name that stands for nothing."""
-    found = locate(kind, str(name))
+    if not isinstance(name, str):
+        raise UserError(f"config: {where}: needs the name of a {kind}, and is {name!r}")
+    found = locate(kind, name)
     if found is None:
         there = names(kind)
         own = "a module" if PLACES[kind][1] else "a function in a module"

@@ -10,6 +10,9 @@ from pathlib import Path
 from diffusionblocks.base.components import PACKAGE, module_file
 from diffusionblocks.base.files import UserError
 
+CONTRACTS = (PACKAGE / "models/base.py", PACKAGE / "methods/base.py")
+MODULES = ("nn.Module", "torch.nn.Module", "Module", "object")  # which have no member of a contract
+
 
 @functools.cache
 def tree(file: Path) -> ast.Module:
@@ -18,6 +21,8 @@ def tree(file: Path) -> ast.Module:
         return ast.parse(file.read_text(encoding="utf-8"), file)
     except SyntaxError as error:
         raise UserError(f"{file}, line {error.lineno}: is no valid Python: {error.msg}") from None
+    except ValueError as error:  # no UTF-8, or null bytes
+        raise UserError(f"{file}: is no valid Python in UTF-8 ({error})") from None
 
 
 @functools.cache
@@ -64,39 +69,91 @@ class Choice(str):
     values = ()
 
 
-def class_keywords(file, name, function="__init__"):
-    """{keyword: default} of a class: keyword-only arguments of `function`, or a dataclass's fields; None if absent.
+def class_keywords(file: Path, name: str, function: str = "__init__") -> dict | None:
+    """{keyword: default} of a class: keyword-only arguments of `function`, its own or the next ancestor's, or a
+    dataclass's fields; None if there is no such class.
 
     A default that is not a literal stands as None.
     """
-    for node in tree(file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for item in node.body:
-                if isinstance(item, ast.FunctionDef) and item.name == function:
-                    return _keywords(item)
-            return {item.target.id: _literal(item.value) for item in node.body if isinstance(item, ast.AnnAssign)}
-    return None
+    lineage = list(_lineage(file, name))
+    for _, node in lineage:
+        for item in node.body:
+            if isinstance(item, ast.FunctionDef) and item.name == function:
+                return _keywords(item)
+    fields = [item for _, node in lineage[:1] for item in node.body if isinstance(item, ast.AnnAssign)]
+    return {item.target.id: _literal(item.value) for item in fields} if lineage else None
 
 
-def class_constant(file, name, constant, default=()):
-    """The value of a class attribute that is assigned a literal."""
-    for node in tree(file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for item in node.body:
-                if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == constant:
-                    return _literal(item.value)
+def class_constant(file: Path, name: str, constant: str, default=()):
+    """The literal that a class, or else the next of its ancestors, assigns to an attribute, annotated or not."""
+    for _, node in _lineage(file, name):
+        for item in node.body:
+            targets = getattr(item, "targets", [getattr(item, "target", None)])
+            if isinstance(item, ast.Assign | ast.AnnAssign) and item.value and ast.unparse(targets[0]) == constant:
+                return _literal(item.value)
     return default
 
 
-def absent_members(file, name, wanted):
-    """Functions of `wanted` that a class lacks; none where it may inherit them from a class of another file."""
-    for node in tree(file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            if any(ast.unparse(base) not in ("nn.Module", "base.Model", "base.Method") for base in node.bases):
+def absent_members(file: Path, name: str, wanted) -> list[str]:
+    """Functions of `wanted` that neither a class nor its ancestors define; the contract's own refusals do not count.
+
+    None where it may inherit them from a class that cannot be followed.
+    """
+    there = set()
+    for source, node in _lineage(file, name):
+        if source not in CONTRACTS:
+            there |= {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+            if any(_class_behind(source, base) is None and ast.unparse(base) not in MODULES for base in node.bases):
                 return []
-            there = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-            return [member for member in wanted if member not in there]
-    return list(wanted)
+    return [member for member in wanted if member not in there]
+
+
+def derives(file: Path, name: str, contract: Path) -> bool:
+    """Whether a class derives from the contract's, or may: from a class that cannot be followed."""
+    for source, node in _lineage(file, name):
+        if source == contract:
+            return True
+        if any(_class_behind(source, base) is None and ast.unparse(base) not in MODULES for base in node.bases):
+            return True
+    return False
+
+
+def _lineage(file, name, seen=()):
+    """(file, class) of a class and of its ancestors as far as they can be followed, each before its own."""
+    node = next((node for node in tree(file).body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if node is None or (file, name) in seen:
+        return
+    yield file, node
+    for base in node.bases:
+        if found := _class_behind(file, base):
+            yield from _lineage(*found, (*seen, (file, name)))
+
+
+def _class_behind(file, base):
+    """(file, name) of a base class: of the same file, or of a module of this package or beside the file; else None."""
+    head, _, attribute = ast.unparse(base).rpartition(".")
+    if not head and any(isinstance(node, ast.ClassDef) and node.name == attribute for node in tree(file).body):
+        return file, attribute
+    for node in tree(file).body:
+        for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            if (alias.asname or alias.name) != (head or attribute):
+                continue
+            source = f"{node.module or ''}" if isinstance(node, ast.ImportFrom) else ""
+            level = node.level if isinstance(node, ast.ImportFrom) else 0
+            module, wanted = (f"{source}.{alias.name}", attribute) if head else (source, alias.name)
+            if found := _file_of(file, module.strip("."), level):
+                return found, wanted
+    return None
+
+
+def _file_of(file, module, level):
+    """The file of a module of this package, or of one beside `file`, found without importing anything."""
+    if module.partition(".")[0] == PACKAGE.name:
+        return module_file(module)
+    folders = [file.parents[level - 1]] if level else file.parents
+    paths = (folder.joinpath(*module.split(".")) for folder in folders)
+    found = (candidate for path in paths for candidate in (path.with_suffix(".py"), path / "__init__.py"))
+    return next((candidate for candidate in found if candidate.is_file()), None)
 
 
 def function_keywords(file):
@@ -115,9 +172,11 @@ def _keywords(function):
     found = {}
     for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
         value = _literal(default)
-        if isinstance(argument.annotation, ast.Subscript) and ast.unparse(argument.annotation.value) == "Literal":
+        closed = isinstance(argument.annotation, ast.Subscript) and ast.unparse(argument.annotation.value) == "Literal"
+        # Of names of values, in place of values, only running would tell what they are.
+        if closed and (allowed := _literal(argument.annotation.slice)):
             value = Choice(value)
-            value.values = ast.literal_eval(argument.annotation.slice)
+            value.values = allowed if isinstance(allowed, tuple) else (allowed,)
         found[argument.arg] = value
     return found
 

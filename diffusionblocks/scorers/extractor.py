@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from diffusionblocks.base import tensors
-from diffusionblocks.base.components import load
 from diffusionblocks.base.device import pick_device
+from diffusionblocks.base.sections import load_section
 from diffusionblocks.data.images.pictures import Pictures
 
 
 def extractor(section: dict, data_path: str | Path, data_dir: str | Path, path: str | Path) -> None:
     """Write the weights of the `extractor` section's network, fetched, unpacked or trained on the data set."""
     images = Pictures(data_path, pick_device(), data_dir)
-    chosen = _chosen(section)
+    chosen = load_section("extractor", section)
     weights, about = chosen.obtain(images, data_dir)
     about = {"section": section, "title": chosen.title, "data": images.title, **about}
     tensors.write(path, {name: value.contiguous() for name, value in weights.items()}, about)
@@ -24,7 +24,7 @@ def extractor(section: dict, data_path: str | Path, data_dir: str | Path, path: 
 def load_extractor(path: str | Path, device: torch.device) -> tuple[Callable, dict]:
     """(network on the device, what is known of it) from a file that `extractor` wrote."""
     weights, about = tensors.read(path, "Delete it and start again: it is obtained anew.", device)
-    network = _chosen(about["section"]).build(weights)
+    network = load_section("extractor", about["section"]).build(weights)
     return network.to(device) if isinstance(network, nn.Module) else network, about
 
 
@@ -32,8 +32,3 @@ def load_extractor(path: str | Path, device: torch.device) -> tuple[Callable, di
 def extract(network: Callable, images: Tensor, device: torch.device, batch_size: int = 500) -> Tensor:
     """Features (N, D) on the device of uint8 images (N, C, H, W)."""
     return torch.cat([network(batch.to(device)).float() for batch in images.split(batch_size)])
-
-
-def _chosen(section):
-    keywords = {key: value for key, value in section.items() if key != "name"}
-    return load("extractor", section["name"])(**keywords)

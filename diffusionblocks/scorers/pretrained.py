@@ -5,6 +5,7 @@ Their files stay where they are; a workflow keeps what identifies them.
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ TOKENS = 2048  # scored at a time, or one text: logits of 50,000 words each
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
-def transformers():
+def transformers() -> ModuleType:
     """The package, without its progress bars. Raises UserError where it is absent."""
     torch_fidelity()  # makes torchvision importable, which transformers imports where it finds it
     try:

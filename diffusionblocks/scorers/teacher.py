@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 
 from diffusionblocks.base import tensors
-from diffusionblocks.base.components import load
 from diffusionblocks.base.device import pick_device
+from diffusionblocks.base.sections import load_section
 from diffusionblocks.data.text.dataset import Text
 
 
 def teacher(section: dict, data_path: str | Path, data_dir: str | Path, path: str | Path) -> None:
     """Write the weights of the `teacher` section's network, fetched, unpacked or trained on the documents set aside."""
     text = Text(data_path, pick_device())
-    chosen = _chosen(section)
+    chosen = load_section("teacher", section)
     weights, about = chosen.obtain(text, data_dir)
     about = {"section": section, "title": chosen.title, "data": text.title, **about}
     tensors.write(path, {name: value.contiguous() for name, value in weights.items()}, about)
@@ -22,9 +22,4 @@ def teacher(section: dict, data_path: str | Path, data_dir: str | Path, path: st
 def load_teacher(path: str | Path, device: torch.device) -> tuple[object, dict]:
     """(what scores texts, what is known of it) from a file that `teacher` wrote."""
     weights, about = tensors.read(path, "Delete it and start again: it is obtained anew.", device)
-    return _chosen(about["section"]).build(weights, about), about
-
-
-def _chosen(section):
-    keywords = {key: value for key, value in section.items() if key != "name"}
-    return load("teacher", section["name"])(**keywords)
+    return load_section("teacher", about["section"]).build(weights, about), about

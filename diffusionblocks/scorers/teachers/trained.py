@@ -6,7 +6,7 @@ from diffusionblocks.scorers import small_lm as training
 from diffusionblocks.scorers.teachers.base import Teacher
 
 
-def small_lm(*, width=96, num_layers=1, steps=300) -> Teacher:
+def small_lm(*, width: int = 96, num_layers: int = 1, steps: int = 300) -> Teacher:
     """A small recurrent network trained here, on documents in neither split; `width` features, and likelihoods."""
 
     def obtain(text, data_dir):
@@ -21,7 +21,7 @@ def small_lm(*, width=96, num_layers=1, steps=300) -> Teacher:
     return Teacher("small language model trained on the data", obtain, build)
 
 
-def ngram(*, order=7) -> Teacher:
+def ngram(*, order: int = 7) -> Teacher:
     """An n-gram of characters a to z and space, counted on documents in neither split; likelihoods by character."""
 
     def obtain(text, data_dir):

@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009), from their binary archives (the others are pickles)."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,12 +14,12 @@ CIFAR10 = [f"cifar-10-batches-bin/{name}.bin" for name in (*(f"data_batch_{i}" f
 CIFAR100 = ["cifar-100-binary/train.bin", "cifar-100-binary/test.bin"]
 
 
-def cifar10(data_dir, *, split: Literal["test", "validation"] = "test") -> ImageSet:
+def cifar10(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """60,000 images of 3 x 32 x 32 in 10 classes."""
     return image_set("CIFAR-10", split, *_arrays(fetch(ARCHIVES["cifar10"], data_dir), CIFAR10, num_labels=1))
 
 
-def cifar100(data_dir, *, split: Literal["test", "validation"] = "test") -> ImageSet:
+def cifar100(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """60,000 images of 3 x 32 x 32 in 100 classes."""
     return image_set("CIFAR-100", split, *_arrays(fetch(ARCHIVES["cifar100"], data_dir), CIFAR100, num_labels=2))
 

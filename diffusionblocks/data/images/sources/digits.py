@@ -1,5 +1,6 @@
 """scikit-learn's digits, which come with that package."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from diffusionblocks.data.images.source import ImageSet, image_set
 
 
-def digits(data_dir, *, split: Literal["test", "validation"] = "test") -> ImageSet:
+def digits(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """1,797 images of 8 x 8 in 10 classes; 360, stratified and fixed, are the test set."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

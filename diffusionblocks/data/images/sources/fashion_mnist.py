@@ -13,7 +13,7 @@ WHOLE = {"train": 60_000, "t10k": 10_000}  # images by the name that their files
 PART = {"train": 5_000, "t10k": 1_000}
 
 
-def fashion_mnist(data_dir, *, split: Literal["test", "validation"] = "test") -> ImageSet:
+def fashion_mnist(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """70,000 images of 28 x 28 in 10 classes, padded to 32 x 32."""
     folders = [Path(data_dir), Path("/usr/share/datasets/fashion-mnist")]  # the second is Debian's package
     cure = (
@@ -25,7 +25,7 @@ def fashion_mnist(data_dir, *, split: Literal["test", "validation"] = "test") ->
     return image_set("Fashion-MNIST", split, train, train_labels, test, test_labels)
 
 
-def fashion_mnist_16(data_dir, *, split: Literal["test", "validation"] = "test") -> ImageSet:
+def fashion_mnist_16(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """6,000 images at 16 x 16, as many of each class, which come with this package.
 
     The first 500 of each class in the training set and 100 in the test set, padded to 32 x 32 and halved by the mean of

@@ -8,7 +8,7 @@ from diffusionblocks.data.images.source import LatentSet
 SIZES = (1_281_167, 50_000, 1_000)  # training and validation images, classes
 
 
-def imagenet(data_dir, *, shards=32, image_size=256) -> LatentSet:
+def imagenet(data_dir: str | Path, *, shards: int = 32, image_size: int = 256) -> LatentSet:
     """ImageNet as latents, from imagenet/{train,val}/<class>/*.JPEG in `data_dir`.
 
     shards: jobs that share the encoding of the training images.

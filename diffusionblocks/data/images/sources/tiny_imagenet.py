@@ -5,6 +5,7 @@ The archive's own test images have no labels, so its 10,000 validation images ar
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ ROOT = "tiny-imagenet-200"
 TRAIN, VALIDATION = 500, 10_000  # images: for training of each class, for validation in all
 
 
-def tiny_imagenet(data_dir, *, split: Literal["test", "validation"] = "test") -> ImageSet:
+def tiny_imagenet(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """110,000 images of 3 x 64 x 64 in 200 classes. A label is the place of its class in the sorted names."""
     with zipfile.ZipFile(fetch(ARCHIVES["tiny_imagenet"], data_dir)) as archive:
         labels = {name: label for label, name in enumerate(sorted(_lines(archive, "wnids.txt")))}

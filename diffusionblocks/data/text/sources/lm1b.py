@@ -1,5 +1,6 @@
 """One Billion Word (Chelba et al. 2013): shuffled sentences of news, in Llama 2's tokens."""
 
+from pathlib import Path
 from typing import Literal
 
 from diffusionblocks.data.archive import tar_members
@@ -12,7 +13,9 @@ TRAIN = [f"{ROOT}/training-monolingual.tokenized.shuffled/news.en-{shard:05}-of-
 TEST = [f"{ROOT}/heldout-monolingual.tokenized.shuffled/news.en.heldout-{shard:05}-of-00050" for shard in range(50)]
 
 
-def lm1b(data_dir, *, seq_len=256, test_size=5000, split: Literal["test", "validation"] = "test") -> TextSet:
+def lm1b(
+    data_dir: str | Path, *, seq_len: int = 256, test_size: int = 5000, split: Literal["test", "validation"] = "test"
+) -> TextSet:
     """99 shards for training, 50 held out for the test; `validation` holds the last training shard out."""
     path, parts = fetch(ARCHIVES["lm1b"], data_dir), dict.fromkeys(TRAIN, "train")
     parts |= dict.fromkeys(TEST, "test") if split == "test" else {TRAIN[-1]: "test"}

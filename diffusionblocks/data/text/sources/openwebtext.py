@@ -14,7 +14,9 @@ from diffusionblocks.data.text.source import TextSet, titled
 ARCHIVES = [f"urlsf_subset{subset:02}.tar" for subset in range(21)]
 
 
-def openwebtext(data_dir, *, seq_len=1024, test_size=5000, split: Literal["test", "validation"] = "test") -> TextSet:
+def openwebtext(
+    data_dir: str | Path, *, seq_len: int = 1024, test_size: int = 5000, split: Literal["test", "validation"] = "test"
+) -> TextSet:
     """The folder openwebtext/ in `data_dir`; a tenth of its documents is the test set (index % 10 == 7; validation: 3).
 
     The folder has the 21 archives urlsf_subset*.tar as they are given out, or the urlsf_subset*_data.xz in them, or

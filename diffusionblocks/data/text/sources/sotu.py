@@ -7,6 +7,7 @@ split: `validation` takes the test set from the training texts and leaves the te
 import json
 import lzma
 import re
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,12 @@ SOTU = PACKAGE / "data/embedded/sotu"
 
 
 def sotu_characters(
-    data_dir, *, seq_len=256, test_size=1000, novels=False, split: Literal["test", "validation"] = "test"
+    data_dir: str | Path,
+    *,
+    seq_len: int = 256,
+    test_size: int = 1000,
+    novels: bool = False,
+    split: Literal["test", "validation"] = "test",
 ) -> TextSet:
     """The addresses in text8's 27 symbols, one after another."""
     return {
@@ -35,7 +41,13 @@ def sotu_characters(
 
 
 def sotu_sentences(
-    data_dir, *, vocab_size=512, seq_len=64, test_size=1000, novels=False, split: Literal["test", "validation"] = "test"
+    data_dir: str | Path,
+    *,
+    vocab_size: int = 512,
+    seq_len: int = 64,
+    test_size: int = 1000,
+    novels: bool = False,
+    split: Literal["test", "validation"] = "test",
 ) -> TextSet:
     """The addresses' sentences of three words and more, shuffled as LM1B's are, in byte-level BPE (512 or 4096)."""
     found = [(part, sentence) for part, text in _documents(data_dir, novels, split) for sentence in _sentences(text)]
@@ -49,7 +61,13 @@ def sotu_sentences(
 
 
 def sotu_documents(
-    data_dir, *, vocab_size=512, seq_len=64, test_size=1000, novels=False, split: Literal["test", "validation"] = "test"
+    data_dir: str | Path,
+    *,
+    vocab_size: int = 512,
+    seq_len: int = 64,
+    test_size: int = 1000,
+    novels: bool = False,
+    split: Literal["test", "validation"] = "test",
 ) -> TextSet:
     """Whole addresses, in byte-level BPE (512 or 4096)."""
     return {

@@ -1,6 +1,7 @@
 """text8 (Mahoney 2006): the first 100 million characters of a cleaned Wikipedia."""
 
 import zipfile
+from pathlib import Path
 from typing import Literal
 
 from diffusionblocks.data.download import ARCHIVES, fetch
@@ -10,7 +11,9 @@ from diffusionblocks.data.text.tokens import Characters
 ENDS = (90_000_000, 95_000_000, 100_000_000)  # where training, validation and test text end
 
 
-def text8(data_dir, *, seq_len=256, test_size=0, split: Literal["test", "validation"] = "test") -> TextSet:
+def text8(
+    data_dir: str | Path, *, seq_len: int = 256, test_size: int = 0, split: Literal["test", "validation"] = "test"
+) -> TextSet:
     """The first 90% for training, 5% for validation, 5% for the test."""
     with zipfile.ZipFile(fetch(ARCHIVES["text8"], data_dir)) as archive:
         text = archive.read("text8").decode("ascii")
