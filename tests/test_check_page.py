@@ -1,0 +1,98 @@
+"""Metrics, printed numbers and claims that evaluation or the page could not use are refused before a job starts."""
+
+import pytest
+from test_check import CONFIG, ROW, edited, refusal
+
+from diffusionblocks.base.files import UserError
+from diffusionblocks.plan.check import check, check_frame
+from diffusionblocks.plan.check_claims import check_claims
+from diffusionblocks.plan.plan import Plan
+from diffusionblocks.plan.source import tree
+
+PRINTED = {"title": "x", "source": "Table 9"}
+P1 = "tables__table1__printed"
+C1 = "tables__table1__claims"
+CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end", "metric": "accuracy", "margin": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({P1: {}}, ["table1.printed", "needs 'title'"]),
+        ({P1: {"title": "x"}}, ["table1.printed", "needs 'source'"]),
+        ({P1: {**PRINTED, "metircs": {}}}, ["table1.printed", "unknown key 'metircs'; did you mean 'metrics'"]),
+        ({P1: {**PRINTED, "rows": None}}, ["table1.printed.rows", "None should be a mapping"]),
+        ({P1: {**PRINTED, "rows": ["a"]}}, ["table1.printed.rows", "['a'] should be a mapping"]),
+        ({P1: {**PRINTED, "rows": {"a": None}}}, ["table1.printed.rows.a", "None should be a mapping"]),
+        ({P1: {**PRINTED, "metrics": None}}, ["table1.printed.metrics", "None should be a mapping"]),
+        ({P1: {**PRINTED, "metrics": {"m": None}}}, ["table1.printed.metrics.m", "None should be a mapping"]),
+        ({f"{P1}__metrics__accuracy__better": "up"}, ["table1.printed.metrics.accuracy.better", "'up'"]),
+        (
+            {f"{P1}__rows__vit_end_to_end__accuracy": "60"},
+            ["rows.vit_end_to_end.accuracy", "'60' should be of type number"],
+        ),
+        (
+            {f"{P1}__rows__vit_end_to_end__accuracy": None},
+            ["rows.vit_end_to_end.accuracy", "None should be of type number"],
+        ),
+        ({f"{P1}__rows__vit_end_to_end__against": "none"}, ["rows.vit_end_to_end.against: no row 'none'"]),
+        ({f"{P1}__rows__vit_end_to_end__elsewhere": {"top": {"value": 1, "source": "x"}}}, ["elsewhere", "'top'"]),
+        ({f"{P1}__rows__vit_end_to_end__elsewhere": {"accuracy": {"value": 1}}}, ["accuracy", "needs 'source'"]),
+        ({C1: [CLAIM, {**CLAIM, "factor": 2}]}, ["table1.claims.1: ", "exactly one of margin and factor"]),
+        ({C1: [{k: v for k, v in CLAIM.items() if k != "margin"}]}, ["table1.claims.0: ", "exactly one of margin"]),
+        ({C1: [{**CLAIM, "row": "vit_diffusionblock"}]}, ["claims.0.row", "did you mean 'vit_diffusionblocks'"]),
+        ({C1: [{**CLAIM, "against": "none"}]}, ["claims.0.against: no row 'none'"]),
+        ({C1: [{**CLAIM, "metric": "acuracy"}]}, ["claims.0.metric", "'acuracy'; did you mean 'accuracy'"]),
+        ({C1: [None]}, ["table1.claims.0", "None should be a mapping"]),
+    ],
+)
+def test_what_is_printed_and_claimed_is_of_the_table(changes, words):
+    config = edited(**changes)
+    with pytest.raises(UserError) as refused:
+        check_frame(config)
+        check_claims(Plan(config))
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_a_claim_may_be_of_what_only_one_side_has():
+    own = {"claims": [CLAIM], "printed": {**PRINTED, "rows": {"vit_end_to_end": {}}}}
+    config = edited(tables__table1=CONFIG["tables"]["table1"] | own)
+    check_frame(config)
+    check_claims(Plan(config))
+
+
+@pytest.mark.parametrize("scale", ["demo", "gpu", "paper"])
+def test_the_papers_tables_print_and_claim_what_they_have(scale):
+    config = edited(scale=scale)
+    check_frame(config)
+    check_claims(Plan(config))
+
+
+METRIC = "import numpy as np\nfrom diffusionblocks.evaluation.metric import metric as m, metric\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("declared", "arguments", "words"),
+    [
+        ("", "logits", "own_metrics.mine is no metric: put `@metric(unit=..., better=...)` above it"),
+        ("@metric", "logits", "own_metrics.mine is no metric"),
+        ("@metric(better='up')", "logits", "better 'up' is not one of higher, lower, None"),
+        ("@metric(figure='nope')", "correct", "figure 'nope' is not one of accuracy_chain"),
+        ("@metric(over_sets='most')", "features", "over_sets 'most' is not one of mean, least"),
+        ("@metric(units='s')", "logits", "@metric takes no 'units'; did you mean 'unit'"),
+        ("@metric()", "logits, evaluations", "evaluations, logits do not come together"),
+        ("@metric()", "logits, *, samples=1, unit=2", "rename its keyword samples, unit"),
+        ("@m()", "logits, *, threshold=1", None),
+    ],
+)
+def test_a_metric_that_evaluation_would_refuse(tmp_path, monkeypatch, declared, arguments, words):
+    path = tmp_path / "own_metrics.py"
+    path.write_text(f"{METRIC}{declared}\ndef mine({arguments}):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tree.cache_clear()
+    config = edited(**{f"{ROW}__metrics__column": {"name": "own_metrics.mine"}})
+    if words is None:
+        check(Plan(config))
+    else:
+        message = refusal(config)
+        assert "vit_diffusionblocks.metrics.column" in message and f"{path}: " in message and words in message
