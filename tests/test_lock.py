@@ -12,6 +12,7 @@ import pytest
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.training import lock as locks
+from diffusionblocks.training.checkpoint import State
 
 
 def dead_pid():
@@ -118,3 +119,11 @@ def test_half_a_lock_is_no_lock(tmp_path, monkeypatch, content):
     (tmp_path / "lock.json").write_text(content)
     with locks.lock(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path):
+    """The tensor library writes under a name of its own; nobody else works in a training's folder."""
+    state = State(tmp_path / "state", {"run": 1})
+    (tmp_path / "state/.tmpVQC0IV").write_bytes(b"half")
+    assert state.load("cpu") == (None, None)
+    assert not list((tmp_path / "state").iterdir())

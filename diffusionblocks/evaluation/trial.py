@@ -46,6 +46,8 @@ def at_fault(component: Component, what: str):
 
 
 def _told(component, what, error):
+    if not _line(component, error) and error.__cause__:  # as whoever called the component tells it
+        error = error.__cause__
     words = " ".join(str(error).split())
     return UserError(f"{component.file}{_line(component, error)}: {what}: {type(error).__name__}: {words}")
 

@@ -29,6 +29,8 @@ class State:
 
     def load(self, device) -> tuple[dict | None, dict | None]:
         """(tensors, progress) of the checkpoint, or (None, None). Raises UserError for a damaged or foreign one."""
+        for litter in self.folder.glob(".tmp*"):  # the tensor library's own, of a trainer that was killed while saving
+            litter.unlink(missing_ok=True)
         if not self.checkpoint.exists():
             return None, None
         values, about = tensors.read(self.checkpoint, f"Delete {self.folder} to start anew.", device)
