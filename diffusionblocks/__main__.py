@@ -117,7 +117,7 @@ def evaluate(args):
     from diffusionblocks.evaluation.evaluate import evaluate
 
     settings(args.run, *RUN_KEYS)
-    metrics = settings(args.evaluation, "metrics")["metrics"]
+    metrics = settings(args.evaluation, "metrics", "teachers")["metrics"]
     evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
 
 
