@@ -57,9 +57,8 @@ def _in_words(error):
     what, value = error.instance, error.validator_value
     match error.validator:
         case "pattern":
-            return (
-                f"{what!r} should be {'<table>/<row>' if '/' in value else 'a small letter, then letters, digits or _'}"
-            )
+            form = "<table>/<row>" if "/" in value else "a small letter, then letters, digits or _"
+            return f"{what!r} should be {form}"
         case "required":
             absent = next(key for key in value if key not in what)
             return f"needs {absent!r}"

@@ -51,7 +51,7 @@ def closure(*modules):
     return list(_closure(PACKAGE, modules))
 
 
-@functools.cache  # hundreds of jobs ask for the same few
+@functools.cache  # hundreds of jobs ask for the same few; `package` tells their answers apart where a test moves it
 def _closure(package, modules):
     found, queue = set(), list(modules)
     while queue:

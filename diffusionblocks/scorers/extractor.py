@@ -10,15 +10,12 @@ from diffusionblocks.base import tensors
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.sections import load_section
 from diffusionblocks.data.images.pictures import Pictures
+from diffusionblocks.scorers.weights import write_weights
 
 
 def extractor(section: dict, data_path: str | Path, data_dir: str | Path, path: str | Path) -> None:
     """Write the weights of the `extractor` section's network, fetched, unpacked or trained on the data set."""
-    images = Pictures(data_path, pick_device(), data_dir)
-    chosen = load_section("extractor", section)
-    weights, about = chosen.obtain(images, data_dir)
-    about = {"section": section, "title": chosen.title, "data": images.title, **about}
-    tensors.write(path, {name: value.contiguous() for name, value in weights.items()}, about)
+    write_weights("extractor", section, Pictures(data_path, pick_device(), data_dir), data_dir, path)
 
 
 def load_extractor(path: str | Path, device: torch.device) -> tuple[Callable, dict]:

@@ -8,15 +8,12 @@ from diffusionblocks.base import tensors
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.sections import load_section
 from diffusionblocks.data.text.dataset import Text
+from diffusionblocks.scorers.weights import write_weights
 
 
 def teacher(section: dict, data_path: str | Path, data_dir: str | Path, path: str | Path) -> None:
     """Write the weights of the `teacher` section's network, fetched, unpacked or trained on the documents set aside."""
-    text = Text(data_path, pick_device())
-    chosen = load_section("teacher", section)
-    weights, about = chosen.obtain(text, data_dir)
-    about = {"section": section, "title": chosen.title, "data": text.title, **about}
-    tensors.write(path, {name: value.contiguous() for name, value in weights.items()}, about)
+    write_weights("teacher", section, Text(data_path, pick_device()), data_dir, path)
 
 
 def load_teacher(path: str | Path, device: torch.device) -> tuple[object, dict]:
