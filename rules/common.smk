@@ -1,6 +1,7 @@
 import functools
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -75,6 +76,9 @@ wildcard_constraints:
 
 
 GUARD = watch.Guard(RESULTS)
+if workflow.remote_exec:
+    # It would end the Snakemake around a trainer, and SLURM then the trainer, which has understood and is saving.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 onstart:

@@ -43,8 +43,9 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
-# No cgroups, no accounting database: neither is to be had in a container.
-ProctrackType=proctrack/linuxproc
+# No cgroups, no accounting database: neither is to be had in a container. Of what is, pgid is nearest to the cgroups of
+# real clusters: a step is over, and torn down, when its first process has ended (linuxproc finds the others still).
+ProctrackType=proctrack/pgid
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/completed.txt
@@ -86,6 +87,18 @@ class Cluster:
     def completion_log(self):
         """SLURM's own text record, one line for each job that has ended."""
         return self.folder / "completed.txt"
+
+    def stop_controller(self):
+        """End slurmctld as a restart of its host does; jobs go on, and no command of SLURM gets an answer."""
+        for pid in [pid for pid, name in _ours(self.folder).items() if name == "slurmctld"]:
+            _kill(pid, signal.SIGTERM)
+        _wait(lambda: "slurmctld" not in _ours(self.folder).values(), 20)
+
+    def start_controller(self):
+        """Start slurmctld again, with the state that it has saved."""
+        _spawn(self.folder, "slurmctld", "-D")
+        if not _wait(_ready_nodes, 30):
+            raise ClusterError(f"slurmctld does not answer\n{_log_tails(self.folder)}")
 
     def jobs(self):
         """Return ended jobs as dicts: JobId, Name, JobState, StartTime, EndTime, NodeList, ... and Comment.

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from diffusionblocks.base.files import UserError
 from diffusionblocks.base import lock as locks
+from diffusionblocks.base.files import UserError
 from diffusionblocks.training.checkpoint import State
 
 

@@ -82,8 +82,8 @@ def wait_for_jobs(folder: str | Path) -> None:
     while jobs := queue(folder):
         ids = " ".join(job for job, *_ in jobs)
         print(
-            f"{time.strftime('%H:%M')} SLURM still has {len(jobs)} jobs of this folder whose Snakemake is gone: waiting "
-            f"until they end. Not to wait: Ctrl-C, then scancel {ids}; trainings go on from their checkpoints.",
+            f"{time.strftime('%H:%M')} SLURM has {len(jobs)} jobs of this folder whose Snakemake is gone: waiting till "
+            f"they end. Not to wait: Ctrl-C, then scancel {ids}; trainings go on from their checkpoints.",
             file=sys.stderr,
             flush=True,
         )
@@ -100,7 +100,7 @@ def hold(folder: str | Path = OURS) -> Iterator[None]:
 
 
 class Watchdog(threading.Thread):
-    """Says once of each job that it will be pending for ever, and why; and when SLURM stops answering, or does again."""
+    """Says once of each job why it will be pending for ever; and when SLURM stops answering, or does again."""
 
     def __init__(self, folder: str | Path, pause: float = 300):
         super().__init__(daemon=True)

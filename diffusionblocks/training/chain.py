@@ -3,28 +3,31 @@
 import os
 import subprocess
 
+from diffusionblocks.base.files import say
+
 MARGIN = 600  # seconds before its limit in which a running job is stopped for no other reason
 
 
-def go_on(moved: int) -> str:
-    """Where a time limit has stopped this job, ask SLURM to queue it again; say what will happen, or what to do.
+def go_on(stopped: str, moved: int) -> str:
+    """Where a time limit has stopped this job, ask SLURM to queue it again; return what will happen, or what to do.
 
-    moved: updates that this attempt has made. One that made none would never end, and is not queued again. A job that
-    somebody cancelled is not running any more when its signal arrives, so that it stays cancelled.
+    stopped: what happened, in words; said first, since SLURM ends the job as soon as it queues it again. moved: updates
+    that this attempt has made: one that made none would never end, and is not queued again. A job that somebody has
+    cancelled is not running any more when its signal arrives, so that it stays cancelled.
     """
     by_hand = "Start the same command again: it goes on from there."
     job = os.environ.get("SLURM_JOB_ID")
     if not job:
-        return by_hand
+        return f"{stopped}. {by_hand}"
     state, left = _queue(job)
     if state != "RUNNING" or left is None or left > MARGIN:
-        return f"{by_hand} Snakemake's retries and SLURM's requeue do so by themselves."
+        return f"{stopped}. {by_hand} Snakemake's retries and SLURM's requeue do so by themselves."
+    raised = f"Raise `runtime` of train in the profile. {by_hand}"
     if not moved:
-        return "It made no update within its time limit: raise `runtime` of train in the profile. " + by_hand
+        return f"{stopped}. It made no update within its time limit. {raised}"
+    say(f"{stopped}. Its time limit is near: it asks SLURM to queue the job again, and goes on from there")
     failed = _slurm("scontrol", "requeue", job)[1]
-    if failed:
-        return f"SLURM does not queue the job again ({failed}): raise `runtime` of train in the profile. {by_hand}"
-    return "Its time limit is near: SLURM queues the job again, and it goes on from there."
+    return f"{stopped}. " + (f"SLURM does not queue the job again ({failed}). {raised}" if failed else "Queued again.")
 
 
 def _queue(job):

@@ -20,8 +20,8 @@ from diffusionblocks.training.checkpoint import State
 from diffusionblocks.training.trainer import Trainer
 
 PROGRESS_SECONDS = 10
-# SLURM and Snakemake send SIGTERM before they kill. SIGUSR1, with which some clusters warn of a time limit, kills the
-# Snakemake around a trainer, and SIGHUP is a lost terminal: neither leaves a reason to go on.
+# SLURM and Snakemake send SIGTERM before they kill; with SIGUSR1 some clusters warn of a time limit; SIGHUP is a lost
+# terminal.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -93,10 +93,8 @@ def _loop(trainer, state, stop, checkpoint_seconds):
             progress = {"step": step, "total": trainer.total, "spent": spent}
             patiently(functools.partial(state.save, trainer.tensors(), **progress), stop)
         if stopping and not last:
-            raise Interrupted(
-                f"{name}: stopped on request after step {step} of {trainer.total}, and saved in {state.folder}. "
-                f"{chain.go_on(moved=step - first)}"
-            )
+            stopped = f"{name}: stopped on request after step {step} of {trainer.total}, saved in {state.folder}"
+            raise Interrupted(chain.go_on(stopped, moved=step - first))
     return spent
 
 
@@ -156,8 +154,9 @@ class _Window:
 def _stop_request():
     """A list that a request to stop makes non-empty."""
     requests = []  # a list, since a signal may arrive inside the handler of another
-    # What is ignored from the start stays so: `nohup` means that a lost terminal is no reason to stop.
-    asked = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    # `nohup` has it ignored from the start: a lost terminal is then no reason to stop.
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+    asked = set(STOP_SIGNALS) - ignored
     previous = {number: signal.signal(number, lambda number, _: requests.append(number)) for number in asked}
     try:
         yield requests

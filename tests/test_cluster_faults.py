@@ -1,0 +1,194 @@
+"""Faults of a cluster, on a real SLURM: nothing trained is lost, and the bits are those of an undisturbed run."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Checkout
+from test_cluster import ROW, until
+
+from diffusionblocks.base.files import read_about, read_json_lines
+
+pytestmark = pytest.mark.slow
+
+PART = f"{ROW}/parts/block0.safetensors"
+STATE = "results/demo/state/table1/vit_diffusionblocks/seed0/block0"
+LOG = "results/demo/logs/runs/table1/vit_diffusionblocks/seed0/train-block0.log"
+
+
+class Cluster(Checkout):
+    """A checkout whose Snakemake submits to SLURM, and is looked at while it runs."""
+
+    def __init__(self, folder, steps=3000, **resources):
+        super().__init__(folder)
+        train = {**TINY["tables"]["table1"]["demo"]["train"], "steps": steps, "log_every": 10}
+        demo = {**TINY["tables"]["table1"]["demo"], "train": train}
+        self.configure({**TINY, "tables": {"table1": {"demo": demo}}})
+        self.edit(
+            "workflow/profiles/slurm/profile.v9+.yaml", "runtime: 2880", f"runtime: {resources.pop('runtime', 9)}"
+        )
+        self.edit("workflow/profiles/slurm/profile.v9+.yaml", "checks: 20", "checks: 2")
+        self.edit("workflow/profiles/slurm/profile.v9+.yaml", "per-second: 0.2", "per-second: 1")
+
+    def edit(self, file, old, new):
+        path = self.folder / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def before(self, file, line, statement):
+        """Put a statement before a line of the copy's code."""
+        indent = line[: len(line) - len(line.lstrip())]
+        self.edit(file, line, f"{indent}{statement}\n{line}")
+
+    @contextmanager
+    def running(self, *targets):
+        """Snakemake in the background; its output lies in `output`."""
+        command = [f"{Path(sys.executable).parent}/snakemake", "--profile", "slurm", *targets]
+        command += ["--config", "scale=demo", "--configfile", "tiny.yaml"]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        with open(self.folder / "output", "a") as output:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def output(self):
+        return (self.folder / "output").read_text()
+
+    def steps(self):
+        """Updates in the training's log so far."""
+        log = self.folder / STATE / "log.jsonl"
+        return max((entry["step"] for entry in read_json_lines(log)), default=0) if log.exists() else 0
+
+    def about(self):
+        path = self.folder / STATE / "checkpoint.safetensors"
+        return (read_about(path) if path.exists() else None) or {}
+
+    def job(self):
+        """Id of the only job that is queued or runs."""
+        found = slurm_says("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%i").split()
+        return found[0] if found else None
+
+
+def slurm_says(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def trainers(folder):
+    """Processes that train in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"diffusionblocks\0train" in (path / "cmdline").read_bytes() and (path / "cwd").readlink() == folder:
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+# A pause between the weights and the end of a training.
+HOLD = 'while Path("window").exists(): time.sleep(0.1)'
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """undisturbed(part, steps): the file as trainings that nothing disturbs make it."""
+    made = {}
+
+    def read(part, steps):
+        if steps not in made:
+            made[steps] = Cluster(tmp_path_factory.mktemp("undisturbed") / "checkout", steps)
+            made[steps].snakemake(*(PART.replace("block0", f"block{block}") for block in range(3)))
+        return tensor_bytes(made[steps].folder / part)
+
+    return read
+
+
+def tensor_bytes(path):
+    """A tensor file without its header, which tells of the code, changed by a test."""
+    content = path.read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
+
+
+def test_a_training_goes_on_through_many_time_limits(slurm, tmp_path, undisturbed):
+    """SLURM's warning before the limit makes the job save and queue itself again, more often than it has retries."""
+    checkout = Cluster(tmp_path / "checkout")
+    with checkout.running(PART) as snakemake:
+        reached, links = 0, []
+        while len(links) < 3:
+            assert until(lambda step=reached: checkout.steps() > step + 100, 90), checkout.output()
+            links.append(checkout.job())
+            slurm_says("scancel", "--signal=TERM", links[-1])  # as SLURM itself does when the limit is near
+            assert until(lambda step=reached: checkout.about().get("step", 0) > step, 30)
+            reached = checkout.about()["step"]
+            assert until(lambda: slurm_says("squeue", "-h", "-t", "PENDING", "-o", "%i"), 60), checkout.output()
+            slurm_says(
+                "scontrol", "update", f"jobid={links[-1]}", "StartTime=now"
+            )  # SLURM lets a node rest two minutes
+        assert until(lambda: snakemake.poll() is not None, 120), checkout.output()
+    assert snakemake.returncode == 0, checkout.output()
+    assert len(set(links)) == 1, "one job, queued again"
+    starts = [entry["step"] for entry in read_json_lines(checkout.folder / PART.replace("safetensors", "jsonl"))
+              if entry.get("event") == "start"]  # fmt: skip
+    assert len(starts) == 4 and starts == sorted(set(starts))
+    assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 3000)
+    assert (checkout.folder / LOG).read_text().count("asks SLURM to queue the job again") == 3
+
+
+def test_stopped_while_it_saves_slowly_and_when_it_is_done(slurm, tmp_path, undisturbed):
+    """A save that takes long is finished, whatever signal asks for it; a training that is done is not made again."""
+    checkout = Cluster(tmp_path / "checkout")
+    checkout.before("diffusionblocks/training/train.py", "            progress = {", "__import__('time').sleep(12)")
+    checkout.before("diffusionblocks/training/train.py", "        log = state.log.read_text", HOLD)
+    (checkout.folder / "window").touch()
+    parts = [PART.replace("block0", f"block{block}") for block in range(3)]
+    states = [checkout.folder / STATE.replace("block0", f"block{block}") for block in range(3)]
+
+    def saved(block):
+        path = states[block] / "checkpoint.safetensors"
+        return (read_about(path) or {}).get("step", 0) if path.exists() else 0
+
+    with checkout.running(*parts) as snakemake:
+        assert until(lambda: all((state / "log.jsonl").exists() for state in states), 90), checkout.output()
+        jobs = dict(re.findall(r"block(\d)\|(\d+)", slurm_says("squeue", "-h", "-o", "%k|%i")))
+        first = trainers(checkout.folder)
+        slurm_says("scancel", jobs["0"])
+        slurm_says("scancel", "--signal=USR1", jobs["1"])
+        assert until(lambda: 0 < saved(0) < 3000 and 0 < saved(1) < 3000, 60), checkout.output()
+        assert until(lambda: (checkout.folder / parts[2]).exists(), 90), checkout.output()
+        slurm_says("scancel", jobs["2"])
+        assert until(lambda: not set(first) & set(trainers(checkout.folder)), 60), "a trainer outlived its job"
+        assert saved(2) == 3000
+        (checkout.folder / "window").unlink()
+        assert until(lambda: snakemake.poll() is not None, 150), checkout.output()
+    assert snakemake.returncode == 0, checkout.output()
+    assert [tensor_bytes(checkout.folder / part) for part in parts] == [undisturbed(part, 3000) for part in parts]
+    assert "going on after step 3000 of 3000" in (checkout.folder / LOG.replace("block0", "block2")).read_text()
+
+
+def test_a_controller_that_is_away_costs_nothing(slurm, tmp_path):
+    """While a job runs and another is to be submitted; with sacct installed and no accounting."""
+    checkout = Cluster(tmp_path / "checkout", steps=6)
+    checkout.before("diffusionblocks/training/assemble.py", "    tensors.write(", "__import__('time').sleep(10)")
+    row = "results/demo/runs/table1/vit_end_to_end/seed0"
+    log = checkout.folder / row.replace("runs", "logs/runs") / "assemble.log"
+    with checkout.running(f"{row}/metrics.json", "--jobs", "2") as snakemake:
+        assert until(log.exists, 90), checkout.output()
+        slurm.stop_controller()
+        time.sleep(25)
+        assert snakemake.poll() is None
+        slurm.start_controller()
+        assert until(lambda: snakemake.poll() is not None, 120), checkout.output()
+    assert snakemake.returncode == 0 and (checkout.folder / row / "metrics.json").exists(), checkout.output()
+    assert "restart" not in checkout.output()
