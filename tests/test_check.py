@@ -89,6 +89,8 @@ BAD = [
         {f"{ROW}__metrics__chain": {"name": "accuracy_per_step", "sampling": {"num_steps": 2}}},
         ["metrics.chain", "num_steps is 2", "3 blocks"],
     ),
+    ({"tables__table1__demo__model__num_layers": 0}, ["vit_end_to_end.model: num_layers must be", "is 0"]),
+    ({"tables__table1__demo__model__num_layers": 6.0}, ["vit_end_to_end.model.num_layers", "6.0", "int"]),
     # NoProp
     ({"tables__table6__rows__noprop_ct__demo__model__num_layers": 3}, ["noprop_ct.method", "continuous", "one layer"]),
     (
@@ -147,7 +149,7 @@ BAD = [
     ),
     ({"tables__table3__sampling": {"prompt_len": 3}}, ["sampling", "prompt_len"]),
     ({"tables__table3__metrics__bpc": {"name": "bpc", "sampling": {"pass": 3}}}, ["bpc.sampling", "pass", "passes"]),
-    ({"tables__table3__demo__train__augment": ["flip"]}, ["train.augment", "text"]),
+    ({"tables__table3__demo__train__augment": ["flip"]}, ["train.augment: only an ImageSet", "returns a TextSet"]),
     (
         {"tables__table3__method": {"name": "diffusionblocks", "num_blocks": 1, "partition": "log_uniform"}},
         ["log_uniform"],
@@ -159,7 +161,10 @@ BAD = [
     ),
     # Latents
     ({f"{DIT}__data": {"name": "imagenet", "shards": 0}}, ["data.shards", "at least 1"]),
-    ({f"{DIT}__data": {"name": "imagenet"}, f"{DIT}__train": {"augment": ["flip"]}}, ["train.augment", "latents"]),
+    (
+        {f"{DIT}__data": {"name": "imagenet"}, f"{DIT}__train": {"augment": ["flip"]}},
+        ["train.augment: only an ImageSet", "returns a LatentSet"],
+    ),
     ({f"{DIT}__data": {"name": "imagenet"}}, ["diffusionblocks.extractor", "small_cnn", "latents"]),
     # Seeds of a row
     ({f"{DIT}__seeds_at_most": 0}, ["cifar10_dit_diffusionblocks.seeds_at_most", "0"]),

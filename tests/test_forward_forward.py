@@ -252,8 +252,6 @@ def test_what_the_score_needs_is_checked_when_the_method_is_built():
     with pytest.raises(UserError, match="all layers but the first, and there is only one"):
         made(VARIANTS["fixed"], model={"num_layers": 1})
     assert made(VARIANTS["as_released"], model={"num_layers": 1}).predict(BATCH)[0].prediction.shape == (20, 10)
-    with pytest.raises(UserError, match="must be as_released or fixed, not 'released'"):
-        made({**VARIANTS["fixed"], "variant": "released"})
 
 
 @variants

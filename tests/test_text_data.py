@@ -587,8 +587,6 @@ def test_batches_are_the_chosen_sequences(sentences):
     assert [len(batch) for batch in batches] == [300, 300, 300, 100] and batches[0].dtype == torch.int64
     assert torch.cat(batches).tolist() == arrays["test_tokens"].tolist() == data.test_tokens.tolist()
     assert data.teacher_tokens.tolist() == arrays["teacher_tokens"].tolist()
-    with pytest.raises(UserError, match=r"train\.augment.*only \[\] is possible"):
-        data.train_batch(torch.tensor([0]), ["flip"])
 
 
 def test_a_job_holds_what_it_asks_for(sentences, monkeypatch):

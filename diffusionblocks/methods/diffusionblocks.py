@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from diffusionblocks.diffusion import partition as parts
 from diffusionblocks.diffusion.chains import Step, block_by_block, guide
 from diffusionblocks.diffusion.edm import hand_over
-from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.methods import base
 
 
@@ -45,7 +44,7 @@ class Method(base.Method):
         sigma_min=0.002,
     ):
         super().__init__()
-        self.noise = NOISES[network.noise_kind].of_options(target_norm, p_mean, sigma_min)
+        self.noise = network.noise.of_options(target_norm, p_mean, sigma_min)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
         self.intervals = [parts.interval(self.boundaries, block, overlap, self.noise) for block in range(num_blocks)]
@@ -54,7 +53,7 @@ class Method(base.Method):
         self.blocks = list(range(num_blocks))
         if sharing == "joint":
             self.models = nn.ModuleDict({"all": build()})
-        elif sharing == "independent":
+        else:
             names = [f"block{block}" for block in self.blocks]
             if part is not None:
                 if part not in names:
@@ -63,8 +62,6 @@ class Method(base.Method):
             self.models = nn.ModuleDict(
                 {names[block]: build(num_layers=len(self.layers[block])) for block in self.blocks}
             )
-        else:
-            raise ValueError(f"sharing must be independent or joint, not {sharing!r}")
         self.z_shape = next(iter(self.models.values())).z_shape
 
     def acting(self, block: int) -> tuple[nn.Module, nn.ModuleList]:

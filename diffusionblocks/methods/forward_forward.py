@@ -36,12 +36,10 @@ class Method(base.Method):
         values, width = model.token_widths()
         if variant == "as_released":
             codes = F.one_hot(torch.randint(values, (self.num_classes,)), values).float()
-        elif variant == "fixed":
+        else:
             if len(model.layers) < 2:
                 raise ValueError("variant fixed scores all layers but the first, and there is only one")
             codes = torch.randn(self.num_classes, width)
-        else:
-            raise ValueError(f"variant must be as_released or fixed, not {variant!r}")
         self.register_buffer("codes", codes)
         self.models = nn.ModuleDict({"all": model})
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError, read_json, write_text
+from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
-from diffusionblocks.plan.row import Row, kind_of
+from diffusionblocks.plan.row import Row
 from diffusionblocks.plan.sections import fingerprint, section_name
 from diffusionblocks.plan.source import closure
 
@@ -173,7 +174,7 @@ class Plan:
             chosen = self._behind(step, self.row(wildcards))
         elif step in ("prepare", "encode"):
             section = self._data[wildcards.data]
-            chosen = [("data", section), f"diffusionblocks.data.{kind_of(section)}.write"]
+            chosen = [("data", section), f"diffusionblocks.data.{SETS[returned_set(section)]}.write"]
         elif step in ("extractor", "reference"):
             chosen = [("extractor", self.written[f"features/{wildcards.data}/{wildcards.extractor}/extractor"])]
         elif step == "teacher":

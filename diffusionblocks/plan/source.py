@@ -8,21 +8,10 @@ import functools
 from pathlib import Path
 
 from diffusionblocks.base.components import PACKAGE, module_file
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.source import tree
 
 CONTRACTS = (PACKAGE / "models/base.py", PACKAGE / "methods/base.py")
 MODULES = ("nn.Module", "torch.nn.Module", "Module", "object")  # which have no member of a contract
-
-
-@functools.cache
-def tree(file: Path) -> ast.Module:
-    """A source file, parsed. Raises UserError, with the line, for one that is no valid Python."""
-    try:
-        return ast.parse(file.read_text(encoding="utf-8"), file)
-    except SyntaxError as error:
-        raise UserError(f"{file}, line {error.lineno}: is no valid Python: {error.msg}") from None
-    except ValueError as error:  # no UTF-8, or null bytes
-        raise UserError(f"{file}: is no valid Python in UTF-8 ({error})") from None
 
 
 @functools.cache
@@ -186,14 +175,6 @@ def _literal(node):
         return ast.literal_eval(node)
     except (ValueError, TypeError):
         return None
-
-
-def function_returns(file, name):
-    """The last word of a function's return annotation (`-> ImageSet`), or None."""
-    for node in tree(file).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name and node.returns is not None:
-            return ast.unparse(node.returns).rpartition(".")[2].strip("'\"")
-    return None
 
 
 def decorator_keywords(file, name, decorator):
