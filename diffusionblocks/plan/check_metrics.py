@@ -1,6 +1,7 @@
 """Whether a row's metrics can be computed from what it trains and generates, before any of it is made."""
 
 from diffusionblocks.base.files import UserError
+from diffusionblocks.base.source import function_returns, returned_set
 from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.evaluation.inputs import INPUTS, served, source_of
 from diffusionblocks.evaluation.metric import check_declaration
@@ -45,10 +46,10 @@ def _check(where, section, row):
     if "features" in inputs:
         if row.extractor is None:
             raise UserError(f"config: {where}: {name} needs an `extractor`, of the row or its table")
-        check_section(f"{row.where}.extractor", "extractor", row.extractor)
-        if row.extractor["name"] == "small_cnn" and "shards" in declared(row.component("data")):
+        chosen = check_section(f"{row.where}.extractor", "extractor", row.extractor)
+        if function_returns(chosen.file, chosen.attribute) == "Trained" and returned_set(row.data) == "LatentSet":
             raise UserError(
-                f"config: {row.where}.extractor: small_cnn learns from images, {row.data['name']} has latents"
+                f"config: {row.where}.extractor: {chosen.name} is trained on pixels, and {row.data['name']} has latents"
             )
     num_steps, method = section["sampling"].get("num_steps"), row.method_settings
     if num_steps is None:
