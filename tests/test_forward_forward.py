@@ -462,8 +462,3 @@ def test_pytorch_s_initialisation_is_as_wide_as_the_inputs_ask_and_has_loud_posi
     usual = Model({**SHAPE, "image_size": 32}, **sizes)
     assert usual.positions.std().item() == pytest.approx(0.02, rel=0.05)
     assert usual.layers[0].mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.05)
-
-
-def test_an_unknown_initialisation_is_refused():
-    with pytest.raises(ValueError, match="must be vit or pytorch, not 'torch'"):
-        Model(SHAPE, **SIZES, initialisation="torch")

@@ -93,7 +93,7 @@ OWN = {
     "                 process='mean'): ...\n"
     "    def loss(self): ...\n    def predict(self): ...\n",
     "cuts": "def raises(noise, q):\n    return 1 / 0\ndef nothing(noise, q): ...\ndef takes_one(noise): ...\n",
-    "judges": "def trained() -> Trained: ...\ndef ready() -> Extractor: ...\n",
+    "judges": "def trained() -> Trained: ...\ndef ready() -> Extractor: ...\ndef texts(data_dir) -> TextSet: ...\n",
     "broken": "import no_such_package_at_all\ndef cut(noise, q): ...\n",
 }
 
@@ -181,6 +181,13 @@ def test_an_extractor_that_is_trained_on_pixels_is_refused_for_latents(own):
     message = refusal(row(**latents, extractor={"name": "own_things.judges.trained"}))
     assert "row.extractor: own_things.judges.trained is trained on pixels, and imagenet has latents" in message
     assert refusal(row(**latents, extractor={"name": "own_things.judges.ready"})) is None
+
+
+def test_a_source_of_texts_need_not_have_a_keyword_for_its_sequences(own):
+    asked = {"name": "mauve", "teacher": {"name": "small_lm"}, "sampling": {"prompt_len": 400}}
+    texts = {"data": {"name": "own_things.judges.texts"}, "model": {"name": "autoregressive", "num_layers": 6}}
+    assert refusal(row(**texts, metrics={"mauve": asked})) is None
+    assert "prompt_len 400" in refusal(row(**{**texts, "data": {"name": "sotu_sentences"}}, metrics={"mauve": asked}))
 
 
 def test_a_method_may_share_a_keyword_with_ours(own):

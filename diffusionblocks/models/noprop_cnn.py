@@ -112,11 +112,9 @@ class Model(base.Model):
             self.register_buffer("labels", torch.eye(classes))
         elif embedding == "learned":
             self.labels = nn.Parameter(nn.init.orthogonal_(torch.empty(classes, embedding_dim)))
-        elif embedding == "prototype":
+        else:
             z_image = (shape["channels"], shape["image_size"], shape["image_size"])
             self.labels = nn.Parameter(torch.randn(classes, shape["channels"] * shape["image_size"] ** 2))
-        else:
-            raise ValueError(f"embedding must be one_hot, learned or prototype, not {embedding!r}")
         self.has_prototypes = z_image is not None
         width = self.labels.shape[1]
         self.z_shape = (width,)

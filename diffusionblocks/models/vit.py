@@ -86,10 +86,8 @@ class Model(base.Model):
             self.head_adaptive = AdaptiveHead(noise_width, width, silu="after")
         if initialisation == "vit":
             self._initialise()
-        elif initialisation == "pytorch":
-            nn.init.normal_(self.positions)
         else:
-            raise ValueError(f"initialisation must be vit or pytorch, not {initialisation!r}")
+            nn.init.normal_(self.positions)
         if noise:
             self._start_as_identity()
 

@@ -3,7 +3,7 @@
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import function_returns, returned_set
 from diffusionblocks.diffusion.processes import check_process
-from diffusionblocks.evaluation.inputs import INPUTS, served, source_of
+from diffusionblocks.evaluation.inputs import served, source_of
 from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
@@ -27,10 +27,8 @@ def _check(where, section, row):
     except UserError as error:
         raise UserError(f"config: {where}: {error}") from None
     inputs = set(row.inputs(section))
-    if foreign := sorted(given for given in inputs if given not in INPUTS or row.kind not in INPUTS[given].kinds):
-        raise UserError(f"config: {where}: {name} needs {', '.join(foreign)}, and {row.kind} do not have that")
     try:
-        source_of(sorted(inputs))
+        source_of(sorted(inputs), row.kind)
     except ValueError as error:
         raise UserError(f"config: {where}: {found.file}: metric {name}: {error}") from None
     _check_sampling(where, section, row)
@@ -107,8 +105,9 @@ def _check_generation(where, sampling, row):
     if not 0 < sampling.get("top_p", 1) <= 1:
         raise UserError(f"config: {where}.top_p must lie above 0 and be at most 1, and is {sampling['top_p']}")
     if row.continues:
-        seq_len = {**declared(row.component("data")), **row.data}["seq_len"]
-        if sampling["prompt_len"] + sampling["new_tokens"] > seq_len:
+        seq_len = {**declared(row.component("data")), **row.data}.get("seq_len")
+        # A source need not have the keyword, and only its data set knows how many prompts there are (sampling/text.py).
+        if seq_len is not None and sampling["prompt_len"] + sampling["new_tokens"] > seq_len:
             raise UserError(
                 f"config: {where}: prompt_len {sampling['prompt_len']} and new_tokens {sampling['new_tokens']} exceed "
                 f"the {seq_len} tokens of a sequence (data.seq_len)"
