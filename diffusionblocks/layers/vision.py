@@ -8,7 +8,7 @@ from torch.nn import functional as F
 class Attention(nn.Module):
     """Multi-head self-attention with biases; dropout on the attention probabilities and after the output projection."""
 
-    def __init__(self, width, num_heads, dropout=0.0):
+    def __init__(self, width: int, num_heads: int, dropout: float = 0.0):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
@@ -26,7 +26,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Linear, GELU (exact, or `approximate="tanh"`), linear, dropout."""
 
-    def __init__(self, width, hidden, dropout=0.0, approximate="none"):
+    def __init__(self, width: int, hidden: int, dropout: float = 0.0, approximate: str = "none"):
         super().__init__()
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout, self.approximate = dropout, approximate

@@ -29,7 +29,14 @@ class Method(base.Method):
 
     needs = ("embed", "token_widths", "patch_token")  # of a network
 
-    def __init__(self, network, part=None, *, variant: Literal["as_released", "fixed"] = "fixed", threshold=2.0):
+    def __init__(
+        self,
+        network: base.Network,
+        part: str | None = None,
+        *,
+        variant: Literal["as_released", "fixed"] = "fixed",
+        threshold: float = 2.0,
+    ):
         super().__init__()
         model = network.build()
         self.variant, self.threshold, self.num_classes = variant, threshold, network.shape["num_classes"]

@@ -1,11 +1,13 @@
-"""What the source of this package says, read without importing it: imports, and the keywords of a constructor.
+"""What source files say, read without importing them: what they import, and keywords of classes and functions.
 
 Standard library only. Planning needs both in a fraction of the time that importing torch takes.
 """
 
 import ast
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from diffusionblocks.base.components import PACKAGE, module_file
 from diffusionblocks.base.source import tree
@@ -31,7 +33,7 @@ def _imports(module, file):
     return sorted(name for name in names if name.startswith(followed))
 
 
-def closure(*modules):
+def closure(*modules: str) -> list[str]:
     """Sorted source files of `modules` and of all that they import, directly or not, from this package or their own.
 
     Snakemake sees the command `python -m diffusionblocks train`, not the code behind it. A rule that lists these files
@@ -73,7 +75,7 @@ def class_keywords(file: Path, name: str, function: str = "__init__") -> dict | 
     return {item.target.id: _literal(item.value) for item in fields} if lineage else None
 
 
-def class_constant(file: Path, name: str, constant: str, default=()):
+def class_constant(file: Path, name: str, constant: str, default: Any = ()) -> Any:
     """The literal that a class, or else the next of its ancestors, assigns to an attribute, annotated or not."""
     for _, node in _lineage(file, name):
         for item in node.body:
@@ -83,7 +85,7 @@ def class_constant(file: Path, name: str, constant: str, default=()):
     return default
 
 
-def absent_members(file: Path, name: str, wanted) -> list[str]:
+def absent_members(file: Path, name: str, wanted: Iterable[str]) -> list[str]:
     """Functions of `wanted` that neither a class nor its ancestors define; the contract's own refusals do not count.
 
     None where it may inherit them from a class that cannot be followed.
@@ -145,13 +147,13 @@ def _file_of(file, module, level):
     return next((candidate for candidate in found if candidate.is_file()), None)
 
 
-def function_keywords(file):
+def function_keywords(file: Path) -> dict[str, dict]:
     """{function: {keyword: default}} of a file's public functions, keyword-only arguments alone."""
     functions = [node for node in tree(file).body if isinstance(node, ast.FunctionDef)]
     return {node.name: _keywords(node) for node in functions if not node.name.startswith("_")}
 
 
-def positional(file, name):
+def positional(file: Path, name: str) -> list[str]:
     """Names of the positional arguments of one of a file's functions; none if it is not there."""
     functions = [node for node in tree(file).body if isinstance(node, ast.FunctionDef) and node.name == name]
     return [argument.arg for function in functions for argument in function.args.args]
@@ -177,7 +179,7 @@ def _literal(node):
         return None
 
 
-def decorator_keywords(file, name, decorator):
+def decorator_keywords(file: Path, name: str, decorator: str) -> dict | None:
     """{keyword: value} of `@decorator(...)` above a function, those that are literals; None without the decorator."""
     aliases = {decorator}
     for node in ast.walk(tree(file)):
