@@ -59,10 +59,15 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention with rotary positions; no biases but, with `qk_bias`, of queries and keys."""
+    """Causal multi-head attention with rotary positions; no biases but, with `qk_bias`, of queries and keys.
+
+    Raises ValueError for a width that is not cut into heads of even size.
+    """
 
     def __init__(self, width: int, num_heads: int, base: float = 10_000, qk_bias: bool = False):
         super().__init__()
+        if num_heads < 1 or width % (2 * num_heads):
+            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         self.num_heads, self.base = num_heads, base
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qk_bias = nn.Parameter(torch.zeros(2, 1, num_heads, 1, width // num_heads)) if qk_bias else None

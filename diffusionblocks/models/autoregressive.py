@@ -105,8 +105,6 @@ class Model(base.Model):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         self.noise, self.target_norm = noise, target_norm
         self.z_shape = (shape["seq_len"], width)
         noise_width = width // 6 if noise else None  # as in the official code's ViT: 128 for 768

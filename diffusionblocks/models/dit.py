@@ -52,11 +52,8 @@ class Model(base.Model):
         label_dropout: float = 0.1,
     ):
         super().__init__()
-        if shape["image_size"] % patch_size or width % num_heads or width % 4:
-            raise ValueError(
-                f"patch_size {patch_size} must divide the image size {shape['image_size']}, "
-                f"and num_heads {num_heads} and 4 the width {width}"
-            )
+        if shape["image_size"] % patch_size:
+            raise ValueError(f"patch_size {patch_size} must divide the image size {shape['image_size']}")
         if noise is None or target_norm != 1:
             raise ValueError("a DiT denoises images as they are: it needs noise, and target_norm must be 1")
         self.noise, self.label_dropout = noise, label_dropout

@@ -60,8 +60,6 @@ class Model(base.Model):
         dropout: float = 0.1,
     ):
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         if noise is None or target_norm != 1:
             raise ValueError("a masked diffusion model predicts tokens: it needs noise, and target_norm must be 1")
         self.noise = noise

@@ -50,8 +50,6 @@ class Model(base.Model):
         recurrences: int = 32,
     ):
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         if min(mean_recurrence, bptt_steps, recurrences) < 1:
             raise ValueError("mean_recurrence, bptt_steps and recurrences must be at least 1")
         self.noise, self.target_norm = noise, target_norm

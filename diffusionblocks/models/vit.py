@@ -64,11 +64,8 @@ class Model(base.Model):
         initialisation: Literal["vit", "pytorch"] = "vit",
     ):
         super().__init__()
-        if shape["image_size"] % patch_size or width % num_heads:
-            raise ValueError(
-                f"patch_size {patch_size} must divide the image size {shape['image_size']}, "
-                f"and num_heads {num_heads} the width {width}"
-            )
+        if shape["image_size"] % patch_size:
+            raise ValueError(f"patch_size {patch_size} must divide the image size {shape['image_size']}")
         self.noise, self.target_norm, self.dropout = noise, target_norm, dropout
         self.z_shape = (width,)
         num_patches = (shape["image_size"] // patch_size) ** 2
