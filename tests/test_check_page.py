@@ -4,10 +4,10 @@ import pytest
 from test_check import CONFIG, ROW, edited, refusal
 
 from diffusionblocks.base.files import UserError
+from diffusionblocks.base.source import tree
 from diffusionblocks.plan.check import check, check_frame
 from diffusionblocks.plan.check_claims import check_claims
 from diffusionblocks.plan.plan import Plan
-from diffusionblocks.plan.source import tree
 
 PRINTED = {"title": "x", "source": "Table 9"}
 P1 = "tables__table1__printed"
@@ -36,6 +36,8 @@ CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end",
             ["rows.vit_end_to_end.accuracy", "None should be of type number"],
         ),
         ({f"{P1}__rows__vit_end_to_end__against": "none"}, ["rows.vit_end_to_end.against: no row 'none'"]),
+        ({f"{ROW}__against": "none"}, ["rows.vit_diffusionblocks.against: no row 'none'"]),
+        ({f"{ROW}__paper_row": "vit_end"}, ["paper_row: the table prints no row 'vit_end'; did you mean 'vit_end_to"]),
         ({f"{P1}__rows__vit_end_to_end__elsewhere": {"top": {"value": 1, "source": "x"}}}, ["elsewhere", "'top'"]),
         ({f"{P1}__rows__vit_end_to_end__elsewhere": {"accuracy": {"value": 1}}}, ["accuracy", "needs 'source'"]),
         ({C1: [CLAIM, {**CLAIM, "factor": 2}]}, ["table1.claims.1: ", "exactly one of margin and factor"]),
@@ -55,7 +57,9 @@ def test_what_is_printed_and_claimed_is_of_the_table(changes, words):
 
 
 def test_a_claim_may_be_of_what_only_one_side_has():
-    own = {"claims": [CLAIM], "printed": {**PRINTED, "rows": {"vit_end_to_end": {}}}}
+    rows = dict(CONFIG["tables"]["table1"]["rows"])
+    del rows["vit_diffusionblocks_joint"]  # it stands beside a row that is not printed here
+    own = {"claims": [CLAIM], "rows": rows, "printed": {**PRINTED, "rows": {"vit_end_to_end": {}}}}
     config = edited(tables__table1=CONFIG["tables"]["table1"] | own)
     check_frame(config)
     check_claims(Plan(config))

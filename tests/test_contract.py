@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from diffusionblocks.base.components import names
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.methods import build
 from diffusionblocks.methods.base import Network
 from diffusionblocks.training.trainer import Trainer
@@ -144,7 +145,7 @@ def test_a_loss_takes_nothing_from_the_host_and_gives_it_nothing(run, part):
 
 def test_a_network_is_described_before_it_is_built():
     network = Network(Model, SHAPE, num_layers=2, width=8)
-    assert (network.noise_kind, network.num_layers, network.shape) == ("edm", 2, SHAPE)
+    assert (network.noise, network.num_layers, network.shape) == (EDM, 2, SHAPE)
     built = network.build(num_layers=5)
     assert len(built.layers) == 5 and built.z_shape == (8,) and len(network.build().layers) == 2
     assert built.all_layers() == list(built.layers) and built.start_from(Data()) is None

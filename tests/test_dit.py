@@ -63,9 +63,10 @@ def test_paper_scale_parameter_counts(shape, depth, width, heads, parameters):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patch_size": 3}, "patch_size 3 must divide the image size 8,"),
-        ({"num_heads": 5}, "num_heads 5 and 4 the width 24"),
-        ({"width": 26}, "num_heads 2 and 4 the width 26"),
+        ({"patch_size": 3}, "patch_size 3 must divide the image size 8"),
+        ({"num_heads": 5}, "num_heads 5 must divide the width 24"),
+        ({"num_heads": 0}, "num_heads 0 must divide the width 24"),
+        ({"width": 26}, "4 must divide the width 26"),
         ({"noise": None}, "it needs noise"),
         ({"target_norm": 0.5}, r"target_norm must be 1$"),
     ],

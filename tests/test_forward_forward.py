@@ -252,8 +252,6 @@ def test_what_the_score_needs_is_checked_when_the_method_is_built():
     with pytest.raises(UserError, match="all layers but the first, and there is only one"):
         made(VARIANTS["fixed"], model={"num_layers": 1})
     assert made(VARIANTS["as_released"], model={"num_layers": 1}).predict(BATCH)[0].prediction.shape == (20, 10)
-    with pytest.raises(UserError, match="must be as_released or fixed, not 'released'"):
-        made({**VARIANTS["fixed"], "variant": "released"})
 
 
 @variants
@@ -464,8 +462,3 @@ def test_pytorch_s_initialisation_is_as_wide_as_the_inputs_ask_and_has_loud_posi
     usual = Model({**SHAPE, "image_size": 32}, **sizes)
     assert usual.positions.std().item() == pytest.approx(0.02, rel=0.05)
     assert usual.layers[0].mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.05)
-
-
-def test_an_unknown_initialisation_is_refused():
-    with pytest.raises(ValueError, match="must be vit or pytorch, not 'torch'"):
-        Model(SHAPE, **SIZES, initialisation="torch")

@@ -81,6 +81,7 @@ def test_paper_scale_parameter_counts(depth, parameters):
     [
         ({"num_heads": 5}, "num_heads 5 must divide the width 24"),
         ({"num_heads": 8}, "heads of even size"),
+        ({"num_heads": 0}, "num_heads 0 must divide the width 24"),
         ({"noise": None}, "it needs noise"),
         ({"target_norm": 0.5}, r"target_norm must be 1$"),
     ],

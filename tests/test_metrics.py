@@ -174,18 +174,20 @@ def _fits(name, kind):
 
 
 def test_a_metric_of_other_data_is_refused():
-    with pytest.raises(UserError, match=r"classification\.py: metric accuracy needs logits, labels, and of text there"):
+    with pytest.raises(
+        UserError, match=r"classification\.py: metric accuracy: needs logits, labels, and of text there"
+    ):
         load_metric("accuracy", "text")
     with pytest.raises(UserError, match="metric 'acuracy': there is none"):
         load_metric("acuracy", "images")
 
 
 def test_inputs_come_from_one_source():
-    assert source_of(["logits", "labels"]) == "predict"
-    assert source_of(["texts", "text_nll"]) == source_of(["features"]) == "samples"
-    assert source_of(["update_cost", "training"]) == "network" and source_of(["training"]) == "logs"
+    assert source_of(["logits", "labels"], "images") == "predict"
+    assert source_of(["texts", "text_nll"], "text") == source_of(["features"], "images") == "samples"
+    assert source_of(["update_cost", "training"], "text") == "network" and source_of(["training"], "text") == "logs"
     with pytest.raises(ValueError, match=r"of predict and samples$"):
-        source_of(["losses", "texts"])
+        source_of(["losses", "texts"], "text")
     assert {source for _, source in INPUTS.values()} == {
         *("predict", "bound", "samples", "teacher", "network", "logs"),
     }
@@ -256,7 +258,7 @@ def test_what_may_be_infinite_says_so(mine):
 def test_a_function_that_is_no_metric_is_refused(mine):
     with pytest.raises(UserError, match=r"my_metrics\.py: my_metrics\.mine is no metric: put `@metric"):
         mine("1.0", "")
-    with pytest.raises(UserError, match=r"metric my_metrics\.mine needs weights, and of images there are: logits"):
+    with pytest.raises(UserError, match=r"metric my_metrics\.mine: needs weights, and of images there are: logits"):
         mine("1.0", arguments="weights")
     with pytest.raises(UserError, match=r"my_metrics\.py: metric mine: rename its keyword samples, teacher, value,"):
         mine("1.0", arguments="labels, *, value=1, teacher=2, samples=3, threshold=4")

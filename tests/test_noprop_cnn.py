@@ -116,11 +116,6 @@ def test_a_size_that_cannot_be_halved_twice_is_refused(size):
         Model({**TINY, "image_size": size})
 
 
-def test_an_unknown_embedding_is_refused():
-    with pytest.raises(ValueError, match="embedding must be one_hot, learned or prototype, not 'random'"):
-        Model(TINY, embedding="random")
-
-
 @pytest.mark.parametrize("embedding", KINDS)
 def test_without_batch_norm_there_is_none_and_no_refinement(embedding):
     def kinds(**options):

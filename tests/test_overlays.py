@@ -81,6 +81,9 @@ OWN = {
     "__init__": "",
     "sub": "from diffusionblocks.models import vit\nclass Model(vit.Model):\n    pass\n",
     "deeper": "from .sub import Model as Sub\nclass Model(Sub):\n    noise_kind: ClassVar[str] = 'masking'\n",
+    "loud": "from diffusionblocks.models import vit\nclass Model(vit.Model):\n    noise_kind = 'gamma'\n",
+    "bare": "from diffusionblocks.models import vit\nclass Model(vit.Model):\n"
+    "    def __init__(self, shape, noise=None, target_norm=1.0, *, num_layers): ...\n",
     "plain": "from torch import nn\nclass Model(nn.Module):\n    def __init__(self, shape, *, num_layers=1): ...\n",
     "names": "from diffusionblocks.methods import base\nMODES = ('a', 'b')\nclass Method(base.Method):\n"
     "    needs = MODES\n    def __init__(self, network, part=None, *, mode: Literal[MODES] = 'a'): ...\n"
@@ -90,6 +93,7 @@ OWN = {
     "                 process='mean'): ...\n"
     "    def loss(self): ...\n    def predict(self): ...\n",
     "cuts": "def raises(noise, q):\n    return 1 / 0\ndef nothing(noise, q): ...\ndef takes_one(noise): ...\n",
+    "judges": "def trained() -> Trained: ...\ndef ready() -> Extractor: ...\ndef texts(data_dir) -> TextSet: ...\n",
     "broken": "import no_such_package_at_all\ndef cut(noise, q): ...\n",
 }
 
@@ -138,6 +142,12 @@ def cut_by(partition):
             ["plain.py", "must derive from", "models.base.Model"],
         ),
         (row(model={"name": "own_things.latin", "num_layers": 6}), ["latin.py", "UTF-8"]),
+        (
+            row(model={"name": "own_things.loud", "num_layers": 6}),
+            ["row.model", "`noise_kind` is 'gamma'", "edm, masking"],
+        ),
+        (row(model={"name": "own_things.loud"}, method={"name": "end_to_end"}), ["row.model: num_layers", "is None"]),
+        (row(model={"name": "own_things.bare", "num_layers": "6"}), ["row.model: num_layers", "is '6'"]),
         (row(method={"name": "own_things.names"}), ["names.py", "`needs`", "tuple of names"]),
         (
             cut_by("own_things.cuts.raises"),
@@ -160,6 +170,24 @@ def cut_by(partition):
 def test_a_component_that_cannot_work_is_named(own, overlay, words):
     message = refusal(overlay)
     assert message is not None and all(word in message for word in words), message
+
+
+def test_an_extractor_that_is_trained_on_pixels_is_refused_for_latents(own):
+    latents = {
+        "model": {"name": "dit", "num_layers": 6},
+        "data": {"name": "imagenet"},
+        "metrics": {"m": {"name": "fid"}},
+    }
+    message = refusal(row(**latents, extractor={"name": "own_things.judges.trained"}))
+    assert "row.extractor: own_things.judges.trained is trained on pixels, and imagenet has latents" in message
+    assert refusal(row(**latents, extractor={"name": "own_things.judges.ready"})) is None
+
+
+def test_a_source_of_texts_need_not_have_a_keyword_for_its_sequences(own):
+    asked = {"name": "mauve", "teacher": {"name": "small_lm"}, "sampling": {"prompt_len": 400}}
+    texts = {"data": {"name": "own_things.judges.texts"}, "model": {"name": "autoregressive", "num_layers": 6}}
+    assert refusal(row(**texts, metrics={"mauve": asked})) is None
+    assert "prompt_len 400" in refusal(row(**{**texts, "data": {"name": "sotu_sentences"}}, metrics={"mauve": asked}))
 
 
 def test_a_method_may_share_a_keyword_with_ours(own):

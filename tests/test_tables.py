@@ -194,13 +194,6 @@ def test_several_sets_of_samples_are_noted(build, column, note):
     assert frame.loc[("plain", column), "note"] == note
 
 
-def test_typo_in_paper_row(build):
-    with pytest.raises(
-        UserError, match=r"table1\.rows\.plain\.paper_row: .* no row 'blcks' .* plain, blocks, printed_only"
-    ):
-        build({"plain": {"metrics": [run(accuracy=90.0)], "paper_row": "blcks"}})
-
-
 def test_nothing_measured_yet(build):
     frame = build({})
     assert frame["ours"].isna().all() and set(frame.index.get_level_values("row")) == set(PAPER["rows"])

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from test_data import hard_link, header, know, link, renamed
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from diffusionblocks import data as datasets
 from diffusionblocks.base.components import names
@@ -205,9 +206,22 @@ def test_tokenizers_round_trip(vocab_size):
     assert tokenizer._tokenizer.decode(encoded[: list(encoded).index(1)]) == text
 
 
+def train_bpe(documents, vocab_size):
+    """A byte-level BPE of `vocab_size` tokens, <s> and </s> first, as the text of a tokenizer.json."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[tokens.BOS, tokens.EOS], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return tokenizer.to_str()
+
+
 def test_the_committed_tokenizer_comes_from_training_texts_alone():
     held_in = documents_of({"documents": sotu._documents("nowhere", False, "validation")})["train"]
-    assert tokens.train_bpe(held_in, 512) + "\n" == (sotu.SOTU / "bpe512.json").read_text()
+    assert train_bpe(held_in, 512) + "\n" == (sotu.SOTU / "bpe512.json").read_text()
 
 
 def test_an_unknown_vocabulary_names_those_that_are_there():
@@ -408,7 +422,7 @@ def test_text8_is_cut_by_its_published_splits(tmp_path, monkeypatch):
 def llama2(tmp_path):
     """A tiny tokenizer in the place of Llama 2's."""
     (tmp_path / "llama2").mkdir()
-    (tmp_path / "llama2/tokenizer.json").write_text(tokens.train_bpe(["the cat sat on the mat"] * 3, 270))
+    (tmp_path / "llama2/tokenizer.json").write_text(train_bpe(["the cat sat on the mat"] * 3, 270))
     return tmp_path
 
 
@@ -587,8 +601,6 @@ def test_batches_are_the_chosen_sequences(sentences):
     assert [len(batch) for batch in batches] == [300, 300, 300, 100] and batches[0].dtype == torch.int64
     assert torch.cat(batches).tolist() == arrays["test_tokens"].tolist() == data.test_tokens.tolist()
     assert data.teacher_tokens.tolist() == arrays["teacher_tokens"].tolist()
-    with pytest.raises(UserError, match=r"train\.augment.*only \[\] is possible"):
-        data.train_batch(torch.tensor([0]), ["flip"])
 
 
 def test_a_job_holds_what_it_asks_for(sentences, monkeypatch):

@@ -40,33 +40,26 @@ def test_a_function_that_is_declared_as_no_metric(own):
 # Data
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        (edited(DATA, ("8, 8), np.uint8)", "8, 8))")), "`train_images` should be uint8 (N, C, S, S), and is float64"),
-        (edited(DATA, ("8, 8), np.uint8)", "8, 9), np.uint8)")), "`train_images` should be uint8 (N, C, S, S)"),
-        (edited(DATA, ("np.arange(10)", "np.arange(10.0)")), "`train_labels` should be int64 (10,)"),
-        (edited(DATA, ("np.arange(10)", "np.arange(9)")), "`train_labels` should be int64 (10,)"),
-        (edited(DATA, ('"test_labels": labels}', '"test_labels": labels + 1}')), "labels should lie between 0"),
-        (edited(DATA, ('"title": "mine", ', "")), "instead of a dict of"),
-        (edited(DATA, ("np.zeros(", "np.zeroes(")), "line 8: data source {name} called with data_dir '"),
-        (edited(TEXTS, ('[("train", "a text of letters "), ("test", "another ")]', '["a", "b"]')), "should give pairs"),
-        (
-            edited(TEXTS, ('("train", "a', '("trian", "a')),
-            "gives a text of split 'trian', and there are train, test and",
-        ),
-        (edited(TEXTS, ('"""Characters."""', "vocab_size = 5")), "tokens lie between 0 and 26, and vocab_size is 5"),
-        (
-            edited(TEXTS, ('"""Characters."""', "encode = lambda self, texts: [[0.5]]")),
-            "should give integers (n,), not",
-        ),
-        (edited(TEXTS, ('"""Characters."""', "encode = lambda self, texts: texts[1]")), "the tokenizer of data source"),
-    ],
-)
-def test_a_data_sources_faults(own, source, words):
-    name = f"{own(source)}.mine"
-    message = refusal(name)
-    assert message.startswith(own.file) and words.format(name=name) in message, message
+DATA_FAULTS = [
+    (edited(DATA, ("8, 8), np.uint8)", "8, 8))")), "`train_images` should be uint8 (N, C, S, S), and is float64"),
+    (edited(DATA, ("8, 8), np.uint8)", "8, 9), np.uint8)")), "`train_images` should be uint8 (N, C, S, S)"),
+    (edited(DATA, ("np.arange(10)", "np.arange(10.0)")), "`train_labels` should be int64 (10,)"),
+    (edited(DATA, ("np.arange(10)", "np.arange(9)")), "`train_labels` should be int64 (10,)"),
+    (edited(DATA, ('"test_labels": labels}', '"test_labels": labels + 1}')), "labels should lie between 0"),
+    (edited(DATA, ('"title": "mine", ', "")), "instead of a dict of"),
+    (edited(DATA, ("np.zeros(", "np.zeroes(")), "line 8: data source {name} called with data_dir '"),
+    (edited(TEXTS, ('[("train", "a text of letters "), ("test", "another ")]', '["a", "b"]')), "should give pairs"),
+    (
+        edited(TEXTS, ('("train", "a', '("trian", "a')),
+        "gives a text of split 'trian', and there are train, test and",
+    ),
+    (edited(TEXTS, ('"""Characters."""', "vocab_size = 5")), "tokens lie between 0 and 26, and vocab_size is 5"),
+    (
+        edited(TEXTS, ('"""Characters."""', "encode = lambda self, texts: [[0.5]]")),
+        "should give integers (n,), not",
+    ),
+    (edited(TEXTS, ('"""Characters."""', "encode = lambda self, texts: texts[1]")), "the tokenizer of data source"),
+]
 
 
 def test_a_data_source_finds_its_archives(own, tmp_path):
@@ -77,54 +70,47 @@ def test_a_data_source_finds_its_archives(own, tmp_path):
 # Scorers
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        (edited(EXTRACTOR, ('return Extractor("mine", obtain, build)', "return obtain, build")),
-         "extractor {name} returns tuple; it should return Extractor(title, obtain, build)"),
-        (edited(EXTRACTOR, ('"mine"', "None")), "its title should be a text"),
-        (edited(EXTRACTOR, ('"scale": torch.ones(1)}', '"scale": 1.0}')), "`obtain` should give ({{name: tensor}}"),
-        (edited(EXTRACTOR, (", {}\n", ", None\n")), "`obtain` should give ({{name: tensor}}"),
-        (edited(EXTRACTOR, (".mean(2)", ".mean((1, 2))")), "should give finite numbers (2, D), and gives Tensor (2,)"),
-        (edited(EXTRACTOR, ("torch.ones(1)", "torch.full((1,), torch.nan)")), "should give finite numbers (2, D)"),
-        (edited(EXTRACTOR, ("(4, -1)", "(5, -1)")), "extractor {name}: build(weights): RuntimeError"),
-        (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(3)")), "`nll` should give finite numbers (20,), and gives"),
-        (edited(TEACHER, ("np.ones(len(tokens))", "1 / np.zeros(20)")), "`nll` should give finite numbers (20,)"),
-        (edited(TEACHER, ("def nll", "def score")), "`build` gives what has neither features nor nll"),
-        (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(tokens)")), "line 8: teacher {name}: `nll`: "),
-        (edited(TEACHER, ('Teacher("mine", ', 'dict(title="mine").get(')), "teacher {name} returns function"),
-    ],
-)  # fmt: skip
-@pytest.mark.filterwarnings("ignore:divide by zero")
-def test_a_scorers_faults(own, source, words):
-    name = f"{own(source)}.mine"
-    message = refusal(name)
-    assert message.startswith(own.file) and words.format(name=name) in message, message
+SCORER_FAULTS = [
+    (edited(EXTRACTOR, ('return Extractor("mine", obtain, build)', "return obtain, build")),
+     "extractor {name} returns tuple; it should return Extractor(title, obtain, build)"),
+    (edited(EXTRACTOR, ('"mine"', "None")), "its title should be a text"),
+    (edited(EXTRACTOR, ('"scale": torch.ones(1)}', '"scale": 1.0}')), "`obtain` should give ({{name: tensor}}"),
+    (edited(EXTRACTOR, (", {}\n", ", None\n")), "`obtain` should give ({{name: tensor}}"),
+    (edited(EXTRACTOR, (".mean(2)", ".mean((1, 2))")), "should give finite numbers (2, D), and gives Tensor (2,)"),
+    (edited(EXTRACTOR, ("torch.ones(1)", "torch.full((1,), torch.nan)")), "should give finite numbers (2, D)"),
+    (edited(EXTRACTOR, ("(4, -1)", "(5, -1)")), "extractor {name}: build(weights): RuntimeError"),
+    (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(3)")), "`nll` should give finite numbers (20,), and gives"),
+    (edited(TEACHER, ("np.ones(len(tokens))", "1 / np.zeros(20)")), "`nll` should give finite numbers (20,)"),
+    (edited(TEACHER, ("def nll", "def score")), "`build` gives what has neither features nor nll"),
+    (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(tokens)")), "line 8: teacher {name}: `nll`: "),
+    (edited(TEACHER, ('Teacher("mine", ', 'dict(title="mine").get(')), "teacher {name} returns function"),
+]  # fmt: skip
 
 
 # Solvers and partitions
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        (edited(SOLVER, ("z = z + (", "z = z - (")), "from the answer that is known"),
-        (edited(SOLVER, ("/ sigma", "/ (sigma - sigma)")), "z should be finite and stay of shape (64, 8)"),
-        (edited(SOLVER, ("yield z, sigma", "yield z[:1], sigma")), "z should be finite and stay of shape (64, 8)"),
-        (edited(SOLVER, ("yield z, sigma, block", "yield z, sigma, 2 - block")), "asks block 2 at sigma 80"),
-        (edited(SOLVER, ("yield z, sigma, block", "yield z, 2 * sigma, block")), "asks block 0 at sigma 160"),
-        (edited(SOLVER, ("yield z, sigma, block", "yield z, sigma")), "should yield (z, sigma, block)"),
-        (edited(SOLVER, ("prediction = yield", "if block: return\n        prediction = yield")), "only [0] were asked"),
-        (edited(SOLVER, ("prediction = yield z, sigma, block", "while True: prediction = yield z, sigma, block")),
-         "has not ended after 2400 evaluations"),
-        (edited(SOLVER, ("to_z(prediction, block)", "to_z(prediction)")), "line 7: solver {name}: TypeError"),
-        (edited(PARTITION, ("+ q *", "+ (1 - q) *")), "do not fall from 80"),
-        (edited(PARTITION, ("+ q *", "+ (q > 0.6) *")), "do not fall from 80"),
-        (edited(PARTITION, ("q * (", "q / 0 * (")), "line 4: partition {name}, under EDM noise: ZeroDivisionError"),
-        (PARTITION.replace("return (", "raise ValueError('never')\n    return ("), "never"),
-    ],
-)  # fmt: skip
-def test_faults_of_solvers_and_partitions(own, source, words):
+CHAIN_FAULTS = [
+    (edited(SOLVER, ("z = z + (", "z = z - (")), "from the answer that is known"),
+    (edited(SOLVER, ("/ sigma", "/ (sigma - sigma)")), "z should be finite and stay of shape (64, 8)"),
+    (edited(SOLVER, ("yield z, sigma", "yield z[:1], sigma")), "z should be finite and stay of shape (64, 8)"),
+    (edited(SOLVER, ("yield z, sigma, block", "yield z, sigma, 2 - block")), "asks block 2 at sigma 80"),
+    (edited(SOLVER, ("yield z, sigma, block", "yield z, 2 * sigma, block")), "asks block 0 at sigma 160"),
+    (edited(SOLVER, ("yield z, sigma, block", "yield z, sigma")), "should yield (z, sigma, block)"),
+    (edited(SOLVER, ("prediction = yield", "if block: return\n        prediction = yield")), "only [0] were asked"),
+    (edited(SOLVER, ("prediction = yield z, sigma, block", "while True: prediction = yield z, sigma, block")),
+     "has not ended after 2400 evaluations"),
+    (edited(SOLVER, ("to_z(prediction, block)", "to_z(prediction)")), "line 7: solver {name}: TypeError"),
+    (edited(PARTITION, ("+ q *", "+ (1 - q) *")), "do not fall from 80"),
+    (edited(PARTITION, ("+ q *", "+ (q > 0.6) *")), "do not fall from 80"),
+    (edited(PARTITION, ("q * (", "q / 0 * (")), "line 4: partition {name}, under EDM noise: ZeroDivisionError"),
+    (PARTITION.replace("return (", "raise ValueError('never')\n    return ("), "never"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "words"), [*DATA_FAULTS, *SCORER_FAULTS, *CHAIN_FAULTS])
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_faults_of_all_others(own, source, words):
     name = f"{own(source)}.mine"
     message = refusal(name)
     assert message.startswith(own.file) and words.format(name=name) in message, message

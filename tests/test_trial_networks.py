@@ -37,6 +37,8 @@ from users import BLOCKS, METHOD, MODEL, TEXT, edited, refusal
          ["line ", "own with end_to_end breaks off: AttributeError: 'Model' object has no attribute 'layer'"]),
         ([("        super().__init__()\n", "        super().__init__()\n        raise ValueError('no such size')\n")],
          ["with diffusionblocks, sharing joint: refused", "no such size"]),
+        ([("    def __init__(", "    noise_kind = 'gamma'\n\n    def __init__(")],
+         ["`noise_kind` is 'gamma', not one of edm, masking"]),
     ],
 )  # fmt: skip
 def test_a_models_faults(own, edits, words):

@@ -10,8 +10,8 @@ import importlib
 import importlib.util
 import re
 import traceback
-from collections import namedtuple
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from diffusionblocks.base.files import UserError
 
@@ -29,11 +29,18 @@ PLACES = {
 }
 NO_COMPONENT = ("__init__", "base")  # files of these folders that hold none
 
-Component = namedtuple("Component", "kind name module attribute file")
-Component.__doc__ = "kind, name: as configured. module, attribute: what to import. file: the source."
+
+class Component(NamedTuple):
+    """kind, name: as configured. module, attribute: what to import. file: the source."""
+
+    kind: str
+    name: str
+    module: str
+    attribute: str
+    file: Path
 
 
-def module_file(name):
+def module_file(name: str) -> Path | None:
     """The source file of a module, or None. Of a user's package its own __init__ is imported, as Python does."""
     head, *tail = name.split(".")
     if head == PACKAGE.name:
@@ -50,10 +57,9 @@ def module_file(name):
     return file if file and file.is_file() else None  # built-in modules have an origin without a file
 
 
-def locate(kind, name):
+def locate(kind: str, name: str) -> Component | None:
     """The Component behind a name, or None."""
     _, attribute = PLACES[kind]
-    name = str(name)
     if "." in name:
         module, function = (name, attribute) if attribute else name.rsplit(".", 1)
         file = module_file(module)
@@ -64,12 +70,12 @@ def locate(kind, name):
     return Component(kind, name, module, attribute or name, found)
 
 
-def names(kind):
+def names(kind: str) -> list[str]:
     """Names of all components of a kind that come with this package."""
     return sorted(_own(kind, PACKAGE))
 
 
-def load(kind, name):
+def load(kind: str, name: str) -> Any:
     """What a component's name stands for: a class, or a function. Raises UserError if there is none."""
     found = locate(kind, name)
     if found is None:

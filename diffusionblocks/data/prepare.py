@@ -4,14 +4,8 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffusionblocks.base.source import SETS
 from diffusionblocks.data.source import call_source
-
-# By what a source returns. By name, so that code for texts is not code behind images: an edit would prepare all anew.
-WRITERS = {
-    "ImageSet": "diffusionblocks.data.images.write",
-    "LatentSet": "diffusionblocks.data.images.write",
-    "TextSet": "diffusionblocks.data.text.write",
-}
 
 
 def prepare(section: dict, data_dir: str | Path, path: str | Path, shards: Sequence[str | Path] = ()) -> None:
@@ -21,4 +15,5 @@ def prepare(section: dict, data_dir: str | Path, path: str | Path, shards: Seque
     as it should be, naming the source's file or the shard.
     """
     kind, found = call_source(section, data_dir)
-    importlib.import_module(WRITERS[kind]).write(path, found, shards)
+    # By name, so that code for texts is not code behind images: an edit would prepare all anew.
+    importlib.import_module(f"diffusionblocks.data.{SETS[kind]}.write").write(path, found, shards)

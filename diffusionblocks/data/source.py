@@ -1,6 +1,5 @@
 """Data sources by name: what a run's `data` section names is called, and what it returned is looked over."""
 
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,24 +8,21 @@ import numpy as np
 from diffusionblocks.base.components import load, locate
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.sections import keywords_of
+from diffusionblocks.base.source import returned_set
 
 
 def call_source(section: dict, data_dir: str | Path) -> tuple[str, dict]:
     """("ImageSet", "LatentSet" or "TextSet", the set) of a `data` section.
 
-    Which of them it is stands in the source's return annotation, where planning reads it too. Raises UserError, naming
-    the source's file, when there is none of these or what came does not fit it.
+    Raises UserError, naming the source's file, when its annotation is none of these or what came does not fit it.
     """
     name = section["name"]
     source = load("data", name)
-    annotation = inspect.get_annotations(source).get("return", "nothing")
-    kind = getattr(annotation, "__name__", str(annotation)).rpartition(".")[2]
-    file = locate("data", name).file
-    if kind not in CHECKS:
-        raise UserError(f"{file}: data source {name} must say what it returns: `-> {'`, `-> '.join(CHECKS)}`")
-    found = source(data_dir, **keywords_of(section))
+    kind, found = returned_set(section), source(data_dir, **keywords_of(section))
     if wrong := next(_problems(kind, found), None):
-        raise UserError(f"{file}: data source {name}: {wrong} (docs/extending.md has what a source returns)")
+        raise UserError(
+            f"{locate('data', name).file}: data source {name}: {wrong} (docs/extending.md has what a source returns)"
+        )
     return kind, found
 
 

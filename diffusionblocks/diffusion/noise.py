@@ -12,6 +12,13 @@ from diffusionblocks.diffusion.masking import Masking
 NOISES: dict[str, type["Noise"]] = {"edm": EDM, "masking": Masking}  # by a model's `noise_kind`
 
 
+def noise_of(kind: str) -> type["Noise"]:
+    """The noise of a model's `noise_kind`. Raises ValueError where there is none of that name."""
+    if kind not in NOISES:
+        raise ValueError(f"the model's `noise_kind` is {kind!r}, not one of {', '.join(NOISES)}")
+    return NOISES[kind]
+
+
 class Noise(Protocol):
     """Levels from `highest`, where nothing of the target is left, down to `lowest`; N samples, each at a level."""
 

@@ -11,6 +11,14 @@ from diffusionblocks.base.components import load
 TOLERANCE = 1e-6  # a float32 level that was rounded off its boundary still counts as lying on it
 
 
+def layers_of(model: dict) -> int:
+    """`num_layers` of a `model` section or of its keywords. Raises ValueError where that is no number of layers."""
+    found = model.get("num_layers")
+    if type(found) is not int or found < 1:
+        raise ValueError(f"num_layers must be a whole number from 1, since blocks are cut from it, and is {found!r}")
+    return found
+
+
 def split_layers(num_layers: int, num_blocks: int, layers_per_block: list[int] | None = None) -> list[range]:
     """Contiguous layer ranges, one per block. Raises ValueError for a split that does not add up."""
     if not isinstance(num_blocks, int) or num_blocks < 1 or num_blocks > num_layers:

@@ -34,7 +34,7 @@ class Inputs:
     def of(self, section: dict, needed: Sequence[str]) -> tuple[dict, dict, list]:
         """({input: value} for a metric's section, what to know of its number, [(sigma, block)] of its steps)."""
         sampling = section.get("sampling", {})
-        if source_of(needed) == "samples":
+        if source_of(needed, "images") == "samples":
             return *self.generated.inputs(sampling, needed), []
         key = json.dumps(sampling, sort_keys=True)
         if key not in self._passes:

@@ -41,11 +41,14 @@ def served(*sources: str) -> set[str]:
     return {name for name, (_, source) in INPUTS.items() if source in sources}
 
 
-def source_of(names: list[str]) -> str:
+def source_of(names: list[str], kind: str) -> str:
     """The one source of a metric's inputs, "samples" for a teacher's too; "logs" if there is no other.
 
-    Raises ValueError for inputs that do not come together.
+    kind: of the data. Raises ValueError for inputs that it does not have or that do not come together.
     """
+    there = [name for name, (kinds, _) in INPUTS.items() if kind in kinds]
+    if foreign := [name for name in names if name not in there]:
+        raise ValueError(f"needs {', '.join(foreign)}, and of {kind} there are: {', '.join(there)}")
     sources = {INPUTS[name].source.replace("teacher", "samples") for name in names} - {"logs"}
     if len(sources) > 1:
         raise ValueError(f"{', '.join(names)} do not come together: they are of {' and '.join(sorted(sources))}")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from diffusionblocks.base.components import load, locate
 from diffusionblocks.base.files import UserError, suggest
-from diffusionblocks.evaluation.inputs import INPUTS, source_of
+from diffusionblocks.evaluation.inputs import source_of
 
 CHOICES = {
     "better": ("higher", "lower", None),
@@ -129,10 +129,7 @@ def load_metric(name: str, kind: str) -> Metric:
         check_declaration(file, name, None, ())
     parameters = inspect.signature(function).parameters.values()
     inputs = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    if foreign := [name for name in inputs if name not in INPUTS or kind not in INPUTS[name].kinds]:
-        there = ", ".join(name for name, (kinds, _) in INPUTS.items() if kind in kinds)
-        raise UserError(f"{file}: metric {name} needs {', '.join(foreign)}, and of {kind} there are: {there}")
     try:
-        return Metric(name, function, about, inputs, source_of(inputs), file)
+        return Metric(name, function, about, inputs, source_of(inputs, kind), file)
     except ValueError as error:
         raise UserError(f"{file}: metric {name}: {error}") from None

@@ -40,7 +40,7 @@ class Inputs:
 
     def of(self, section: dict, needed: Sequence[str]) -> tuple[dict, dict, list]:
         """({input: value} for a metric's section, what to know of its number, [(level, block)] of its steps)."""
-        source, sampling = source_of(needed), section.get("sampling", {})
+        source, sampling = source_of(needed, "text"), section.get("sampling", {})
         if source == "samples":
             return *self.written.inputs(sampling, section.get("teacher"), needed), []
         compute = {"predict": self._scores, "bound": self._likelihood, "network": self._cost}[source]

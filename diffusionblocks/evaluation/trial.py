@@ -8,11 +8,12 @@ from pathlib import Path
 
 from diffusionblocks.base.components import PLACES, Component, load, locate, module_file, names
 from diffusionblocks.base.files import UserError, suggest
+from diffusionblocks.base.source import SETS, tree
 
 # What tells the kind of a function that is a user's own, as planning reads it: the name of what it returns.
 RETURNED = {
-    **dict.fromkeys(("ImageSet", "LatentSet", "TextSet"), "data"),
-    **{"Extractor": "extractor", "Teacher": "teacher"},
+    **dict.fromkeys(SETS, "data"),
+    **{"Extractor": "extractor", "Trained": "extractor", "Teacher": "teacher"},
 }
 
 
@@ -75,14 +76,13 @@ def _find(name, kind):
             "and can be imported from the current folder: the module of a model or a method, such as my_nets.mixer, or "
             "a function with its module)"
         )
-    _parse(found.file)
     return found
 
 
 def _kinds(name):
     """The kinds of a component of a user's own: of its classes if the name is a module, else of the function."""
     if file := module_file(name):
-        classes = {node.name for node in _parse(file).body if isinstance(node, ast.ClassDef)}
+        classes = {node.name for node in tree(file).body if isinstance(node, ast.ClassDef)}
         if not classes & {"Model", "Method"}:
             raise UserError(
                 f"{file}: has no class Model or Method. Name a function by its module and its own name: {name}.<name>."
@@ -91,22 +91,12 @@ def _kinds(name):
     module, _, function = name.rpartition(".")
     if (file := module_file(module)) is None:
         return []
-    for node in _parse(file).body:
+    for node in tree(file).body:
         if isinstance(node, ast.ClassDef) and node.name == function:
             raise UserError(f"{file}: {function} is a class, and a model or a method is named by its module: {module}.")
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return [_function_kind(node, file)]
     raise UserError(f"{file}: has no function {function!r}")
-
-
-def _parse(file):
-    """The syntax tree of a file. Raises UserError, naming file and line, where it is no Python."""
-    try:
-        source = file.read_text(encoding="utf-8")
-        compile(source, str(file), "exec")  # some mistakes, such as a `return` outside of a function, only this finds
-        return ast.parse(source, str(file))
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{file}, line {getattr(error, 'lineno', 0)}: is no valid Python: {error.args[0]}") from None
 
 
 def _function_kind(node, file):

@@ -164,7 +164,7 @@ def _few_steps(component, function):
     with at_fault(component, f"{component.kind} {component.name}"):
         chosen = function(**keywords)
     wanted = component.kind.capitalize()
-    if type(chosen).__name__ != wanted:
+    if wanted not in [kind.__name__ for kind in type(chosen).__mro__]:
         raise UserError(
             f"{component.file}: {component.kind} {component.name} returns {type(chosen).__name__}; it should return "
             f"{wanted}(title, obtain, build). See docs/extending.md"

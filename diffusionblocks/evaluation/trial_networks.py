@@ -12,7 +12,7 @@ import torch
 
 from diffusionblocks.base.components import Component, load, names
 from diffusionblocks.base.files import UserError
-from diffusionblocks.diffusion.noise import NOISES
+from diffusionblocks.diffusion.noise import noise_of
 from diffusionblocks.evaluation.trial import at_fault
 from diffusionblocks.evaluation.trial_samples import CPU, Images, Texts
 from diffusionblocks.methods.base import Method
@@ -126,7 +126,7 @@ def _try(component, model, method):
 def _after_training(method, batch):
     """What evaluation and sampling will ask for, in a few words each."""
     network = method.acting(method.blocks[0])[0]
-    if NOISES[network.noise_kind].of_tokens:  # has no prediction of the next token
+    if noise_of(network.noise_kind).of_tokens:  # has no prediction of the next token
         asked = {"bound": _bound, "sample": _sample}
     else:
         answer = _chain(method, batch)

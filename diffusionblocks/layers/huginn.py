@@ -19,7 +19,7 @@ class Layer(nn.Module):
     at 1, as in the plain layer: with norms after the sums it could not start as the identity anyway.
     """
 
-    def __init__(self, width, num_heads, mlp_width, noise_width=None):
+    def __init__(self, width: int, num_heads: int, mlp_width: int, noise_width: int | None = None):
         super().__init__()
         # AdaLN's scale stands for the weights of the norms in front.
         self.norm1, self.norm3 = (RMSNorm(width, elementwise_affine=not noise_width) for _ in range(2))

@@ -8,14 +8,14 @@ from torch.nn import functional as F
 class RMSNorm(nn.RMSNorm):
     """x / sqrt(mean(x^2) + eps), times a learned weight unless `elementwise_affine` is False."""
 
-    def __init__(self, width, eps=1e-6, elementwise_affine=True):
+    def __init__(self, width: int, eps: float = 1e-6, elementwise_affine: bool = True):
         super().__init__(width, eps, elementwise_affine)
 
 
 class SwiGLU(nn.Module):
     """down(silu(gate x) * up x), without biases."""
 
-    def __init__(self, width, hidden):
+    def __init__(self, width: int, hidden: int):
         super().__init__()
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)  # the gate comes first
         self.down = nn.Linear(hidden, width, bias=False)
@@ -42,7 +42,7 @@ def rotate(x: Tensor, positions: Tensor, base: float = 10_000) -> Tensor:
 class Cache:
     """Keys and values of one layer, of up to `length` positions; `used` are filled."""
 
-    def __init__(self, length):
+    def __init__(self, length: int):
         self.length, self.used = length, 0
         self.keys = self.values = None
 
@@ -59,10 +59,15 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention with rotary positions; no biases but, with `qk_bias`, of queries and keys."""
+    """Causal multi-head attention with rotary positions; no biases but, with `qk_bias`, of queries and keys.
 
-    def __init__(self, width, num_heads, base=10_000, qk_bias=False):
+    Raises ValueError for a width that is not cut into heads of even size.
+    """
+
+    def __init__(self, width: int, num_heads: int, base: float = 10_000, qk_bias: bool = False):
         super().__init__()
+        if num_heads < 1 or width % (2 * num_heads):
+            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         self.num_heads, self.base = num_heads, base
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qk_bias = nn.Parameter(torch.zeros(2, 1, num_heads, 1, width // num_heads)) if qk_bias else None

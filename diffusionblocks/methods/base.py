@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.chains import Step
-from diffusionblocks.diffusion.noise import NOISES
+from diffusionblocks.diffusion.noise import Noise, noise_of
+from diffusionblocks.diffusion.partition import layers_of
 from diffusionblocks.models import base as models
 from diffusionblocks.models.base import broken, not_offered, where
 
@@ -23,18 +24,14 @@ class Network:
         self.model, self.shape, self.keywords = model, shape, keywords
 
     @property
-    def noise_kind(self) -> str:
-        """Which noise it denoises, a key of NOISES."""
-        if self.model.noise_kind not in NOISES:
-            raise broken(self.model, "noise_kind", f"is {self.model.noise_kind!r}, not one of {', '.join(NOISES)}")
-        return self.model.noise_kind
+    def noise(self) -> type[Noise]:
+        """The noise that it denoises. Raises ValueError where its `noise_kind` names none."""
+        return noise_of(self.model.noise_kind)
 
     @property
     def num_layers(self) -> int:
         """Raises ValueError where the section leaves it to the network."""
-        if "num_layers" not in self.keywords:
-            raise ValueError("model needs num_layers: blocks are cut from it")
-        return self.keywords["num_layers"]
+        return layers_of(self.keywords)
 
     def build(self, **changed: Any) -> models.Model:
         """The network, with some keywords changed: noise, target_norm, num_layers or others."""

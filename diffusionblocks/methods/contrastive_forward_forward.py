@@ -22,7 +22,15 @@ class Method(base.Method):
     needs = ("embed", "classify")  # of a network
     views = 2  # how often the trainer augments each image for a batch
 
-    def __init__(self, network, part=None, *, temperature=0.15, first_margin=0.4, last_margin=0.1):
+    def __init__(
+        self,
+        network: base.Network,
+        part: str | None = None,
+        *,
+        temperature: float = 0.15,
+        first_margin: float = 0.4,
+        last_margin: float = 0.1,
+    ):
         super().__init__()
         model = network.build()
         self.temperature = temperature

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from diffusionblocks.diffusion import partition as parts
 from diffusionblocks.diffusion.chains import Step, block_by_block, guide
 from diffusionblocks.diffusion.edm import hand_over
-from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.methods import base
 
 
@@ -31,21 +30,21 @@ class Method(base.Method):
 
     def __init__(
         self,
-        network,
-        part=None,
+        network: base.Network,
+        part: str | None = None,
         *,
-        num_blocks=3,
-        layers_per_block=None,
+        num_blocks: int = 3,
+        layers_per_block: list[int] | None = None,
         sharing: Literal["independent", "joint"] = "independent",
-        partition="equi_probability",
-        overlap=0.05,
+        partition: str = "equi_probability",
+        overlap: float = 0.05,
         loss_weight: Literal["decoupled", "per_sample", "none"] = "decoupled",
-        target_norm=1.0,
-        p_mean=-1.2,
-        sigma_min=0.002,
+        target_norm: float = 1.0,
+        p_mean: float = -1.2,
+        sigma_min: float = 0.002,
     ):
         super().__init__()
-        self.noise = NOISES[network.noise_kind].of_options(target_norm, p_mean, sigma_min)
+        self.noise = network.noise.of_options(target_norm, p_mean, sigma_min)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
         self.intervals = [parts.interval(self.boundaries, block, overlap, self.noise) for block in range(num_blocks)]
@@ -54,7 +53,7 @@ class Method(base.Method):
         self.blocks = list(range(num_blocks))
         if sharing == "joint":
             self.models = nn.ModuleDict({"all": build()})
-        elif sharing == "independent":
+        else:
             names = [f"block{block}" for block in self.blocks]
             if part is not None:
                 if part not in names:
@@ -63,8 +62,6 @@ class Method(base.Method):
             self.models = nn.ModuleDict(
                 {names[block]: build(num_layers=len(self.layers[block])) for block in self.blocks}
             )
-        else:
-            raise ValueError(f"sharing must be independent or joint, not {sharing!r}")
         self.z_shape = next(iter(self.models.values())).z_shape
 
     def acting(self, block: int) -> tuple[nn.Module, nn.ModuleList]:
@@ -109,7 +106,13 @@ class Method(base.Method):
         return model.to_z(prediction, hard=True) if hand_off == "hard" else model.to_z(prediction)
 
     def predict(
-        self, batch: dict, eps: Tensor, *, num_steps=None, from_target=False, hand_off: Literal["soft", "hard"] = "soft"
+        self,
+        batch: dict,
+        eps: Tensor,
+        *,
+        num_steps: int | None = None,
+        from_target: bool = False,
+        hand_off: Literal["soft", "hard"] = "soft",
     ) -> list[Step]:
         """Steps of the Euler chain from sigma_max eps down to sigma_min; the last prediction is the answer.
 
@@ -151,7 +154,14 @@ class Method(base.Method):
         return bound + self.noise.reconstruction(len(prediction.head))
 
     def sample(
-        self, batches: list[dict], eps: list[Tensor], device, *, num_steps=50, guidance=1.0, solver="euler"
+        self,
+        batches: list[dict],
+        eps: list[Tensor],
+        device: torch.device,
+        *,
+        num_steps: int = 50,
+        guidance: float = 1.0,
+        solver: str = "euler",
     ) -> Iterator[tuple[int, Step]]:
         """Generate; yields (index of the batch, Step) of every network evaluation, of each batch in its order.
 
@@ -186,7 +196,13 @@ class Method(base.Method):
         return block_by_block(chains, predictor)
 
     def extend(
-        self, tokens: Tensor, eps: Tensor, draws: Tensor, *, num_steps=None, hand_off: Literal["soft", "hard"] = "soft"
+        self,
+        tokens: Tensor,
+        eps: Tensor,
+        draws: Tensor,
+        *,
+        num_steps: int | None = None,
+        hand_off: Literal["soft", "hard"] = "soft",
     ) -> Tensor:
         """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
 
@@ -213,7 +229,7 @@ class Method(base.Method):
                 session.append(chosen)
         return tokens
 
-    def check_block(self, batch, block):
+    def check_block(self, batch: dict, block: int) -> None:
         """Meet the members of the network that holds a block one by one, then the block's loss."""
         (model, layers), count = self.acting(block), base.size(batch)
         if model.z_shape is None:
@@ -229,7 +245,7 @@ class Method(base.Method):
         base.check_target(model, "to_z", base.meet(model, "to_z", prediction), clean)
         super().check_block(batch, block)
 
-    def check_chain(self, batch):
+    def check_chain(self, batch: dict) -> None:
         """Meet a chain, where all its blocks are here; of tokens, which `predict` does not serve, a sampled one."""
         if len(self.blocks) < len(self.intervals):
             return

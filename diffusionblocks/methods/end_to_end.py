@@ -12,7 +12,7 @@ class Method(base.Method):
 
     needs = ("end_to_end_loss", "end_to_end_prediction")  # of a network
 
-    def __init__(self, network, part=None):
+    def __init__(self, network: base.Network, part: str | None = None):
         super().__init__()
         self.models = nn.ModuleDict({"all": network.build()})
 
@@ -25,13 +25,13 @@ class Method(base.Method):
         """The single Step of a network without noise."""
         return [Step(None, None, self.models["all"].end_to_end_prediction(batch))]
 
-    def check_block(self, batch, block):
+    def check_block(self, batch: dict, block: int) -> None:
         """Meet the network's own loss, then the method's."""
         model = self.models["all"]
         base.check_losses(model, "end_to_end_loss", base.meet(model, "end_to_end_loss", batch), base.size(batch))
         super().check_block(batch, block)
 
-    def extend(self, tokens: Tensor, eps: Tensor, draws: Tensor, *, top_p=0.95) -> Tensor:
+    def extend(self, tokens: Tensor, eps: Tensor, draws: Tensor, *, top_p: float = 0.95) -> Tensor:
         """Texts (N, length) that go on from `tokens` (N, P), each token drawn from the network's distribution.
 
         eps: (N, length, width) standard normal, for networks whose state starts at random; draws: (N, length) uniforms

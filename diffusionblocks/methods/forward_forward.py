@@ -29,19 +29,24 @@ class Method(base.Method):
 
     needs = ("embed", "token_widths", "patch_token")  # of a network
 
-    def __init__(self, network, part=None, *, variant: Literal["as_released", "fixed"] = "fixed", threshold=2.0):
+    def __init__(
+        self,
+        network: base.Network,
+        part: str | None = None,
+        *,
+        variant: Literal["as_released", "fixed"] = "fixed",
+        threshold: float = 2.0,
+    ):
         super().__init__()
         model = network.build()
         self.variant, self.threshold, self.num_classes = variant, threshold, network.shape["num_classes"]
         values, width = model.token_widths()
         if variant == "as_released":
             codes = F.one_hot(torch.randint(values, (self.num_classes,)), values).float()
-        elif variant == "fixed":
+        else:
             if len(model.layers) < 2:
                 raise ValueError("variant fixed scores all layers but the first, and there is only one")
             codes = torch.randn(self.num_classes, width)
-        else:
-            raise ValueError(f"variant must be as_released or fixed, not {variant!r}")
         self.register_buffer("codes", codes)
         self.models = nn.ModuleDict({"all": model})
 

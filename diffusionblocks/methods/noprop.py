@@ -40,11 +40,11 @@ class Method(base.Method):
 
     def __init__(
         self,
-        network,
-        part=None,
+        network: base.Network,
+        part: str | None = None,
         *,
         process: Literal["discrete", "continuous", "flow_matching"] = "discrete",
-        eta=0.1,
+        eta: float = 0.1,
     ):
         super().__init__()
         self.process, self.eta = process, eta
@@ -114,7 +114,7 @@ class Method(base.Method):
         """What a layer says of dz/dt: logits U, without a softmax."""
         return at_least_single(model.predict(z, t, cond, model.layers)) @ model.label_table()
 
-    def predict(self, batch: dict, eps: Tensor, *, num_steps=None) -> list[Step]:
+    def predict(self, batch: dict, eps: Tensor, *, num_steps: int | None = None) -> list[Step]:
         """The single Step of the class logits (N, classes) at the end of the chain from z_0 = eps (N, d).
 
         num_steps: of `continuous` and `flow_matching`, by default 1000; `discrete` has as many as layers. The noise of
@@ -133,7 +133,7 @@ class Method(base.Method):
             z = a * model.to_z(model.predict(z, t, cond, layers)) + b * z + c**0.5 * torch.randn_like(z)
         return [Step(None, None, model.classify(z))]
 
-    def check_chain(self, batch):
+    def check_chain(self, batch: dict) -> None:
         """Meet a short chain, where its length is free."""
         super().check_chain(batch, num_steps=None if self.process == "discrete" else 2)
 

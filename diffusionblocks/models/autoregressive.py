@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
 from diffusionblocks.layers.vocabulary import Logits
@@ -52,7 +53,7 @@ def before_and_itself(q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Ten
 class Layer(nn.Module):
     """Llama 2's pre-norm layer; with `noise_width` shifted, scaled and gated by the noise level as in DiT."""
 
-    def __init__(self, width, num_heads, mlp_width, dropout, noise_width=None):
+    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float, noise_width: int | None = None):
         super().__init__()
         # AdaLN's scale stands for the norms' weights.
         self.norm1, self.norm2 = (RMSNorm(width, elementwise_affine=not noise_width) for _ in range(2))
@@ -93,19 +94,17 @@ class Model(base.Model):
 
     def __init__(
         self,
-        shape,
-        noise=None,
-        target_norm=1.0,
+        shape: dict,
+        noise: EDM | None = None,
+        target_norm: float = 1.0,
         *,
-        num_layers=12,
-        width=768,
-        num_heads=12,
-        mlp_width=2048,
-        dropout=0.0,
+        num_layers: int = 12,
+        width: int = 768,
+        num_heads: int = 12,
+        mlp_width: int = 2048,
+        dropout: float = 0.0,
     ):
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         self.noise, self.target_norm = noise, target_norm
         self.z_shape = (shape["seq_len"], width)
         noise_width = width // 6 if noise else None  # as in the official code's ViT: 128 for 768

@@ -7,6 +7,7 @@ only one: trained end to end, it is DiffusionBlocks with a single block.
 import torch
 from torch import Tensor, nn
 
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.precision import at_least_single
 from diffusionblocks.layers.vision import MLP, Attention, sincos_2d
@@ -16,7 +17,7 @@ from diffusionblocks.models import base
 class Layer(nn.Module):
     """Pre-norm transformer layer, shifted, scaled and gated by the condition; at first the identity (adaLN-zero)."""
 
-    def __init__(self, width, num_heads, mlp_width):
+    def __init__(self, width: int, num_heads: int, mlp_width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(width, num_heads)
@@ -39,23 +40,20 @@ class Model(base.Model):
 
     def __init__(
         self,
-        shape,
-        noise=None,
-        target_norm=1.0,
+        shape: dict,
+        noise: EDM | None = None,
+        target_norm: float = 1.0,
         *,
-        num_layers=12,
-        width=384,
-        num_heads=6,
-        mlp_width=1536,
-        patch_size=2,
-        label_dropout=0.1,
+        num_layers: int = 12,
+        width: int = 384,
+        num_heads: int = 6,
+        mlp_width: int = 1536,
+        patch_size: int = 2,
+        label_dropout: float = 0.1,
     ):
         super().__init__()
-        if shape["image_size"] % patch_size or width % num_heads or width % 4:
-            raise ValueError(
-                f"patch_size {patch_size} must divide the image size {shape['image_size']}, "
-                f"and num_heads {num_heads} and 4 the width {width}"
-            )
+        if shape["image_size"] % patch_size:
+            raise ValueError(f"patch_size {patch_size} must divide the image size {shape['image_size']}")
         if noise is None or target_norm != 1:
             raise ValueError("a DiT denoises images as they are: it needs noise, and target_norm must be 1")
         self.noise, self.label_dropout = noise, label_dropout

@@ -8,7 +8,7 @@ parameters.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusionblocks.diffusion.masking import MASK
+from diffusionblocks.diffusion.masking import MASK, Masking
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, LevelEmbedding
 from diffusionblocks.layers.text import Attention
 from diffusionblocks.layers.vision import MLP
@@ -21,7 +21,7 @@ LEVEL_WIDTH = 128
 class Layer(nn.Module):
     """Pre-norm transformer layer, shifted, scaled and gated by the level; at first the identity (adaLN-zero)."""
 
-    def __init__(self, width, num_heads, mlp_width, dropout):
+    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
         self.attention = Attention(width, num_heads)
@@ -49,19 +49,17 @@ class Model(base.Model):
 
     def __init__(
         self,
-        shape,
-        noise=None,
-        target_norm=1.0,
+        shape: dict,
+        noise: Masking | None = None,
+        target_norm: float = 1.0,
         *,
-        num_layers=12,
-        width=768,
-        num_heads=12,
-        mlp_width=3072,
-        dropout=0.1,
+        num_layers: int = 12,
+        width: int = 768,
+        num_heads: int = 12,
+        mlp_width: int = 3072,
+        dropout: float = 0.1,
     ):
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         if noise is None or target_norm != 1:
             raise ValueError("a masked diffusion model predicts tokens: it needs noise, and target_norm must be 1")
         self.noise = noise

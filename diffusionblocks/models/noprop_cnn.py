@@ -4,7 +4,7 @@ A layer is what NoProp calls a block: a whole small network that takes an image 
 the class. Its sizes follow the figure; padding, which it does not state, keeps the size of the image.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Layer(nn.Module):
     and a shorter path for the label.
     """
 
-    def __init__(self, shape, z_width, z_image, batch_norm, timed, dropout):
+    def __init__(self, shape: dict, z_width: int, z_image: tuple | None, batch_norm: bool, timed: bool, dropout: float):
         super().__init__()
 
         def activated(width, inputs):
@@ -92,16 +92,16 @@ class Model(base.Model):
 
     def __init__(
         self,
-        shape,
-        noise=None,
-        target_norm=None,
+        shape: dict,
+        noise: Any = None,
+        target_norm: float | None = None,
         *,
-        num_layers=10,
+        num_layers: int = 10,
         embedding: Literal["one_hot", "learned", "prototype"] = "prototype",
-        embedding_dim=20,
-        batch_norm=True,
-        timed=True,
-        dropout=0.2,
+        embedding_dim: int = 20,
+        batch_norm: bool = True,
+        timed: bool = True,
+        dropout: float = 0.2,
     ):
         super().__init__()
         if shape["image_size"] % 4:
@@ -112,11 +112,9 @@ class Model(base.Model):
             self.register_buffer("labels", torch.eye(classes))
         elif embedding == "learned":
             self.labels = nn.Parameter(nn.init.orthogonal_(torch.empty(classes, embedding_dim)))
-        elif embedding == "prototype":
+        else:
             z_image = (shape["channels"], shape["image_size"], shape["image_size"])
             self.labels = nn.Parameter(torch.randn(classes, shape["channels"] * shape["image_size"] ** 2))
-        else:
-            raise ValueError(f"embedding must be one_hot, learned or prototype, not {embedding!r}")
         self.has_prototypes = z_image is not None
         width = self.labels.shape[1]
         self.z_shape = (width,)
@@ -128,7 +126,7 @@ class Model(base.Model):
         self.gates = nn.Parameter(torch.full((num_layers,), FIRST_GATE)) if noise is None else None
 
     @torch.no_grad()
-    def start_from(self, data):
+    def start_from(self, data: Any) -> None:
         """Take the prototypes from the training images, before the first update; a class without any keeps its own."""
         if self.has_prototypes:
             for label in data.train_labels.unique().tolist():

@@ -5,11 +5,13 @@ from one noise level to the next. The sizes are those of Pythia-70M, the layers 
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.huginn import Layer, initial_state, run, truncated_normal_
 from diffusionblocks.layers.text import Cache, RMSNorm
@@ -33,23 +35,21 @@ class Model(base.Model):
 
     def __init__(
         self,
-        shape,
-        noise=None,
-        target_norm=1.0,
+        shape: dict,
+        noise: EDM | None = None,
+        target_norm: float = 1.0,
         *,
-        num_layers=4,
-        prelude_layers=2,
-        coda_layers=2,
-        width=512,
-        num_heads=8,
-        mlp_width=2048,
-        mean_recurrence=32,
-        bptt_steps=8,
-        recurrences=32,
+        num_layers: int = 4,
+        prelude_layers: int = 2,
+        coda_layers: int = 2,
+        width: int = 512,
+        num_heads: int = 8,
+        mlp_width: int = 2048,
+        mean_recurrence: int = 32,
+        bptt_steps: int = 8,
+        recurrences: int = 32,
     ):
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(f"num_heads {num_heads} must divide the width {width} into heads of even size")
         if min(mean_recurrence, bptt_steps, recurrences) < 1:
             raise ValueError("mean_recurrence, bptt_steps and recurrences must be at least 1")
         self.noise, self.target_norm = noise, target_norm
@@ -153,7 +153,9 @@ class Model(base.Model):
         iterations = int(torch.poisson(rate)) + 1
         return max(iterations - self.bptt_steps, 0), min(iterations, self.bptt_steps)
 
-    def refine(self, state, context, layers, depth, caches=None):
+    def refine(
+        self, state: Tensor, context: Tensor, layers: nn.ModuleList, depth: tuple[int, int], caches: Any = None
+    ) -> Tensor:
         """The state after (iterations without, iterations with gradients); caches: of each iteration's layers."""
         without, with_gradients = depth
         for i in range(without + with_gradients):

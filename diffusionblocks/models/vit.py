@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.precision import at_least_single
 from diffusionblocks.layers.vision import MLP, Attention
@@ -21,7 +22,7 @@ class Layer(nn.Module):
     The official code applies SiLU after the adaptive linear map, where DiT has it before, and keeps the norms' weights.
     """
 
-    def __init__(self, width, num_heads, mlp_width, dropout, noise_width=None):
+    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float, noise_width: int | None = None):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
         self.attention = Attention(width, num_heads, dropout)
@@ -49,25 +50,22 @@ class Model(base.Model):
 
     def __init__(
         self,
-        shape,
-        noise=None,
-        target_norm=1.0,
+        shape: dict,
+        noise: EDM | None = None,
+        target_norm: float = 1.0,
         *,
-        num_layers=12,
-        width=128,
-        num_heads=4,
-        mlp_width=3072,
-        patch_size=4,
-        dropout=0.1,
-        keep_cls=False,
+        num_layers: int = 12,
+        width: int = 128,
+        num_heads: int = 4,
+        mlp_width: int = 3072,
+        patch_size: int = 4,
+        dropout: float = 0.1,
+        keep_cls: bool = False,
         initialisation: Literal["vit", "pytorch"] = "vit",
     ):
         super().__init__()
-        if shape["image_size"] % patch_size or width % num_heads:
-            raise ValueError(
-                f"patch_size {patch_size} must divide the image size {shape['image_size']}, "
-                f"and num_heads {num_heads} the width {width}"
-            )
+        if shape["image_size"] % patch_size:
+            raise ValueError(f"patch_size {patch_size} must divide the image size {shape['image_size']}")
         self.noise, self.target_norm, self.dropout = noise, target_norm, dropout
         self.z_shape = (width,)
         num_patches = (shape["image_size"] // patch_size) ** 2
@@ -86,10 +84,8 @@ class Model(base.Model):
             self.head_adaptive = AdaptiveHead(noise_width, width, silu="after")
         if initialisation == "vit":
             self._initialise()
-        elif initialisation == "pytorch":
-            nn.init.normal_(self.positions)
         else:
-            raise ValueError(f"initialisation must be vit or pytorch, not {initialisation!r}")
+            nn.init.normal_(self.positions)
         if noise:
             self._start_as_identity()
 

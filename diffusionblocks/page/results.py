@@ -20,8 +20,7 @@ class Results:
     """A `<table>.json` and the metrics.json files that it names.
 
     runs: {row: [metrics of each seed]}, rows as in the table's file; paper: what the paper prints of this table, with
-    no rows and no metrics for a table of one's own (`printed` tells which). Raises UserError for an absent file, and
-    for a row that names a printed row that is not there.
+    no rows and no metrics for a table of one's own (`printed` tells which). Raises UserError for an absent file.
     """
 
     def __init__(self, plan_path: Path | str) -> None:
@@ -29,13 +28,6 @@ class Results:
         self.name, self.printed = self.plan["table"], self.plan["paper"] is not None
         self.paper = {"title": self.plan["title"], "metrics": {}, "rows": {}, **(self.plan["paper"] or {})}
         self.title = self.paper["source"] if self.printed else self.plan["title"]  # `Table 1`, or a title of one's own
-        for row, about in self.plan["rows"].items():
-            paper_row = about["paper_row"]
-            if self.printed and paper_row != row and paper_row not in self.paper["rows"]:
-                raise UserError(
-                    f"tables.{self.name}.rows.{row}.paper_row: the paper prints no row {paper_row!r} in this table. "
-                    f"It prints {', '.join(self.paper['rows'])}."
-                )
         self.runs = {row: [read_json(file) for file in about["metrics"]] for row, about in self.plan["rows"].items()}
 
     def rows(self) -> list[str]:

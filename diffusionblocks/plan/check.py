@@ -9,12 +9,13 @@ import re
 
 from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, suggest
-from diffusionblocks.diffusion.noise import NOISES
-from diffusionblocks.diffusion.partition import boundaries, interval, split_layers
+from diffusionblocks.base.source import returned_set
+from diffusionblocks.diffusion.noise import noise_of
+from diffusionblocks.diffusion.partition import boundaries, interval, layers_of, split_layers
 from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.plan.check_claims import check_claims
 from diffusionblocks.plan.check_metrics import check_metrics
-from diffusionblocks.plan.row import kind_of
+from diffusionblocks.plan.row import noise_kind
 from diffusionblocks.plan.sections import check_section, component, declared
 from diffusionblocks.plan.source import absent_members, class_constant, derives
 from diffusionblocks.training.settings import Settings
@@ -75,20 +76,10 @@ def _in_words(error):
 
 def check(plan) -> None:
     """Check every row of a Plan."""
-    tables = plan.config["tables"]
     for alias in plan.aliases:
-        if alias in tables:
+        if alias in plan.config["tables"]:
             raise UserError(f"config: alias {alias!r} is the name of a table")
     for row in plan.rows.values():
-        there = tables[row.table]["rows"]
-        if row.against is not None and row.against not in there:
-            raise UserError(f"config: {row.where}.against: no row {row.against!r}{suggest(row.against, there)}")
-        printed = (tables[row.table].get("printed") or {}).get("rows", {})
-        if row.paper_row != row.name and row.paper_row not in printed:
-            raise UserError(
-                f"config: {row.where}.paper_row: the table prints no row {row.paper_row!r}"
-                f"{suggest(row.paper_row, printed)}"
-            )
         check_run(row.run(0))
         check_metrics(row)
     check_claims(plan)
@@ -107,18 +98,27 @@ def check_run(run: dict) -> None:
         raise UserError(f"config: {where}.method.name: `needs` of {method.file} must be a tuple of names, written out")
     _check_members(f"{where}.model", model, needs, f"method {run['method']['name']} needs them, see docs/extending.md")
     check_section(f"{where}.model", "model", run["model"])
-    _check_augment(where, run, source)
+    shards = {"shards": 1, **declared(source), **run["data"]}["shards"]
+    if type(shards) is not int or shards < 1:
+        raise UserError(f"config: {where}.data.shards must be a whole number of at least 1, and is {shards!r}")
     try:
-        Settings.of(run["train"])
+        augmented = Settings.of(run["train"]).augment
     except UserError as error:
         raise UserError(f"config: {where}.{error}") from None
-    if "num_layers" not in run["model"]:
-        raise UserError(f"config: {where}.model needs num_layers: blocks are cut from it")
+    if augmented and (returned := returned_set(run["data"])) != "ImageSet":
+        raise UserError(
+            f"config: {where}.train.augment: only an ImageSet is augmented, and {run['data']['name']} returns a "
+            f"{returned}: set it to []"
+        )
     settings = {**declared(method), **run["method"]}
     if "partition" in settings:
         component(f"{where}.method.partition", "partition", settings["partition"])
     try:
-        _check_split(run["model"], settings, model)
+        num_layers, noise = layers_of(run["model"]), noise_of(noise_kind(model))
+    except ValueError as error:
+        raise UserError(f"config: {where}.model: {error}") from None
+    try:
+        _check_split(num_layers, settings, noise)
     except ValueError as error:
         raise UserError(f"config: {where}.method: {error}") from None
 
@@ -136,26 +136,12 @@ def _check_members(where, found, wanted, why):
         )
 
 
-def _check_augment(where, run, source):
-    shards = {**declared(source), **run["data"]}.get("shards")
-    if shards is not None and shards < 1:
-        raise UserError(f"config: {where}.data.shards must be at least 1, and is {shards}")
-    if run["train"].get("augment"):
-        if kind_of(run["data"]) == "text":
-            raise UserError(f"config: {where}.train.augment: texts are not augmented, only [] is possible")
-        if shards is not None:
-            raise UserError(
-                f"config: {where}.train.augment: {run['data']['name']} becomes latents, of which only [] is possible"
-            )
-
-
-def _check_split(model, method, found):
+def _check_split(num_layers, method, noise):
     """Try the split with what the method has of DiffusionBlocks' keywords; another method may have some of them."""
     if "num_blocks" in method and "layers_per_block" in method:
-        split_layers(model["num_layers"], method["num_blocks"], method.get("layers_per_block"))
+        split_layers(num_layers, method["num_blocks"], method["layers_per_block"])
     if {"partition", "num_blocks", "overlap", *LOUDNESS} <= method.keys():
-        kind = class_constant(found.file, found.attribute, "noise_kind", "edm")
-        noise = NOISES[kind].of_options(*(method[key] for key in LOUDNESS))
+        noise = noise.of_options(*(method[key] for key in LOUDNESS))
         interval(boundaries(method["num_blocks"], method["partition"], noise), 0, method["overlap"], noise)
     if "process" in method:
-        check_process(method["process"], model["num_layers"])
+        check_process(method["process"], num_layers)

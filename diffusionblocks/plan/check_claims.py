@@ -4,7 +4,15 @@ from diffusionblocks.base.files import UserError, suggest
 
 
 def check_claims(plan) -> None:
-    """Check printed rows and claims of every table of a Plan. Raises UserError naming the key."""
+    """Check what rows are compared with, and printed rows and claims of every table of a Plan.
+
+    Raises UserError naming the key.
+    """
+    for row in plan.rows.values():
+        entry = plan.config["tables"][row.table]
+        printed = (entry.get("printed") or {}).get("rows", {})
+        _check_one(f"{row.where}.against: no row", row.against or row.name, entry["rows"])
+        _check_one(f"{row.where}.paper_row: the table prints no row", row.paper_row, [row.name, *printed])
     for table in plan.tables:
         entry = plan.config["tables"][table]
         printed = entry.get("printed") or {}

@@ -1,8 +1,9 @@
 """Whether a row's metrics can be computed from what it trains and generates, before any of it is made."""
 
 from diffusionblocks.base.files import UserError
+from diffusionblocks.base.source import function_returns, returned_set
 from diffusionblocks.diffusion.processes import check_process
-from diffusionblocks.evaluation.inputs import INPUTS, served, source_of
+from diffusionblocks.evaluation.inputs import served, source_of
 from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
@@ -26,10 +27,8 @@ def _check(where, section, row):
     except UserError as error:
         raise UserError(f"config: {where}: {error}") from None
     inputs = set(row.inputs(section))
-    if foreign := sorted(given for given in inputs if given not in INPUTS or row.kind not in INPUTS[given].kinds):
-        raise UserError(f"config: {where}: {name} needs {', '.join(foreign)}, and {row.kind} do not have that")
     try:
-        source_of(sorted(inputs))
+        source_of(sorted(inputs), row.kind)
     except ValueError as error:
         raise UserError(f"config: {where}: {found.file}: metric {name}: {error}") from None
     _check_sampling(where, section, row)
@@ -45,10 +44,10 @@ def _check(where, section, row):
     if "features" in inputs:
         if row.extractor is None:
             raise UserError(f"config: {where}: {name} needs an `extractor`, of the row or its table")
-        check_section(f"{row.where}.extractor", "extractor", row.extractor)
-        if row.extractor["name"] == "small_cnn" and "shards" in declared(row.component("data")):
+        chosen = check_section(f"{row.where}.extractor", "extractor", row.extractor)
+        if function_returns(chosen.file, chosen.attribute) == "Trained" and returned_set(row.data) == "LatentSet":
             raise UserError(
-                f"config: {row.where}.extractor: small_cnn learns from images, {row.data['name']} has latents"
+                f"config: {row.where}.extractor: {chosen.name} is trained on pixels, and {row.data['name']} has latents"
             )
     num_steps, method = section["sampling"].get("num_steps"), row.method_settings
     if num_steps is None:
@@ -106,8 +105,9 @@ def _check_generation(where, sampling, row):
     if not 0 < sampling.get("top_p", 1) <= 1:
         raise UserError(f"config: {where}.top_p must lie above 0 and be at most 1, and is {sampling['top_p']}")
     if row.continues:
-        seq_len = {**declared(row.component("data")), **row.data}["seq_len"]
-        if sampling["prompt_len"] + sampling["new_tokens"] > seq_len:
+        seq_len = {**declared(row.component("data")), **row.data}.get("seq_len")
+        # A source need not have the keyword, and only its data set knows how many prompts there are (sampling/text.py).
+        if seq_len is not None and sampling["prompt_len"] + sampling["new_tokens"] > seq_len:
             raise UserError(
                 f"config: {where}: prompt_len {sampling['prompt_len']} and new_tokens {sampling['new_tokens']} exceed "
                 f"the {seq_len} tokens of a sequence (data.seq_len)"

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from diffusionblocks.base.components import PACKAGE, locate
-from diffusionblocks.plan.row import kind_of
+from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.plan.sections import declared
 from diffusionblocks.plan.source import closure
 
@@ -47,7 +47,7 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
     if isinstance(split := method.get("partition"), str):
         chosen.append(("partition", {"name": split}))
     if step != "assemble":  # which joins weights and sees no data
-        kind = kind_of(run["data"])
+        kind = SETS[returned_set(run["data"])]
         modules.append(f"diffusionblocks.data.{kind}.dataset")
         if step in BY_KIND:
             modules.append(f"diffusionblocks.{BY_KIND[step]}.{kind}")

@@ -68,7 +68,7 @@ def _metric(row, where, section, lines):
         found = _origin(row, (*where, key), lines) or _origin(row, ("sampling", key), lines)
         yield (*where, key), value, found or f"default of {Row.__module__}"
     functions = {"predict": "predict", "samples": "extend" if row.continues else "sample"}
-    if function := functions.get(source_of(row.inputs(section))):
+    if function := functions.get(source_of(row.inputs(section), row.kind)):
         method = row.component("method")
         yield from _rest(where, asked, class_keywords(method.file, method.attribute, function), method.module)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError, read_json, write_text
+from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.plan.code import run_files, step_files
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
-from diffusionblocks.plan.row import Row, kind_of
+from diffusionblocks.plan.row import Row
 from diffusionblocks.plan.sections import fingerprint, section_name
 
 
@@ -157,7 +158,9 @@ class Plan:
             return run_files(step, row.run(0), sampling, row.evaluation() if step == "evaluate" else None)
         if step in ("prepare", "encode"):
             section = self._data[wildcards.data]
-            return step_files(step, ("data", section), modules=(f"diffusionblocks.data.{kind_of(section)}.write",))
+            return step_files(
+                step, ("data", section), modules=(f"diffusionblocks.data.{SETS[returned_set(section)]}.write",)
+            )
         if step in ("extractor", "reference"):
             section = self.written[f"features/{wildcards.data}/{wildcards.extractor}/extractor"]
             return step_files(step, ("extractor", section))

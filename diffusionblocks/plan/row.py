@@ -4,11 +4,13 @@ from functools import cached_property
 
 from diffusionblocks.base.components import Component, locate
 from diffusionblocks.base.files import UserError
+from diffusionblocks.base.source import SETS, returned_set
+from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.evaluation.inputs import served
 from diffusionblocks.plan.configuration import SECTIONS, merge
 from diffusionblocks.plan.layers import layers, resolve
 from diffusionblocks.plan.sections import declared, fingerprint, section_name
-from diffusionblocks.plan.source import absent_members, class_constant, function_returns, positional
+from diffusionblocks.plan.source import absent_members, class_constant, positional
 
 # How much a row generates: images or texts in a set, sets (of other noise), jobs that share the work.
 SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
@@ -17,7 +19,6 @@ CONTINUATIONS = {"continuations": 5, "prompt_len": 50, "new_tokens": 50}
 # How often the likelihood of the test set is estimated, each time at other levels of noise.
 LIKELIHOOD = {"passes": 10}
 GENERATED = served("samples", "teacher")  # inputs of metrics that are computed from generated samples
-SETS = {"ImageSet": "images", "LatentSet": "images", "TextSet": "text"}  # what a source returns, and its kind
 
 
 class Row:
@@ -52,7 +53,7 @@ class Row:
     @cached_property
     def kind(self) -> str:
         """ "images" or "text"."""
-        return kind_of(self.data)
+        return SETS[returned_set(self.data)]
 
     @cached_property
     def method_settings(self) -> dict:
@@ -66,9 +67,8 @@ class Row:
 
     @cached_property
     def masks(self) -> bool:
-        """Whether its noise masks tokens."""
-        found = self.component("model")
-        return class_constant(found.file, found.attribute, "noise_kind", "edm") == "masking"
+        """Whether its noise masks tokens; of a network that passes `check_run`."""
+        return NOISES[noise_kind(self.component("model"))].of_tokens
 
     @cached_property
     def continues(self) -> bool:
@@ -180,15 +180,9 @@ def parts_of(method: dict) -> list[str]:
     return ["all"]
 
 
-def kind_of(section: dict) -> str:
-    """ "images" or "text": what a data section's source says that it returns. Raises UserError if it does not say."""
-    found = locate("data", section["name"])
-    said = function_returns(found.file, found.attribute)
-    if said not in SETS:
-        raise UserError(
-            f"{found.file}: data source {found.attribute} must say what it returns: -> {', -> '.join(SETS)}"
-        )
-    return SETS[said]
+def noise_kind(model: Component) -> str:
+    """The `noise_kind` of a model's class, as its source says; of one that cannot be followed, the contract's."""
+    return class_constant(model.file, model.attribute, "noise_kind", "edm")
 
 
 def sample_name(sampling: dict) -> str:

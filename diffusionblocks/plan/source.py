@@ -1,28 +1,19 @@
-"""What the source of this package says, read without importing it: imports, and the keywords of a constructor.
+"""What source files say, read without importing them: what they import, and keywords of classes and functions.
 
 Standard library only. Planning needs both in a fraction of the time that importing torch takes.
 """
 
 import ast
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from diffusionblocks.base.components import PACKAGE, module_file
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.source import tree
 
 CONTRACTS = (PACKAGE / "models/base.py", PACKAGE / "methods/base.py")
 MODULES = ("nn.Module", "torch.nn.Module", "Module", "object")  # which have no member of a contract
-
-
-@functools.cache
-def tree(file: Path) -> ast.Module:
-    """A source file, parsed. Raises UserError, with the line, for one that is no valid Python."""
-    try:
-        return ast.parse(file.read_text(encoding="utf-8"), file)
-    except SyntaxError as error:
-        raise UserError(f"{file}, line {error.lineno}: is no valid Python: {error.msg}") from None
-    except ValueError as error:  # no UTF-8, or null bytes
-        raise UserError(f"{file}: is no valid Python in UTF-8 ({error})") from None
 
 
 @functools.cache
@@ -42,7 +33,7 @@ def _imports(module, file):
     return sorted(name for name in names if name.startswith(followed))
 
 
-def closure(*modules):
+def closure(*modules: str) -> list[str]:
     """Sorted source files of `modules` and of all that they import, directly or not, from this package or their own.
 
     Snakemake sees the command `python -m diffusionblocks train`, not the code behind it. A rule that lists these files
@@ -84,7 +75,7 @@ def class_keywords(file: Path, name: str, function: str = "__init__") -> dict | 
     return {item.target.id: _literal(item.value) for item in fields} if lineage else None
 
 
-def class_constant(file: Path, name: str, constant: str, default=()):
+def class_constant(file: Path, name: str, constant: str, default: Any = ()) -> Any:
     """The literal that a class, or else the next of its ancestors, assigns to an attribute, annotated or not."""
     for _, node in _lineage(file, name):
         for item in node.body:
@@ -94,7 +85,7 @@ def class_constant(file: Path, name: str, constant: str, default=()):
     return default
 
 
-def absent_members(file: Path, name: str, wanted) -> list[str]:
+def absent_members(file: Path, name: str, wanted: Iterable[str]) -> list[str]:
     """Functions of `wanted` that neither a class nor its ancestors define; the contract's own refusals do not count.
 
     None where it may inherit them from a class that cannot be followed.
@@ -156,13 +147,13 @@ def _file_of(file, module, level):
     return next((candidate for candidate in found if candidate.is_file()), None)
 
 
-def function_keywords(file):
+def function_keywords(file: Path) -> dict[str, dict]:
     """{function: {keyword: default}} of a file's public functions, keyword-only arguments alone."""
     functions = [node for node in tree(file).body if isinstance(node, ast.FunctionDef)]
     return {node.name: _keywords(node) for node in functions if not node.name.startswith("_")}
 
 
-def positional(file, name):
+def positional(file: Path, name: str) -> list[str]:
     """Names of the positional arguments of one of a file's functions; none if it is not there."""
     functions = [node for node in tree(file).body if isinstance(node, ast.FunctionDef) and node.name == name]
     return [argument.arg for function in functions for argument in function.args.args]
@@ -188,15 +179,7 @@ def _literal(node):
         return None
 
 
-def function_returns(file, name):
-    """The last word of a function's return annotation (`-> ImageSet`), or None."""
-    for node in tree(file).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name and node.returns is not None:
-            return ast.unparse(node.returns).rpartition(".")[2].strip("'\"")
-    return None
-
-
-def decorator_keywords(file, name, decorator):
+def decorator_keywords(file: Path, name: str, decorator: str) -> dict | None:
     """{keyword: value} of `@decorator(...)` above a function, those that are literals; None without the decorator."""
     aliases = {decorator}
     for node in ast.walk(tree(file)):

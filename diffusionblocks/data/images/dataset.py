@@ -56,14 +56,10 @@ class Images:
     def train_batch(self, indices: Tensor, augmentations: Sequence[str] = ()) -> dict[str, Tensor]:
         """Batch of training images `indices` (a tensor on the device): image, signed (N, C, H, W), label (N,).
 
-        image is normalised by channel, signed lies in [-1, 1]; for latents both are the latent.
+        image is normalised by channel, signed lies in [-1, 1]; for latents, of which planning allows no augmentations,
+        both are the latent.
         """
         images = self._tensors["train_images"][indices]
-        if augmentations and self._latents:
-            raise UserError(
-                f"config: train.augment: {self.title} is latents, of which {', '.join(augmentations)} makes no latents "
-                "of images. Set train.augment to []."
-            )
         return self._batch(augment(images, augmentations), self._tensors["train_labels"][indices])
 
     def test_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:

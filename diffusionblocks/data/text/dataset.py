@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from diffusionblocks.base import tensors
-from diffusionblocks.base.files import UserError
 
 CURE = "Delete it and run prepare again."
 RESIDENT = 4 << 30  # bytes; a larger training set stays in its file, which the system keeps in memory as far as it fits
@@ -58,9 +57,10 @@ class Text:
         return self._tokens("teacher")
 
     def train_batch(self, indices: Tensor, augmentations: Sequence[str] = ()) -> dict[str, Tensor]:
-        """Batch of training sequences `indices` (a tensor on `train_device`): tokens (N, seq_len)."""
-        if augmentations:
-            raise UserError(f"config: train.augment: {self.title} is text, of which only [] is possible")
+        """Batch of training sequences `indices` (a tensor on `train_device`): tokens (N, seq_len).
+
+        augmentations: as of images, and always none: planning allows no others.
+        """
         tokens = self._tokens("train")
         return {"tokens": tokens[indices].to(self._device).long()}
 

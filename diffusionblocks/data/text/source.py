@@ -37,6 +37,14 @@ class TextSet(TypedDict):
     documents: Iterable[tuple[str, str]]
 
 
-def titled(title: str, split: str) -> str:
-    """The title of a set whose test texts are those of `split`."""
-    return title + (" (validation split)" if split == "validation" else "")
+def text_set(
+    title: str, split: str, tokenizer: Tokenizer, seq_len: int, test_size: int, documents: Iterable[tuple[str, str]]
+) -> TextSet:
+    """The set, whose title says when its test texts are those of the split "validation"."""
+    return {
+        "title": title + (" (validation split)" if split == "validation" else ""),
+        "tokenizer": tokenizer,
+        "seq_len": seq_len,
+        "test_size": test_size,
+        "documents": documents,
+    }

@@ -3,6 +3,6 @@
 FIDs of two extractors cannot be compared, so the title reaches every number. Weights are obtained once, by a rule.
 """
 
-from diffusionblocks.scorers.extractors.base import Extractor
+from diffusionblocks.scorers.extractors.base import Extractor, Trained
 
-__all__ = ["Extractor"]
+__all__ = ["Extractor", "Trained"]

@@ -11,6 +11,13 @@ them}), images being the data set. build(weights): a module, or a function of we
 that takes uint8 images (N, C, H, W) to features (N, D)."""
 
 
+class Trained(Extractor):
+    """An Extractor that `obtain` trains on the pixels of `images`.
+
+    Planning reads it in the return annotation, and refuses it for a data set of latents.
+    """
+
+
 class Adapted(nn.Module):
     """A network between two functions, without gradients."""
 

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusionblocks.scorers.extractors.base import Adapted, Extractor
+from diffusionblocks.scorers.extractors.base import Adapted, Trained
 
 
-def small_cnn(*, width: int = 64, steps: int = 500) -> Extractor:
+def small_cnn(*, width: int = 64, steps: int = 500) -> Trained:
     """A small network trained here, on the training images of the data set itself; `width` features.
 
     It needs no download and tells classes and strokes apart, which is enough to rank systems on small images.
@@ -29,7 +29,7 @@ def small_cnn(*, width: int = 64, steps: int = 500) -> Extractor:
         net.load_state_dict(weights)
         return Adapted(net[:-1], lambda images: images / 127.5 - 1)
 
-    return Extractor("small CNN trained on the data", obtain, build)
+    return Trained("small CNN trained on the data", obtain, build)
 
 
 def _small_cnn(channels, flat, width, num_classes):

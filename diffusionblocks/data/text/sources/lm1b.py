@@ -6,7 +6,7 @@ from typing import Literal
 from diffusionblocks.data.archive import tar_members
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.data.text.llama2 import llama2
-from diffusionblocks.data.text.source import TextSet, titled
+from diffusionblocks.data.text.source import TextSet, text_set
 
 ROOT = "1-billion-word-language-modeling-benchmark-r13output"
 TRAIN = [f"{ROOT}/training-monolingual.tokenized.shuffled/news.en-{shard:05}-of-00100" for shard in range(1, 100)]
@@ -19,12 +19,5 @@ def lm1b(
     """99 shards for training, 50 held out for the test; `validation` holds the last training shard out."""
     path, parts = fetch(ARCHIVES["lm1b"], data_dir), dict.fromkeys(TRAIN, "train")
     parts |= dict.fromkeys(TEST, "test") if split == "test" else {TRAIN[-1]: "test"}
-    return {
-        "title": titled("LM1B", split),
-        "tokenizer": llama2(data_dir),
-        "seq_len": seq_len,
-        "test_size": test_size,
-        "documents": (
-            (parts[name], line.decode().strip()) for name, lines in tar_members(path, parts) for line in lines
-        ),
-    }
+    documents = ((parts[name], line.decode().strip()) for name, lines in tar_members(path, parts) for line in lines)
+    return text_set("LM1B", split, llama2(data_dir), seq_len, test_size, documents)

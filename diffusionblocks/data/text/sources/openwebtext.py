@@ -9,7 +9,7 @@ from typing import Literal
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.archive import readable
 from diffusionblocks.data.text.llama2 import llama2
-from diffusionblocks.data.text.source import TextSet, titled
+from diffusionblocks.data.text.source import TextSet, text_set
 
 ARCHIVES = [f"urlsf_subset{subset:02}.tar" for subset in range(21)]
 
@@ -35,13 +35,8 @@ def openwebtext(
     held_out = {7: "test"} if split == "test" else {7: None, 3: "test"}
     texts = (text for file in files for text in _texts_of(file))
     parts = ((held_out.get(index % 10, "train"), text) for index, text in enumerate(texts))
-    return {
-        "title": titled(title, split),
-        "tokenizer": llama2(data_dir),
-        "seq_len": seq_len,
-        "test_size": test_size,
-        "documents": (document for document in parts if document[0]),
-    }
+    documents = (document for document in parts if document[0])
+    return text_set(title, split, llama2(data_dir), seq_len, test_size, documents)
 
 
 def _texts_of(file):

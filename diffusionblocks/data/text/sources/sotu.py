@@ -16,7 +16,7 @@ from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.archive import readable
 from diffusionblocks.data.text.novels import austen, find, moby_dick
-from diffusionblocks.data.text.source import TextSet, titled
+from diffusionblocks.data.text.source import TextSet, text_set
 from diffusionblocks.data.text.tokens import Characters, Subwords, letters
 
 SOTU = PACKAGE / "data/embedded/sotu"
@@ -31,13 +31,8 @@ def sotu_characters(
     split: Literal["test", "validation"] = "test",
 ) -> TextSet:
     """The addresses in text8's 27 symbols, one after another."""
-    return {
-        "title": titled(f"{_corpora(novels)}, characters", split),
-        "tokenizer": Characters(),
-        "seq_len": seq_len,
-        "test_size": test_size,
-        "documents": ((part, f"{letters(text)} ") for part, text in _documents(data_dir, novels, split)),
-    }
+    documents = ((part, f"{letters(text)} ") for part, text in _documents(data_dir, novels, split))
+    return text_set(f"{_corpora(novels)}, characters", split, Characters(), seq_len, test_size, documents)
 
 
 def sotu_sentences(
@@ -51,13 +46,9 @@ def sotu_sentences(
 ) -> TextSet:
     """The addresses' sentences of three words and more, shuffled as LM1B's are, in byte-level BPE (512 or 4096)."""
     found = [(part, sentence) for part, text in _documents(data_dir, novels, split) for sentence in _sentences(text)]
-    return {
-        "title": titled(f"{_corpora(novels)}, sentences ({vocab_size} subwords)", split),
-        "tokenizer": _bpe(vocab_size),
-        "seq_len": seq_len,
-        "test_size": test_size,
-        "documents": (found[index] for index in np.random.default_rng(0).permutation(len(found))),
-    }
+    documents = (found[index] for index in np.random.default_rng(0).permutation(len(found)))
+    title = f"{_corpora(novels)}, sentences ({vocab_size} subwords)"
+    return text_set(title, split, _bpe(vocab_size), seq_len, test_size, documents)
 
 
 def sotu_documents(
@@ -70,13 +61,8 @@ def sotu_documents(
     split: Literal["test", "validation"] = "test",
 ) -> TextSet:
     """Whole addresses, in byte-level BPE (512 or 4096)."""
-    return {
-        "title": titled(f"{_corpora(novels)}, documents ({vocab_size} subwords)", split),
-        "tokenizer": _bpe(vocab_size),
-        "seq_len": seq_len,
-        "test_size": test_size,
-        "documents": _documents(data_dir, novels, split),
-    }
+    title = f"{_corpora(novels)}, documents ({vocab_size} subwords)"
+    return text_set(title, split, _bpe(vocab_size), seq_len, test_size, _documents(data_dir, novels, split))
 
 
 def _corpora(novels):
@@ -114,7 +100,10 @@ def _sentences(text):
 
 
 def _bpe(vocab_size):
-    """A tokenizer that comes with this package, trained on the addresses that are in neither split nor teachers'."""
+    """A tokenizer that comes with this package, trained on the addresses that are in neither split nor teachers'.
+
+    tests/test_text_data.py trains the small one again.
+    """
     there = sorted(int(file.stem.removeprefix("bpe")) for file in SOTU.glob("bpe*.json"))
     if vocab_size not in there:
         raise UserError(f"config: data.vocab_size: {vocab_size} is not one of {', '.join(map(str, there))}")

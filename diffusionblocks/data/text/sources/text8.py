@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffusionblocks.data.download import ARCHIVES, fetch
-from diffusionblocks.data.text.source import TextSet, titled
+from diffusionblocks.data.text.source import TextSet, text_set
 from diffusionblocks.data.text.tokens import Characters
 
 ENDS = (90_000_000, 95_000_000, 100_000_000)  # where training, validation and test text end
@@ -18,10 +18,5 @@ def text8(
     with zipfile.ZipFile(fetch(ARCHIVES["text8"], data_dir)) as archive:
         text = archive.read("text8").decode("ascii")
     train, validation, test = text[: ENDS[0]], text[ENDS[0] : ENDS[1]], text[ENDS[1] :]
-    return {
-        "title": titled("text8", split),
-        "tokenizer": Characters(),
-        "seq_len": seq_len,
-        "test_size": test_size,
-        "documents": [("train", train), ("test", test if split == "test" else validation)],
-    }
+    documents = [("train", train), ("test", test if split == "test" else validation)]
+    return text_set("text8", split, Characters(), seq_len, test_size, documents)
