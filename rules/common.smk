@@ -3,19 +3,29 @@ import shlex
 import sys
 from pathlib import Path
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, in_words
 from diffusionblocks.plan import cluster
 from diffusionblocks.plan.plan import Plan
 
 
 def or_stop(function, *arguments):
-    """Call a function of the package; its UserError becomes Snakemake's one-line refusal."""
+    """Call a function of the package; its UserError, or an OSError, becomes Snakemake's one-line refusal."""
     try:
         return function(*arguments)
     except UserError as error:
         raise WorkflowError(str(error)) from None
+    except OSError as error:
+        raise WorkflowError(in_words(error)) from None
 
 
+or_stop(cluster.right_place, workflow.basedir, os.getcwd())
+
+
+configfile: "config.yaml"
+
+
+or_stop(cluster.keep_keys, workflow.configfiles)
+or_stop(cluster.keep_profile, sys.argv)
 or_stop(cluster.keep_scale, config, sys.argv)
 PLAN = or_stop(Plan.of, config)
 RESULTS = PLAN.results
@@ -57,5 +67,6 @@ wildcard_constraints:
 
 onstart:
     # Jobs of an earlier, lost Snakemake go on under SLURM; a second trainer beside one would write the same files.
+    or_stop(cluster.refuse_without_slurm, workflow.executor_plugin.name)
     or_stop(cluster.refuse_second_start, os.getcwd())
-    PLAN.write()
+    or_stop(PLAN.write)

@@ -1,12 +1,15 @@
-"""What this workflow asks of SLURM beyond submitting jobs. Standard library only."""
+"""What this workflow asks of Snakemake's command line and of SLURM beyond submitting jobs. Standard library only."""
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError
-from diffusionblocks.plan.configuration import read_yaml
+from diffusionblocks.plan.configuration import ROOT, read_yaml
 
 STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,REQUEUED,COMPLETING"  # all in which a job may yet write
 
@@ -36,6 +39,113 @@ def refuse_second_start(folder):
             f"until they have ended (squeue --me), or cancel them (scancel {' '.join(jobs)}); training goes on from "
             "its checkpoint."
         )
+
+
+def refuse_without_slurm(executor: str) -> None:
+    """Raise UserError where jobs should go to SLURM and this machine cannot submit any: each would be tried in vain."""
+    if executor == "slurm" and not shutil.which("sbatch"):
+        raise UserError(
+            "jobs are to be submitted to SLURM, and there is no sbatch on this machine. Start on a login node of the "
+            "cluster, or without --profile slurm: snakemake all --config scale=paper"
+        )
+    if executor == "slurm" and (silent := _no_cluster()):
+        raise UserError(
+            f"jobs are to be submitted to SLURM, and no cluster answers ({silent}). Start on a login node "
+            "of the cluster, or without --profile slurm: snakemake all --config scale=paper"
+        )
+
+
+def _no_cluster():
+    """Why SLURM's controller cannot be asked, or nothing."""
+    try:
+        done = subprocess.run(["squeue", "-h", "--me"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return done.stderr.strip().rpartition("\n")[2] or "squeue failed" if done.returncode else None
+
+
+def keep_keys(files: Sequence[str | Path]) -> None:
+    """Raise UserError for a key that stands twice in a configuration file: Snakemake drops the first without a word."""
+    for path in files:
+        if str(path).endswith((".yaml", ".yml")):
+            read_yaml(path)
+
+
+def right_place(basedir: str | Path, folder: str | Path) -> None:
+    """Raise UserError unless the workflow in `basedir` runs there, on the package beside it."""
+    basedir, folder = Path(basedir).resolve(), Path(folder).resolve()
+    if basedir != ROOT.resolve():
+        raise UserError(
+            f"{basedir}: its jobs would run on two versions of the package, since .venv has that of {ROOT} (the folder "
+            "was moved or copied). Make .venv anew: rm -rf .venv && make .venv/installed"
+        )
+    if folder != basedir:
+        raise UserError(
+            f"{folder}: this workflow runs in its own folder alone. Start it there, without --directory: cd "
+            f"{shlex.quote(str(basedir))}. Results belong elsewhere? Make `results` a link."
+        )
+
+
+# Options of Snakemake that take the place of all that a profile's key holds.
+REPLACED = {
+    "set-resources": ("--set-resources",),
+    "default-resources": ("--default-resources", "--default-res"),
+    "resources": ("--resources", "--res"),
+    "set-threads": ("--set-threads",),
+}
+
+
+def keep_profile(arguments: Sequence[str]) -> None:
+    """Raise UserError where settings of a profile would be lost without a word.
+
+    An option of the command line takes the place of a profile's whole key: `--set-resources train:runtime=9` alone
+    would drop the partition and the GPU of every rule. Of what two profiles say, that of our `default` one holds.
+    """
+    if "--mode" in arguments:  # a job that Snakemake has started, which knows no profile
+        return
+    chosen = _given(arguments, "--profile") or os.environ.get("SNAKEMAKE_PROFILE", "").split()
+    own = (_given(arguments, "--workflow-profile") or [ROOT / "profiles/default"])[-1]
+    theirs, (default, ours) = [_profile(name) for name in chosen], _profile(own)
+    for path, profile in [*theirs, (default, ours)]:
+        for key in profile.keys() & REPLACED.keys():
+            option, given = REPLACED[key][0], _given(arguments, *REPLACED[key])
+            kept = {item.partition("=")[0] for item in given}
+            lost = [item for item in _items(profile[key]) if item.partition("=")[0] not in kept]
+            if lost and _stands(arguments, *REPLACED[key]):
+                raise UserError(
+                    f"{path}: {option} takes the place of all of `{key}` there. Change the file instead, or type what "
+                    f"would be lost, too: {option} {shlex.join([*given, *lost])}"
+                )
+    for path, profile in theirs:
+        for key in profile.keys() & ours.keys():
+            if profile[key] != ours[key] and not _stands(arguments, f"--{key}", *(["-c"] if key == "cores" else [])):
+                raise UserError(
+                    f"{path}: `{key}: {profile[key]}` would be lost to {default}, which wins over every profile. Say "
+                    f"it on the command line (--{key} {profile[key]}), or start with --workflow-profile none"
+                )
+
+
+def _profile(name):
+    """(file, content) of a profile by what Snakemake is told: a file, or a folder, here or in the user's own."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "snakemake"
+    place = next((place for place in (Path(name), home / name) if place.exists()), None)
+    files = [place] if place and place.is_file() else sorted(place.glob("[cp]*.yaml")) if place else []
+    files = [file for file in files if file == place or re.fullmatch(r"(config|profile)(\.v\d+\+)?\.yaml", file.name)]
+    return (files[-1], read_yaml(files[-1])[0]) if files else (Path(name), {})  # of an unknown one Snakemake tells
+
+
+def _items(value):
+    """What a profile's key holds, as the command line says it: `mem_mb=8`, and of a rule `train:mem_mb=8`."""
+    if not isinstance(value, dict):
+        return [str(item) for item in value or ()]
+    found = []
+    for name, section in value.items():
+        found += [f"{name}:{item}" for item in _items(section)] if isinstance(section, dict) else [f"{name}={section}"]
+    return found
+
+
+def _stands(arguments, *options):
+    return any(argument.partition("=")[0].startswith(options) for argument in arguments)
 
 
 def keep_scale(config: dict, arguments: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusionblocks.base.components import PACKAGE
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, in_words
 
 ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
@@ -55,7 +55,7 @@ def read_yaml(path: str | Path) -> tuple[dict, dict]:
     except (UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as YAML in UTF-8 ({type(error).__name__})") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(in_words(error, path)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""

