@@ -144,13 +144,16 @@ def _check_plain(where, value):
 
 
 def read_all(paths: list[str | Path], folder: Path = TABLES) -> tuple[dict, dict]:
-    """(the complete configuration, {path of keys: "file:line"}) of configuration files, later ones on top."""
+    """(what configuration files say, later ones on top, {path of keys: "file:line"} of that and of the tables).
+
+    Not complete yet: what a null of theirs removes would come back when it is completed again.
+    """
     config, lines = {}, {}
     for path in paths:
         over, where = read_yaml(path)
         config = merge(config, over, keep_null=True)
         lines |= {key: f"{_shown(Path(path))}:{line}" for key, line in where.items()}
-    return complete(config, folder), read_tables(folder)[1] | lines
+    return config, read_tables(folder)[1] | lines
 
 
 def _shown(path: Path) -> str:
