@@ -8,16 +8,20 @@ import copy
 import errno
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, shipped
 
 from diffusionblocks import __main__ as program
+from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.plan import cluster
@@ -121,7 +125,7 @@ def images(*folders, **more):
 
 
 def train(change=None, part="block1", **files):
-    """`train` of the tiny run after a change of its settings, with files in its folder in place of what belongs there."""
+    """`train` of the tiny run after a change of its settings, with other files than those that belong there."""
 
     def command(place):
         run = copy.deepcopy(place.run)
@@ -188,7 +192,9 @@ def snakemake(function, *arguments):
 def profile(content, *arguments):
     """A start with a profile of the user's."""
     name = "mine/profile.v9+.yaml"
-    return snakemake(cluster.keep_profile, lambda place: ["--profile", str(place.file(name, content).parent), *arguments])
+    return snakemake(
+        cluster.keep_profile, lambda place: ["--profile", str(place.file(name, content).parent), *arguments]
+    )
 
 
 def set_run(section, **values):
@@ -247,7 +253,10 @@ CASES = {
         ["train.warmup_epochs", "exceeds epochs"],
     ),
     "model's name": (config("tables: {table1: {model: {name: vti}}}"), ["model.name", "vti", "did you mean 'vit'"]),
-    "model of null": (config("tables: {table1: {model: {name: null}}}"), ["table1.model.name", "None should be a text"]),
+    "model of null": (
+        config("tables: {table1: {model: {name: null}}}"),
+        ["table1.model.name", "None should be a text"],
+    ),
     "model of a date": (config("tables: {table1: {model: {width: 2026-11-26}}}"), ["model.width", "put it in quotes"]),
     "metric without a name": (config("tables: {table1: {metrics: {x: {}}}}"), ["metrics.x.name", "name of a metric"]),
     "key of sampling": (
@@ -263,7 +272,10 @@ CASES = {
         ["vit_end_to_end", "column", "num_steps", "keys here"],
     ),
     "layers no list": (row("{method: {layers_per_block: 4}}"), ["method", "layers_per_block", "list"]),
-    "layers of text": (row('{method: {layers_per_block: [2, 2, "2"]}}'), ["method", "layers_per_block", "whole number"]),
+    "layers of text": (
+        row('{method: {layers_per_block: [2, 2, "2"]}}'),
+        ["method", "layers_per_block", "whole number"],
+    ),
     # YAML
     "key twice": (config(TWICE), ["mine.yaml", "'a' stands twice, in lines 4 and 6", "remove one"]),
     "key a number": (config("tables:\n  table1:\n    rows:\n      12: {}\n"), ["mine.yaml:4", "'12'", "in quotes"]),
@@ -271,7 +283,10 @@ CASES = {
     "no YAML": (config("a: [1\nb: 2\n"), ["mine.yaml:2", "not valid YAML"]),
     "no mapping": (config("- a\n"), ["mine.yaml", "should hold keys and values"]),
     "no UTF-8": (config(b"a: \xe9\n"), ["mine.yaml", "YAML in UTF-8"]),
-    "no configuration": (verb("explain", "table1/x", "--configfile", "{}/mine.yaml"), ["mine.yaml: no such", "Bring it"]),
+    "no configuration": (
+        verb("explain", "table1/x", "--configfile", "{}/mine.yaml"),
+        ["mine.yaml: no such", "Bring it"],
+    ),
     "no row": (verb("explain", "table1/vit_end_to_nd"), ["vit_end_to_nd", "did you mean 'table1/vit_end_to_end'"]),
     # Files of the workflow
     "no run": (train(run_dot_json=None), ["run.json: no such file", "Run the step"]),
@@ -292,7 +307,10 @@ CASES = {
         given("part", "none", "assemble", ROOT / "tests/none.json", "{}/part", "-o", "{}/model.safetensors"),
         ["tests/none.json: no such file", "Run the step"],
     ),
-    "no plan": (verb("plan", "{}/plan.json", "tables/t", "-o", "{}/t.json"), ["plan.json: no such file", "ask snakemake"]),
+    "no plan": (
+        verb("plan", "{}/plan.json", "tables/t", "-o", "{}/t.json"),
+        ["plan.json: no such file", "ask snakemake"],
+    ),
     "name of no plan": (
         given("plan.json", {}, "plan", "{}/plan.json", "tables/t", "-o", "{}/t.json"),
         ["plan.json: has no tables/t", "Start snakemake again"],
@@ -324,7 +342,10 @@ CASES = {
         images("train__n1", imagenet__train__n2__a="x"),
         ["imagenet/train/n2: has no image", "Fill this class folder or remove it"],
     ),
-    "file for a folder": (prepared({"name": "imagenet"}, imagenet="x"), ["imagenet/train: runs through a file", "Move"]),
+    "file for a folder": (
+        prepared({"name": "imagenet"}, imagenet="x"),
+        ["imagenet/train: runs through a file", "Move"],
+    ),
     "file for a class": (
         prepared({"name": "imagenet"}, imagenet__train="x"),
         ["imagenet/train: runs through a file", "Move that file away"],
@@ -345,7 +366,10 @@ CASES = {
         tampered(prepared({"name": "cifar10"}), lambda place: (place.folder / "data/cifar-10-binary.tar.gz").mkdir()),
         ["cifar-10-binary.tar.gz: ", "Delete it"],
     ),
-    "no OpenWebText": (prepared(OWT), ["openwebtext: has no .tar", "urlsf_subset00.tar to urlsf_subset20.tar", "data_dir"]),
+    "no OpenWebText": (
+        prepared(OWT),
+        ["openwebtext: has no .tar", "urlsf_subset00.tar to urlsf_subset20.tar", "data_dir"],
+    ),
     "no tokenizer": (prepared(OWT, openwebtext__a_dot_jsonl="{}"), ["llama2/tokenizer.json: no such file", "data_dir"]),
     "tokenizer cut short": (
         prepared(OWT, openwebtext__a_dot_jsonl="{}", llama2__tokenizer_dot_json="{"),
@@ -361,11 +385,12 @@ CASES = {
         ["mine.yaml: permission denied", "Ask its owner"],
     ),
     "run unreadable": (hidden(train(), "run.json"), ["run.json: permission denied", "Ask its owner"]),
-    "data unreadable": (hidden(train(), "digits.safetensors"), ["digits.safetensors: permission denied", "Ask its owner"]),
+    "data unreadable": (
+        hidden(train(), "digits.safetensors"),
+        ["digits.safetensors: permission denied", "Ask its owner"],
+    ),
     "data a folder": (
-        tampered(
-            train(digits_dot_safetensors=None), lambda place: (place.folder / "digits.safetensors").mkdir()
-        ),
+        tampered(train(digits_dot_safetensors=None), lambda place: (place.folder / "digits.safetensors").mkdir()),
         ["digits.safetensors: is a folder", "Move it away"],
     ),
     "ImageNet unreadable": (
@@ -376,7 +401,10 @@ CASES = {
         hidden(images("train__n1", "val__n1"), "data/imagenet/train/n1"),
         ["data/imagenet/train/n1: permission denied", "Ask its owner"],
     ),
-    "data_dir closed": (hidden(prepared({"name": "cifar10"}), "data"), ["data/cifar-10-binary.tar.gz: permission denied"]),
+    "data_dir closed": (
+        hidden(prepared({"name": "cifar10"}), "data"),
+        ["data/cifar-10-binary.tar.gz: permission denied"],
+    ),
     "data_dir closed to IDX": (hidden(prepared({"name": "fashion_mnist"}), "data"), ["gz: permission denied", "Ask"]),
     "data_dir closed to novels": (
         hidden(prepared({"name": "sotu_documents", "novels": True}), "data"),
@@ -477,7 +505,10 @@ CASES = {
         profile("cores: 1"),
         ["mine/profile.v9+.yaml: `cores: 1` would be lost", "default", "(--cores 1)"],
     ),
-    "key twice in a profile": (profile("jobs: 1\njobs: 2\n"), ["profile.v9+.yaml", "'jobs' stands twice", "remove one"]),
+    "key twice in a profile": (
+        profile("jobs: 1\njobs: 2\n"),
+        ["profile.v9+.yaml", "'jobs' stands twice", "remove one"],
+    ),
     "key twice in config.yaml": (
         snakemake(cluster.keep_keys, lambda place: [place.file("config.yaml", "seeds: [1]\nseeds: [2]\n")]),
         ["config.yaml: the key 'seeds' stands twice, in lines 1 and 2", "remove one"],
@@ -519,8 +550,8 @@ def test_bad_input_is_one_line_that_names_it_and_the_cure(place, capsys, command
     assert place.files() == before
 
 
-def said(command, capsys):
-    """The line with which a command is refused."""
+def said(command, capsys, output=None):
+    """The line with which a command is refused; what it printed before that goes into the list `output`."""
     if callable(command):
         with pytest.raises(UserError) as refused:
             command()
@@ -528,6 +559,65 @@ def said(command, capsys):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as refused:
         patch.setattr(sys, "argv", ["diffusionblocks", *map(str, command)])
         program.main()
-    errors = capsys.readouterr().err
+    printed, errors = capsys.readouterr()
+    if output is not None:
+        output.append(printed)
     assert refused.value.code == 2 and errors.startswith("error: "), errors
     return errors
+
+
+@pytest.mark.parametrize(("said", "threads"), [("", 1), (" 2 ", 2), ("3,1", 3)])
+def test_threads_are_what_openmp_would_take(monkeypatch, said, threads):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    pick_device()
+    assert asked == [threads]
+
+
+def test_a_log_begins_with_the_process_that_writes_it(place, capsys):
+    """Snakemake shows no log after an empty one, so no verb that a rule calls may be killed before its first line."""
+    said(train(digits_dot_safetensors=None)(place), capsys, told := [])
+    assert re.fullmatch(rf"making \S+/block1\.safetensors: process {os.getpid()} on \S+, 20\S+ \S+\n", told[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--configfile", "{}/twice.yaml"], ["twice.yaml: the key 'a' stands twice"]),
+        (["--profile", "slurm", "--set-resources", "train:runtime=9"], ["train:slurm_partition=gpu"]),
+        (["--directory", "{}"], ["without --directory"]),
+    ],
+)
+def test_snakemake_asks_all_that(fresh, place, arguments, words):
+    place.file("twice.yaml", TWICE)
+    arguments = [argument.format(place.folder) for argument in arguments]
+    refused = fresh.snakemake("-n", *arguments, check=False, configfile=None)
+    assert refused.returncode == 1 and all(word in refused.stdout for word in words), refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
+
+
+def test_a_checkout_that_was_moved_with_its_environment_is_told_from_one_that_was_not(place):
+    shutil.copy(ROOT / "Makefile", place.folder)
+    ready = place.file(".venv/installed", "/old/place\n")
+    make = partial(subprocess.run, ["make", "-n", "demo"], cwd=place.folder, capture_output=True, text=True)
+    assert "/old/place" in (errors := make().stderr) and "rm -rf .venv && make demo" in errors
+    ready.write_text(f"{place.folder}\n")
+    assert "another folder" not in make().stderr
+
+
+def test_every_pip_command_is_pinned_and_safe_in_any_shell():
+    """zsh takes * and [] outside of quotes for file names."""
+    files = [
+        ROOT / "README.md",
+        ROOT / "pyproject.toml",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("diffusionblocks/**/*.py"),
+    ]
+    whole = [re.sub(r'"\s*\n\s*f?"', "", file.read_text()) for file in files]  # of a message that goes over two lines
+    commands = [command for text in whole for command in re.findall(r"pip install ([^`\n]+)", text)]
+    assert len(commands) > 8
+    for command in commands:
+        assert ("-c constraints.txt" in command) != ("==" in command), command
+        assert not re.search(r"[*\[]", re.sub(r"'[^']*'|\{.*?\}", "", command)), command
