@@ -25,6 +25,7 @@ from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.plan import cluster
+from diffusionblocks.training import trainer
 
 NOBODY = 65534
 
@@ -445,7 +446,7 @@ CASES = {
     ),
     "output through a file": (
         tampered(prepared({"name": "digits"}), lambda place: place.file("out")),
-        ["out: ", "File exists", "start the same command again"],
+        ["out: is a file, and a folder belongs here", "Move it away"],
     ),
     "output's name": (
         verb("plan", ROOT / "tests/none.json", "x", "-o", "{}/" + 255 * "x"),
@@ -483,6 +484,13 @@ CASES = {
     # The environment
     "threads of text": (environment(train(), OMP_NUM_THREADS="many"), ["OMP_NUM_THREADS: 'many'", "such as 1"]),
     "no threads": (environment(train(), OMP_NUM_THREADS="0"), ["OMP_NUM_THREADS: '0'", "unset it"]),
+    "no headers": (
+        tampered(
+            train(set_run("train", compile=True)),
+            lambda place: place.patch.setattr(trainer, "HEADERS", [str(place.folder)]),
+        ),
+        ["train.compile", "no Python.h", "python3-dev", "set train.compile to false"],
+    ),
     "no compiler": (
         environment(train(set_run("train", compile=True)), CXX="no-such-compiler"),
         ["train.compile", "no-such-compiler", "Install it", "set train.compile to false"],

@@ -25,6 +25,7 @@ TROUBLES = {
     errno.EROFS: ("its file system is read-only", "Name another place, or have it mounted for writing."),
     errno.EISDIR: ("is a folder, and a file belongs here", "Move it away, or name another place."),
     errno.ENOTDIR: ("runs through a file where a folder belongs", "Move that file away, or name another place."),
+    errno.EEXIST: ("is a file, and a folder belongs here", "Move it away, or name another place."),
     errno.ELOOP: ("too many levels of links: they lead in a circle", "Make the links anew."),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one."),
     errno.ESTALE: ("stale handle: the file server has moved or removed it", "Start the same command again."),
@@ -49,7 +50,7 @@ class Interrupted(UserError):
 
 def in_words(error: OSError, where: str | Path | None = None) -> str:
     """One line for a user: the path, what is wrong, what to do. where: in place of the path that the error names."""
-    what, cure = TROUBLES.get(error.errno, (error.strerror, "Mend it and start the same command again."))
+    what, cure = TROUBLES.get(error.errno, ("cannot be used", "Mend it and start the same command again."))
     return f"{where or error.filename}: {what} ({error.strerror}). {cure}"
 
 
@@ -60,7 +61,7 @@ def unreadable(path: str | Path, error: Exception, damaged: str) -> UserError:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is a file or folder. Raises OSError where that cannot be seen, which pathlib takes for absent."""
+    """Whether there is a file or folder. Raises OSError where that cannot be seen; pathlib of 3.14 says no there."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

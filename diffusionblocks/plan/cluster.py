@@ -103,7 +103,7 @@ def keep_profile(arguments: Sequence[str]) -> None:
     """
     if "--mode" in arguments:  # a job that Snakemake has started, which knows no profile
         return
-    chosen = _given(arguments, "--profile") or os.environ.get("SNAKEMAKE_PROFILE", "").split()
+    chosen = _chosen(arguments)
     own = (_given(arguments, "--workflow-profile") or [ROOT / "profiles/default"])[-1]
     theirs, (default, ours) = [_profile(name) for name in chosen], _profile(own)
     for path, profile in [*theirs, (default, ours)]:
@@ -123,6 +123,11 @@ def keep_profile(arguments: Sequence[str]) -> None:
                     f"{path}: `{key}: {profile[key]}` would be lost to {default}, which wins over every profile. Say "
                     f"it on the command line (--{key} {profile[key]}), or start with --workflow-profile none"
                 )
+
+
+def _chosen(arguments):
+    """The profiles that a user has named."""
+    return _given(arguments, "--profile") or os.environ.get("SNAKEMAKE_PROFILE", "").split()
 
 
 def _profile(name):
@@ -154,7 +159,7 @@ def keep_scale(config: dict, arguments: Sequence[str]) -> None:
     A profile says its scale twice, by a file and by --config, since Snakemake takes a `--configfile` or a `--config` of
     the command line in place of the profile's. With both on the command line the scale has to be said there.
     """
-    profile, files, said = _given(arguments, "--profile"), _given(arguments, "--configfile", "--configfiles"), None
+    profile, files, said = _chosen(arguments), _given(arguments, "--configfile", "--configfiles"), None
     for folder in profile[:1]:
         for path in Path(folder).glob("*.yaml"):
             if path.name != "profile.v9+.yaml":

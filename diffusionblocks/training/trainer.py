@@ -12,7 +12,9 @@ import random
 import resource
 import shlex
 import shutil
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -21,6 +23,9 @@ from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import build
 from diffusionblocks.training.settings import Settings
+
+# Where Python's own headers may be, without which nothing that torch.compile writes can be compiled.
+HEADERS = [folder for folder in (sysconfig.get_path("include"), sysconfig.get_config_var("INCLUDEPY")) if folder]
 
 
 class Batches:
@@ -186,10 +191,13 @@ def _need_compiler(device):
     triton = device.type == "cuda"
     variable, programs = ("CC", ("gcc", "clang")) if triton else ("CXX", ("g++",))
     programs = shlex.split(os.environ.get(variable, ""))[:1] or programs
-    if not any(map(shutil.which, programs)):
+    absent = " or ".join(programs) if not any(map(shutil.which, programs)) else None
+    if not absent and not any(Path(folder, "Python.h").exists() for folder in HEADERS):
+        absent = "Python.h"
+    if absent:
         raise UserError(
-            f"train.compile: true needs a compiler, and there is no {' or '.join(programs)} on {platform.node()}. "
-            f"Install it (Debian: apt install g++), name yours (export {variable}=...), or set train.compile to false."
+            f"train.compile: true needs a compiler, and there is no {absent} on {platform.node()}. Install it (Debian: "
+            f"apt install g++ python3-dev), name yours (export {variable}=...), or set train.compile to false."
         )
 
 
