@@ -22,9 +22,11 @@ from conftest import ROOT, shipped
 
 from diffusionblocks import __main__ as program
 from diffusionblocks.base.device import pick_device
-from diffusionblocks.base.files import UserError, write_json
+from diffusionblocks.base.files import UserError, in_words, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.plan import cluster
+from diffusionblocks.plan.configuration import read_tables
+from diffusionblocks.scorers.pretrained import identity
 from diffusionblocks.training import trainer
 
 NOBODY = 65534
@@ -385,6 +387,14 @@ CASES = {
         hidden(config("scale: demo"), "mine.yaml"),
         ["mine.yaml: permission denied", "Ask its owner"],
     ),
+    "tables unreadable": (
+        hidden(snakemake(read_tables, lambda place: place.file("tables/a.yaml").parent), "tables"),
+        ["tables: permission denied", "Ask its owner"],
+    ),
+    "teacher unreadable": (
+        hidden(snakemake(identity, lambda place: place.file("gpt2_xl/a.safetensors").parent), "gpt2_xl"),
+        ["gpt2_xl: permission denied", "Ask its owner"],
+    ),
     "run unreadable": (hidden(train(), "run.json"), ["run.json: permission denied", "Ask its owner"]),
     "data unreadable": (
         hidden(train(), "digits.safetensors"),
@@ -561,9 +571,9 @@ def test_bad_input_is_one_line_that_names_it_and_the_cure(place, capsys, command
 def said(command, capsys, output=None):
     """The line with which a command is refused; what it printed before that goes into the list `output`."""
     if callable(command):
-        with pytest.raises(UserError) as refused:
+        with pytest.raises((UserError, OSError)) as refused:
             command()
-        return f"{refused.value}\n"
+        return f"{in_words(refused.value) if isinstance(refused.value, OSError) else refused.value}\n"  # as or_stop
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as refused:
         patch.setattr(sys, "argv", ["diffusionblocks", *map(str, command)])
         program.main()

@@ -51,7 +51,7 @@ class Interrupted(UserError):
 def in_words(error: OSError, where: str | Path | None = None) -> str:
     """One line for a user: the path, what is wrong, what to do. where: in place of the path that the error names."""
     what, cure = TROUBLES.get(error.errno, ("cannot be used", "Mend it and start the same command again."))
-    return f"{where or error.filename}: {what} ({error.strerror}). {cure}"
+    return f"{where or error.filename or 'a file'}: {what} ({error.strerror}). {cure}"
 
 
 def unreadable(path: str | Path, error: Exception, damaged: str) -> UserError:

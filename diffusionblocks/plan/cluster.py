@@ -141,6 +141,8 @@ def _profile(name):
 
 def _items(value):
     """What a profile's key holds, as the command line says it: `mem_mb=8`, and of a rule `train:mem_mb=8`."""
+    if isinstance(value, str):
+        return value.split()
     if not isinstance(value, dict):
         return [str(item) for item in value or ()]
     found = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusionblocks.base.components import PACKAGE
-from diffusionblocks.base.files import UserError, in_words
+from diffusionblocks.base.files import UserError, in_words, listed
 
 ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
@@ -92,7 +92,7 @@ def _plain(yaml, loader, node, where, lines, path, flattened):
 def read_tables(folder: Path = TABLES) -> tuple[dict, dict]:
     """({table: its entry}, {("tables", table, ...): "file:line"}) of all files in the folder, by name."""
     tables, lines = {}, {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in (folder / name for name in listed(folder) if name.endswith(".yaml")):
         entry, where = read_yaml(path)
         tables[path.stem] = entry
         shown = _shown(path)

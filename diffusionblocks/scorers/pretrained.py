@@ -5,6 +5,7 @@ Their files stay where they are; a workflow keeps what identifies them.
 
 import contextlib
 import importlib.util
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -66,8 +67,8 @@ def downloaded(name: str, repository: str, data_dir: str | Path) -> Path:
                 return found
             reason = f"{found} is not complete"
     raise UserError(
-        f"{folder}: has not all of config.json, a tokenizer and *.safetensors, and {repository} cannot be fetched ({reason}). Put the "
-        "model's files there: config, tokenizer and safetensors."
+        f"{folder}: has not all of config.json, a tokenizer and *.safetensors, and {repository} cannot be fetched "
+        f"({reason}). Put the model's files there."
     )
 
 
@@ -83,7 +84,7 @@ def identity(folder: Path, pattern: str = "*.safetensors") -> dict:
 
 
 def _bytes(folder, pattern):
-    return {path.name: path.stat().st_size for path in sorted(folder.glob(pattern))}
+    return {name: (folder / name).stat().st_size for name in listed(folder) if fnmatch(name, pattern)}
 
 
 def _unchanged(about):
