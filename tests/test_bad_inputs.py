@@ -200,6 +200,13 @@ def profile(content, *arguments):
     )
 
 
+def silent_slurm(place):
+    """SLURM's programs, and no cluster behind them."""
+    for name in ("sbatch", "squeue"):
+        place.file(name, "#!/bin/sh\necho error: many lines >&2\necho fatal: nobody >&2\nexit 1\n").chmod(0o755)
+    place.patch.setenv("PATH", str(place.folder))
+
+
 def set_run(section, **values):
     return lambda run: run[section].update(values)
 
@@ -502,7 +509,7 @@ CASES = {
         ["train.compile", "no Python.h", "python3-dev", "set train.compile to false"],
     ),
     "no compiler": (
-        environment(train(set_run("train", compile=True)), CXX="no-such-compiler"),
+        environment(train(set_run("train", compile=True)), CXX="no-such-compiler", CC="no-such-compiler"),
         ["train.compile", "no-such-compiler", "Install it", "set train.compile to false"],
     ),
     # Command lines of Snakemake
@@ -554,6 +561,10 @@ CASES = {
     "no SLURM": (
         environment(snakemake(cluster.refuse_without_slurm, "slurm"), PATH=""),
         ["no sbatch on this machine", "Start on a login node"],
+    ),
+    "silent SLURM": (
+        tampered(snakemake(cluster.refuse_without_slurm, "slurm"), silent_slurm),
+        ["no cluster answers (fatal: nobody)", "Start on a login node"],
     ),
 }
 

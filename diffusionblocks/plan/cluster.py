@@ -43,25 +43,24 @@ def refuse_second_start(folder):
 
 def refuse_without_slurm(executor: str) -> None:
     """Raise UserError where jobs should go to SLURM and this machine cannot submit any: each would be tried in vain."""
-    if executor == "slurm" and not shutil.which("sbatch"):
+    if executor == "slurm" and (reason := _unreachable()):
         raise UserError(
-            "jobs are to be submitted to SLURM, and there is no sbatch on this machine. Start on a login node of the "
-            "cluster, or without --profile slurm: snakemake all --config scale=paper"
-        )
-    if executor == "slurm" and (silent := _no_cluster()):
-        raise UserError(
-            f"jobs are to be submitted to SLURM, and no cluster answers ({silent}). Start on a login node "
-            "of the cluster, or without --profile slurm: snakemake all --config scale=paper"
+            f"jobs are to be submitted to SLURM, and {reason}. Start on a login node of the cluster, or without "
+            "--profile slurm: snakemake all --config scale=paper"
         )
 
 
-def _no_cluster():
-    """Why SLURM's controller cannot be asked, or nothing."""
+def _unreachable():
+    """Why no job can be submitted from here, or None."""
+    if not shutil.which("sbatch"):
+        return "there is no sbatch on this machine"
+    command = ["squeue", "-h", "-u", str(os.getuid())]
     try:
-        done = subprocess.run(["squeue", "-h", "--me"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    return done.stderr.strip().rpartition("\n")[2] or "squeue failed" if done.returncode else None
+        return f"squeue cannot be asked ({error})"
+    last = "".join(done.stderr.splitlines()[-1:])
+    return f"no cluster answers ({last})" if done.returncode else None
 
 
 def keep_keys(files: Sequence[str | Path]) -> None:
