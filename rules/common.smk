@@ -70,3 +70,8 @@ onstart:
     or_stop(cluster.refuse_without_slurm, workflow.executor_plugin.name)
     or_stop(cluster.refuse_second_start, os.getcwd())
     or_stop(PLAN.write)
+
+
+onerror:
+    for text in cluster.hidden_logs(log):
+        print(text, file=sys.stderr)

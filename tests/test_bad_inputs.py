@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, shipped
+from conftest import ROOT, Checkout, shipped
 
 from diffusionblocks import __main__ as program
 from diffusionblocks.base.device import pick_device
@@ -625,6 +625,20 @@ def test_snakemake_asks_all_that(fresh, place, arguments, words):
     refused = fresh.snakemake("-n", *arguments, check=False, configfile=None)
     assert refused.returncode == 1 and all(word in refused.stdout for word in words), refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["", "> {log[0]}", "echo first > {log[0]}"], ids=["absent", "empty", "written"])
+def test_a_log_behind_an_empty_one_is_shown_once(tmp_path, first):
+    """As SLURM's own is, which has the cause where a job never began."""
+    checkout = Checkout(tmp_path / "checkout")
+    file = checkout.folder / "rules/plan.smk"
+    rule = file.read_text().replace('{planned}}.log"', '{planned}}.log", f"{RESULTS}/logs/{{planned}}.slurm"')
+    command = f"{first}; " * bool(first) + "echo out of memory > {log[1]}; false"
+    file.write_text(re.sub('"python -m .*"', f'"{command}"', rule))
+    failed = checkout.snakemake("results/demo/tables/table1.json", check=False)
+    shown = (failed.stdout + failed.stderr).splitlines()
+    assert failed.returncode == 1 and shown.count("out of memory") == 1, shown
 
 
 def test_a_checkout_that_was_moved_with_its_environment_is_told_from_one_that_was_not(place):
