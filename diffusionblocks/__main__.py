@@ -70,10 +70,16 @@ def prepare(args):
 def train(args):
     """Train one part of a run, or go on with it."""
     from diffusionblocks.plan.check import check_run
+    from diffusionblocks.plan.code import digest, run_files
+
+    run = settings(args.run, *RUN_KEYS)
+    check_run(run)
+    code = digest(run_files("train", run))  # before torch is imported and the network built: what is read here runs
+
     from diffusionblocks.training.train import train
 
-    check_run(settings(args.run, *RUN_KEYS))
-    train(args.run, args.part, args.output, args.data, args.state, args.checkpoint_seconds)
+    places = args.output, args.data, args.state
+    train(args.run, args.part, *places, args.checkpoint_seconds, code, any_code=args.code == "any")
 
 
 def assemble(args):
@@ -81,16 +87,19 @@ def assemble(args):
     from diffusionblocks.training.assemble import assemble
 
     settings(args.run, *RUN_KEYS)
-    assemble(args.run, args.parts, args.output)
+    assemble(args.run, args.parts, args.output, args.state)
 
 
 def sample(args):
     """Generate a shard of a trained model's images or texts."""
+    from diffusionblocks.plan.code import digest, run_files
+
+    run, sampling = settings(args.run, *RUN_KEYS), settings(args.sampling, "num_samples", "sets", "shards")
+    code = digest(run_files("sample", run, sampling))
+
     from diffusionblocks.sampling.sample import sample
 
-    settings(args.run, *RUN_KEYS)
-    sampling = settings(args.sampling, "num_samples", "sets", "shards")
-    sample(args.run, args.model, args.data, sampling, args.shard, args.output, args.data_dir)
+    sample(args.run, args.model, args.data, sampling, args.shard, args.output, args.data_dir, code)
 
 
 def extractor(args):
@@ -116,11 +125,15 @@ def teacher(args):
 
 def evaluate(args):
     """Measure a trained model."""
+    from diffusionblocks.plan.code import digest, run_files
+
+    run, evaluation = settings(args.run, *RUN_KEYS), settings(args.evaluation, "metrics", "teachers", "extractor")
+    code = digest(run_files("evaluate", run, evaluation=evaluation))
+
     from diffusionblocks.evaluation.evaluate import evaluate
 
-    settings(args.run, *RUN_KEYS)
-    metrics = settings(args.evaluation, "metrics", "teachers")["metrics"]
-    evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
+    files = args.logs, args.output, args.samples, args.scorers
+    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code)
 
 
 def table(args):
@@ -167,10 +180,17 @@ VERBS = {
     prepare: [SECTION, DIRECTORY, files("--shards", "encoded shards, in order, of a data set that has them", "*")],
     train: [
         *(RUN, ("part", "which part: all, block0, block1, ..."), DATA),
-        ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the part is trained"}),
+        ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the parts are joined"}),
         ("--checkpoint-seconds", {"type": float, "default": 300, "help": "time between two checkpoints"}),
+        (
+            "--code",
+            {"choices": ["same", "any"], "default": "same", "help": "that a checkpoint may be of"},
+        ),
     ],
-    assemble: [RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})],
+    assemble: [
+        *(RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})),
+        ("--state", {"type": Path, "help": "folder of the parts' checkpoints, which are deleted then"}),
+    ],
     sample: [RUN, MODEL, ("sampling", "what is to be generated, a JSON file"), SHARD, DATA, DIRECTORY],
     extractor: [SECTION, DATA, DIRECTORY],
     reference: [("weights", "the extractor's weights"), DATA, DIRECTORY],

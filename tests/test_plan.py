@@ -433,6 +433,7 @@ def test_explain_sees_the_users_own_file(tmp_path):
             "paper",
         ),
         (["--profile", "workflow/profiles/gpu", "--resources", "gpu=2", "--cores", "4"], "gpu"),
+        (["--profile", "workflow/profiles/gpu", "--restart-times", "2", "-c4"], "gpu"),
         (["--mode", "subprocess", "--profile", "slurm", "--set-resources", "base64//eA=="], "paper"),
         (["all"], "demo"),
     ],

@@ -11,35 +11,6 @@ from pathlib import Path
 from diffusionblocks.base.files import UserError
 from diffusionblocks.plan.configuration import ROOT, read_yaml
 
-STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,REQUEUED,COMPLETING"  # all in which a job may yet write
-
-
-def running_jobs(folder):
-    """Ids of SLURM jobs that some Snakemake started in `folder` and that are queued or running; none without SLURM."""
-    if not shutil.which("squeue"):
-        return []
-    command = ["squeue", "-h", "-t", STATES, "-o", "%i|%k|%Z"]
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return []  # installed, but no cluster answers: then nothing can be submitted to it either
-    jobs = [line.split("|") for line in lines if line.count("|") == 2]
-    return [
-        job
-        for job, comment, workdir in jobs
-        if Path(workdir).resolve() == Path(folder).resolve() and comment.startswith("rule_")
-    ]
-
-
-def refuse_second_start(folder):
-    """Raise UserError while jobs of an earlier Snakemake run: none would be found again, each would be doubled."""
-    if jobs := running_jobs(folder):
-        raise UserError(
-            f"SLURM still runs jobs of this folder ({', '.join(jobs)}), left by a Snakemake that was killed. Wait "
-            f"until they have ended (squeue --me), or cancel them (scancel {' '.join(jobs)}); training goes on from "
-            "its checkpoint."
-        )
-
 
 def refuse_without_slurm(executor: str) -> None:
     """Raise UserError where jobs should go to SLURM and this machine cannot submit any: each would be tried in vain."""
@@ -51,7 +22,7 @@ def refuse_without_slurm(executor: str) -> None:
 
 
 def _unreachable():
-    """Why no job can be submitted from here, or None."""
+    """Why no job can be submitted from here, or None; a controller that is away for a while is waited for."""
     if not shutil.which("sbatch"):
         return "there is no sbatch on this machine"
     command = ["squeue", "-h", "-u", str(os.getuid())]
@@ -60,7 +31,10 @@ def _unreachable():
     except (OSError, subprocess.SubprocessError) as error:
         return f"squeue cannot be asked ({error})"
     last = "".join(done.stderr.splitlines()[-1:])
-    return f"no cluster answers ({last})" if done.returncode else None
+    away = re.search(
+        "unable to contact slurm controller|connection refused|connect failure", done.stderr, re.IGNORECASE
+    )
+    return f"no cluster answers ({last})" if done.returncode and not away else None
 
 
 def hidden_logs(files: Sequence[str | Path]) -> Iterator[str]:
@@ -124,14 +98,14 @@ def keep_profile(arguments: Sequence[str]) -> None:
             option, given = REPLACED[key][0], _given(arguments, *REPLACED[key])
             kept = {item.partition("=")[0] for item in given}
             lost = [item for item in _items(profile[key]) if item.partition("=")[0] not in kept]
-            if lost and _stands(arguments, *REPLACED[key]):
+            if lost and _stands(arguments, REPLACED[key]):
                 raise UserError(
                     f"{path}: {option} takes the place of all of `{key}` there. Change the file instead, or type what "
                     f"would be lost, too: {option} {shlex.join([*given, *lost])}"
                 )
     for path, profile in theirs:
         for key in profile.keys() & ours.keys():
-            if profile[key] != ours[key] and not _stands(arguments, f"--{key}", *(["-c"] if key == "cores" else [])):
+            if profile[key] != ours[key] and not _stands(arguments, [f"--{key}"], "-c" if key == "cores" else None):
                 raise UserError(
                     f"{path}: `{key}: {profile[key]}` would be lost to {default}, which wins over every profile. Say "
                     f"it on the command line (--{key} {profile[key]}), or start with --workflow-profile none"
@@ -164,8 +138,9 @@ def _items(value):
     return found
 
 
-def _stands(arguments, *options):
-    return any(argument.partition("=")[0].startswith(options) for argument in arguments)
+def _stands(arguments, options, short=None):
+    """Whether the command line has one of these options, or a short one, `-c 4` or `-c4`."""
+    return any(item.partition("=")[0] in options or (short and item.startswith(short)) for item in arguments)
 
 
 def keep_scale(config: dict, arguments: Sequence[str]) -> None:
