@@ -4,6 +4,11 @@ BIN := .venv/bin
 READY := .venv/installed
 REPORT := results/demo/report.html
 
+# The programs and the package of a .venv that was moved or copied with its folder are those of the old place.
+ifneq ($(filter-out $(CURDIR),$(shell cat $(READY) 2>/dev/null)),)
+$(error .venv was made in another folder, $(shell cat $(READY)). Make it anew: rm -rf .venv && make $(MAKECMDGOALS))
+endif
+
 .PHONY: demo test quick lint
 
 demo: $(READY)
@@ -31,4 +36,4 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.11 or newer with venv is needed (Debian: apt install python3-venv; or: make PYTHON=python3.12)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,eval,mauve,dev]'
-	@touch $@
+	@echo '$(CURDIR)' > $@

@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import platform
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from diffusionblocks.base.components import PLACES
-from diffusionblocks.base.files import NO_SPACE, UserError, read_json
+from diffusionblocks.base.files import UserError, in_words, read_json
 
 DATA_DIR = "results/downloads"
 # Keys that tell the files of settings from each other; all are written by planning.
@@ -243,7 +245,10 @@ def _add(verbs, function: Callable, arguments: list) -> argparse.ArgumentParser:
 
 def main():
     args = parser().parse_args()
+    making = f"making {args.output}" if args.function in VERBS else args.function.__name__.rstrip("_")
     try:
+        if args.function in VERBS:  # the first line of a log, so that none is empty where the job is killed
+            print(f"{making}: process {os.getpid()} on {platform.node()}, {time.strftime('%F %T')}", flush=True)
         args.function(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -251,13 +256,9 @@ def main():
     except BrokenPipeError:  # whoever reads has seen enough (`explain ... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno in NO_SPACE:
-            cause = f"the disk is full ({error}). Free some space and start the same command again."
-        elif error.filename is not None:  # a file of the command line that is absent, a folder, or not ours to read
-            cause = f"{error.filename}: {error.strerror}"
-        else:
+        if error.errno is None:  # of a library, about no file
             raise
-        print(f"error: {cause}", file=sys.stderr)
+        print(f"error: {in_words(error, None if error.filename else making)}", file=sys.stderr)
         sys.exit(UserError.exit_code)
 
 

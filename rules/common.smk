@@ -5,20 +5,30 @@ import signal
 import sys
 from pathlib import Path
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, in_words
 from diffusionblocks.plan import cluster, watch
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.stale import stale
 
 
 def or_stop(function, *arguments):
-    """Call a function of the package; its UserError becomes Snakemake's one-line refusal."""
+    """Call a function of the package; its UserError, or an OSError, becomes Snakemake's one-line refusal."""
     try:
         return function(*arguments)
     except UserError as error:
         raise WorkflowError(str(error)) from None
+    except OSError as error:
+        raise WorkflowError(in_words(error)) from None
 
 
+or_stop(cluster.right_place, workflow.basedir, os.getcwd())
+
+
+configfile: "config.yaml"
+
+
+or_stop(cluster.keep_keys, workflow.configfiles)
+or_stop(cluster.keep_profile, sys.argv)
 or_stop(cluster.keep_scale, config, sys.argv)
 or_stop(watch.refuse_unlock, sys.argv)
 PLAN = or_stop(Plan.of, config)
@@ -82,12 +92,13 @@ if workflow.remote_exec:
 
 
 onstart:
+    or_stop(cluster.refuse_without_slurm, workflow.executor_plugin.name)
     # Snakemake shall find our sbatch, squeue and sacct, which wait for a controller that is away.
     os.environ["PATH"] = (
         f"{workflow.basedir}/workflow/slurm{os.pathsep}{os.environ['PATH']}"
     )
     or_stop(GUARD.start, not workflow.local_exec)
-    PLAN.write()
+    or_stop(PLAN.write)
 
 
 onsuccess:
@@ -96,3 +107,5 @@ onsuccess:
 
 onerror:
     GUARD.end(failed=True)
+    for text in cluster.hidden_logs(log):
+        print(text, file=sys.stderr)

@@ -31,7 +31,6 @@ from diffusionblocks.data.images.folder import crop, listing
 from diffusionblocks.data.images.latents import VAE, folder_images
 from diffusionblocks.data.images.pictures import Pictures
 from diffusionblocks.data.images.sources import cifar, fashion_mnist, tiny_imagenet
-from diffusionblocks.data.images.sources.imagenet import imagenet as read_imagenet
 from diffusionblocks.data.images.write import moments
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.plan.sections import section_name
@@ -152,14 +151,13 @@ def test_fashion_mnist_is_padded_on_all_sides(fashion):
     ("damage", "word"),
     [
         (lambda content: content[:-100], "truncated"),
-        (lambda content: b"<html>not found</html>", "corrupt"),
         (lambda content: gzip.compress(gzip.decompress(content)[:-1]), "truncated"),
         (lambda content: gzip.compress(b"short"), "not an IDX file"),
         (lambda content: gzip.compress(b""), "not an IDX file"),
         (lambda content: gzip.compress(idx(np.zeros((20, 28), np.uint8))), "not an IDX file"),
         (lambda content: gzip.compress(idx(np.zeros((21, 28, 28), np.uint8))), "shape (20, 28, 28)"),
     ],
-    ids=["cut", "html", "cut inside", "short", "empty", "dimensions", "sizes"],
+    ids=["cut", "cut inside", "short", "empty", "dimensions", "sizes"],
 )
 def test_fashion_mnist_refuses_a_damaged_file(fashion, damage, word):
     folder, _ = fashion
@@ -751,29 +749,6 @@ def test_the_workflow_encodes_in_as_many_jobs_as_shards(tmp_path):
     assert checkout.planned(f"{path}/shard2.safetensors") == {"autoencoder": 1, "plan": 1, "encode": 1}
 
 
-def move(old, new):
-    return lambda root: (root / old).rename(root / new)
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (move("train", "elsewhere"), ["imagenet/train: no such folder", "data_dir"]),
-        (move("val", "elsewhere"), ["imagenet/val: no such folder", "<class>"]),
-        (move("val/n02", "n02"), ["imagenet/val/n02: no such class folder"]),
-        (move("train/n01", "n01"), ["imagenet/train/n01: no such class folder"]),
-        (lambda root: (root / "val/n03").mkdir(), ["imagenet/val/n03: has no image"]),
-        (lambda root: [move(f"val/n0{n}", f"n0{n}")(root) for n in (1, 2)], ["imagenet/val: has no class folders"]),
-    ],
-    ids=["no train", "no val", "class not in val", "class not in train", "empty class", "no classes"],
-)
-def test_an_incomplete_imagenet_says_what_is_missing(imagenet, damage, words):
-    damage(imagenet / "imagenet")
-    with pytest.raises(UserError) as refusal:
-        read_imagenet(imagenet)
-    assert all(word in str(refusal.value) for word in words), refusal.value
-
-
 @pytest.mark.parametrize("content", [b"", b"<html>", None], ids=["empty", "html", "cut"])
 def test_an_unreadable_image_is_named(imagenet, content):
     path = imagenet / "imagenet/train/n01/n01_1.JPEG"
@@ -1042,9 +1017,13 @@ def test_archives_are_known_by_https_size_and_sha256():
 
 
 def test_reading_many_images_holds_few_files_open(imagenet):
-    """An image sent by a worker on its own would hold a file open, and a batch of ImageNet 500 of them."""
+    """An image sent by a worker on its own would hold a file open, and a batch of ImageNet 500 of them.
+
+    Nor do they pass through /dev/shm, of which a container has little: the limit on files holds there, too.
+    """
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48));"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000));"
         "from diffusionblocks.data.images.latents import batches;"
         "print(sum(len(batch) for batch in batches([sys.argv[1]] * 200, 16, 100)))"
     )

@@ -1,10 +1,12 @@
 """Files are whole or absent, whatever happens while they are written."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from diffusionblocks.base.files import UserError, atomic, read_json_lines
+from diffusionblocks.base.files import TROUBLES, UserError, atomic, in_words, read_json_lines
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(13, "Permission denied")])
@@ -42,3 +44,35 @@ def test_files_have_the_users_own_mode(tmp_path):
         temporary.write_text("x")
         temporary.chmod(0o600)
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("member", ["chmod", "fsync"])
+def test_a_file_system_that_lacks_an_operation_will_do(tmp_path, monkeypatch, member):
+    """CIFS and gcsfuse refuse modes, some network file systems fsync."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, member, refuse)
+    with atomic(tmp_path / "ours") as temporary:
+        temporary.write_text("x")
+        os.system(f"chmod 600 {temporary}")
+    assert (tmp_path / "ours").read_text() == "x" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_bytes_that_the_disk_has_lost_are_no_file(tmp_path, monkeypatch):
+    def lose(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", lose)
+    with pytest.raises(OSError), atomic(tmp_path / "ours") as temporary:
+        temporary.write_text("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [*TROUBLES, errno.EBUSY])
+def test_every_refusal_of_a_file_system_has_a_path_a_cause_and_a_cure(number):
+    words = in_words(OSError(number, os.strerror(number), "/some/file"))
+    assert words.startswith("/some/file: ") and os.strerror(number) in words and words.endswith(".")
+    assert "\n" not in words and words.count(". ") == 1
+    assert in_words(OSError(number, os.strerror(number)), "making a/b").startswith("making a/b: ")

@@ -1,5 +1,6 @@
 """The lock on a training job's folder: who holds it, who is judged gone, and that two never hold it at once."""
 
+import errno
 import json
 import os
 import signal
@@ -82,11 +83,19 @@ def test_lock_of_another_host_is_judged_by_its_beats(tmp_path, monkeypatch):
     assert "another-node" in lock.read_text()
 
 
-def test_a_slow_judge_leaves_the_new_lock_alone(tmp_path):
+def refuse(*_):
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_slow_judge_leaves_the_new_lock_alone(tmp_path, monkeypatch):
     """Two trainers judge the same abandoned lock; the faster one has taken over before the slower one acts."""
     judged = write_lock(tmp_path, "gone", 1).read_text()
     new = write_lock(tmp_path, "faster", 2)
     locks._remove(new, judged)
+    assert json.loads(new.read_text())["host"] == "faster"
+    with monkeypatch.context() as patch:  # CIFS and gcsfuse have no hard links
+        patch.setattr(os, "link", refuse)
+        locks._remove(new, judged)
     assert json.loads(new.read_text())["host"] == "faster"
     locks._remove(new, new.read_text())
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from conftest import ROOT
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import build
 from diffusionblocks.plan.check import check_frame
-from diffusionblocks.plan.cluster import keep_scale
+from diffusionblocks.plan.cluster import keep_profile, keep_scale
 from diffusionblocks.plan.configuration import complete, merge, read_yaml
 from diffusionblocks.plan.explain import explain
 from diffusionblocks.plan.layers import layers, resolve, trained
@@ -350,30 +350,6 @@ def test_the_schema_refuses_remarks_of_another_kind_or_place(way, value, message
 # Files
 
 
-def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("tables:\n  t:\n    rows:\n      a: {model: {width: 1}}\n      b: {}\n      a: {}\n")
-    with pytest.raises(UserError, match=r"mine\.yaml: the key 'a' stands twice, in lines 4 and 6"):
-        read_yaml(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("rows:\n  12: {}\n", [":2", "'12'", "quotes"]),
-        ("rows:\n  yes: {}\n", [":2", "'yes'", "True", "quotes"]),
-        ("a: [1\nb: 2\n", ["mine.yaml:2", "YAML"]),
-        ("- a\n", ["keys and values"]),
-    ],
-)
-def test_what_yaml_would_read_otherwise_is_refused(tmp_path, text, words):
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError) as refused:
-        read_yaml(path)
-    assert all(word in str(refused.value) for word in words), refused.value
-
-
 def test_all_yaml_of_the_repository_is_read_as_it_was_meant():
     for path in ROOT.rglob("*.yaml"):
         if not {".venv", "results", ".snakemake", ".git"} & set(path.relative_to(ROOT).parts):
@@ -391,6 +367,11 @@ def test_a_table_of_ones_own_and_a_change_of_another_lie_over_the_shipped_ones()
     assert "steps" not in found.rows["table1", "new"].train
     assert found.written["tables/mine"]["paper"] is None and found.written["tables/mine"]["claims"] == []
     assert CONFIG["scale"] == "demo" and "tables" not in CONFIG
+
+
+@pytest.mark.parametrize(("said", "meant"), [("false", False), ("true", True), (False, False)])
+def test_a_switch_of_the_command_line_arrives_as_text(said, meant):
+    assert Plan.of({**CONFIG, "track_code": said}).config["track_code"] is meant
 
 
 def test_a_row_can_drop_a_metric_of_its_table():
@@ -427,28 +408,41 @@ def test_explain_sees_the_users_own_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("tables:\n  table1:\n    demo:\n      train:\n        lr: 0.5\n")
     assert re.search(r"train\.lr: 0\.5 +\S*mine\.yaml:5", explain("table1/vit_end_to_end", "demo", [path]))
+    path.write_text("tables: {table6: null, table1: {rows: {vit_forward_forward_contrastive: null}}}")
+    told = explain("table1/vit_end_to_end", "demo", [path])
+    assert "vit_diffusionblocks" in told and "contrastive" not in told and "table6" not in told
 
 
 # A profile's scale
 
 
 @pytest.mark.parametrize(
-    ("arguments", "scale", "words"),
+    ("arguments", "scale"),
     [
-        (["--profile", "slurm", "all"], "paper", None),
-        (["--profile", "slurm", "--config", "scale=demo"], "demo", None),
-        (["--profile=slurm", "--config", "seeds=[0]", "--configfile", "mine.yaml"], "demo", "slurm is for scale paper"),
-        (["--profile", "slurm", "--configfile", "workflow/profiles/gpu/gpu.yaml"], "paper", "gpu.yaml asks for gpu"),
-        (["--profile", "slurm", "--configfile", "workflow/profiles/gpu/gpu.yaml"], "gpu", None),
-        (["all"], "demo", None),
+        (["--profile", "slurm", "all"], "paper"),
+        (["--profile", "slurm", "--config", "scale=demo"], "demo"),
+        (["--profile", "slurm", "--configfile", "workflow/profiles/gpu/gpu.yaml"], "gpu"),
+        (
+            [
+                "--profile",
+                "slurm",
+                "--default-resources",
+                "slurm_partition=x",
+                *("mem_mb=1", "runtime=1", "cpus_per_task=1"),
+            ],
+            "paper",
+        ),
+        (["--profile", "workflow/profiles/gpu", "--resources", "gpu=2", "--cores", "4"], "gpu"),
+        (["--profile", "workflow/profiles/gpu", "--restart-times", "2", "-c4"], "gpu"),
+        (["--mode", "subprocess", "--profile", "slurm", "--set-resources", "base64//eA=="], "paper"),
+        (["all"], "demo"),
     ],
 )
-def test_the_scale_of_a_profile_is_not_lost_without_a_word(arguments, scale, words, monkeypatch):
+def test_a_profile_that_loses_nothing_is_left_alone(arguments, scale, monkeypatch):
+    """What is refused stands in test_bad_inputs.py."""
     monkeypatch.chdir(ROOT)
-    if words is None:
-        return keep_scale({"scale": scale}, arguments)
-    with pytest.raises(UserError, match=words):
-        keep_scale({"scale": scale}, arguments)
+    keep_scale({"scale": scale}, arguments)
+    keep_profile(arguments)
 
 
 # The configuration that is shipped

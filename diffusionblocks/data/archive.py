@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, unreadable
 
 DAMAGED = (
     *(OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
@@ -39,4 +39,4 @@ def readable(path: Path, cure: str) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        raise UserError(f"{path}: corrupt or truncated ({error}). {cure}") from None
+        raise unreadable(path, error, f"{path}: corrupt or truncated ({error}). {cure}") from None

@@ -12,7 +12,7 @@ import urllib.request
 from collections import namedtuple
 from pathlib import Path
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, exists
 
 Archive = namedtuple("Archive", "url size sha256")
 
@@ -73,10 +73,10 @@ def fetch(archive: Archive, data_dir: str | Path) -> Path:
     Raises UserError for a file of another size or hash, and when the archive can be neither found nor downloaded.
     """
     path = Path(data_dir) / Path(archive.url).name
-    if not path.exists():
+    if not exists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(path.name + ".part")) as partial:
-            if not path.exists():  # nobody brought it while this process waited for its turn
+            if not exists(path):  # nobody brought it while this process waited for its turn
                 _complete(archive, partial)
                 partial.rename(path)
                 return path

@@ -21,6 +21,7 @@ def page(plan_paths: list[Path | str], table_paths: list[Path | str], template_p
     of each, in the same order. template_path: a template of jinja2, with style.css beside it. Raises UserError as
     `Results` and `read` do, and when the disk is full.
     """
+    open(template_path).close()  # of one that it cannot open, jinja2 only says that it has not found it
     tables, frames = [Results(plan) for plan in plan_paths], [read(file) for file in table_paths]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_path.parent),

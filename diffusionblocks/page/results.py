@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from diffusionblocks.base.files import UserError, read_json
+from diffusionblocks.base.files import UserError, read_json, unreadable
 from diffusionblocks.evaluation.metric import FACTS
 
 # Of a table's csv.
@@ -76,7 +76,8 @@ def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
     try:
         return pd.read_csv(path)[columns]
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: no table of this workflow ({error}). Ask snakemake for it.") from None
+        damaged = f"{path}: no table of this workflow ({error}). Ask snakemake for it."
+        raise unreadable(path, error, damaged) from None
 
 
 def num_blocks(run: dict) -> int:

@@ -37,6 +37,8 @@ def check_frame(config: dict) -> None:
             config.setdefault(key, about["default"])
     if isinstance(config.get("seeds"), list):  # `--config seeds=[0,1]` on the command line arrives as text
         config["seeds"] = [int(seed) if re.fullmatch("[0-9]+", str(seed)) else seed for seed in config["seeds"]]
+    if config["track_code"] in ("true", "false"):  # there Snakemake takes True and False alone for what they are
+        config["track_code"] = config["track_code"] == "true"
     draft = jsonschema.Draft202012Validator
     kinds = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # 600.0 is no number of steps
     validator = jsonschema.validators.extend(draft, type_checker=kinds)(schema)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusionblocks.base.components import PACKAGE
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, in_words, listed
 
 ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
@@ -55,7 +55,7 @@ def read_yaml(path: str | Path) -> tuple[dict, dict]:
     except (UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as YAML in UTF-8 ({type(error).__name__})") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(in_words(error, path)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
@@ -92,7 +92,7 @@ def _plain(yaml, loader, node, where, lines, path, flattened):
 def read_tables(folder: Path = TABLES) -> tuple[dict, dict]:
     """({table: its entry}, {("tables", table, ...): "file:line"}) of all files in the folder, by name."""
     tables, lines = {}, {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in (folder / name for name in listed(folder) if name.endswith(".yaml")):
         entry, where = read_yaml(path)
         tables[path.stem] = entry
         shown = _shown(path)
@@ -144,13 +144,16 @@ def _check_plain(where, value):
 
 
 def read_all(paths: list[str | Path], folder: Path = TABLES) -> tuple[dict, dict]:
-    """(the complete configuration, {path of keys: "file:line"}) of configuration files, later ones on top."""
+    """(what configuration files say, later ones on top, {path of keys: "file:line"} of that and of the tables).
+
+    Not complete yet: what a null of theirs removes would come back when it is completed again.
+    """
     config, lines = {}, {}
     for path in paths:
         over, where = read_yaml(path)
         config = merge(config, over, keep_null=True)
         lines |= {key: f"{_shown(Path(path))}:{line}" for key, line in where.items()}
-    return complete(config, folder), read_tables(folder)[1] | lines
+    return config, read_tables(folder)[1] | lines
 
 
 def _shown(path: Path) -> str:

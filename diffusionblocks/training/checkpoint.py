@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from diffusionblocks.base import tensors
-from diffusionblocks.base.files import NO_SPACE, UserError, disk_full, read_json_lines, say, write_text
+from diffusionblocks.base.files import NO_SPACE, UserError, disk_full, read_json_lines, say, to_disk, write_text
 
 
 class State:
@@ -30,7 +30,7 @@ class State:
         """Write tensors and progress (plain values) as the checkpoint, in one piece or not at all."""
         if self.log.exists():
             with open(self.log, "rb") as log:
-                os.fsync(log.fileno())  # a checkpoint must never be newer than the log that leads up to it
+                to_disk(log)  # a checkpoint must never be newer than the log that leads up to it
         tensors.write(self.checkpoint, values, {"identity": self.identity, **progress})
 
     def load(self, device) -> tuple[dict | None, dict | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, unreadable
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -21,7 +21,7 @@ def listing(root: str | Path) -> Listing:
     root = Path(root)
     try:
         classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    except OSError:
+    except FileNotFoundError:
         raise UserError(
             f"{root}: no such folder. Put the images there, as {root}/<class>/<image>.JPEG (a link will do), or set "
             "data_dir in config.yaml to the folder that has it."
@@ -66,7 +66,8 @@ def crop(path: str | Path, size: int) -> np.ndarray:
         with Image.open(path) as file:
             image = file.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}). Fetch it again or remove it.") from None
+        damaged = f"{path}: cannot be read as an image ({error}). Fetch it again or remove it."
+        raise unreadable(path, error, damaged) from None
     while min(image.size) >= 2 * size:
         image = image.resize(tuple(side // 2 for side in image.size), Image.Resampling.BOX)
     scale = size / min(image.size)

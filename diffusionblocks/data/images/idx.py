@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, exists, unreadable
 
 
 def idx_set(folders: Sequence[Path], counts: dict[str, int], size: int, cure: str) -> list[np.ndarray]:
@@ -25,13 +25,13 @@ def idx_set(folders: Sequence[Path], counts: dict[str, int], size: int, cure: st
 
 def _idx(folders, name, shape, cure):
     """An array of unsigned bytes: a magic number with the number of dimensions, the sizes, the bytes."""
-    path = next((folder / name for folder in folders if (folder / name).exists()), None)
+    path = next((folder / name for folder in folders if exists(folder / name)), None)
     if path is None:
         raise UserError(f"{name}: not in {' or '.join(map(str, folders))}. {cure}")
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: corrupt or truncated ({error}). Fetch it again.") from None
+        raise unreadable(path, error, f"{path}: corrupt or truncated ({error}). Fetch it again.") from None
     header = np.array([0x0800 + len(shape), *shape], ">u4").tobytes()
     if content[: len(header)] != header or len(content) != len(header) + np.prod(shape):
         raise UserError(f"{path}: not an IDX file of shape {shape}, or truncated. Fetch it again.")

@@ -11,7 +11,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, exists
 from diffusionblocks.data.archive import tar_members
 from diffusionblocks.data.download import Archive, fetch
 
@@ -34,10 +34,10 @@ def find(data_dir: str | Path) -> tuple[Path, Path]:
     """Paths of Rdata.rdb and of npm's archive. Raises UserError with the commands that bring what is absent."""
     here, ways = Path(data_dir), []
     unpacked = here / "janeaustenr" / RDB.relative_to("/")
-    rdb = unpacked if unpacked.exists() else RDB
-    if not rdb.exists():
+    rdb = unpacked if exists(unpacked) else RDB
+    if not exists(rdb):
         ways.append(GET_AUSTEN)
-    if not (here / MOBY_DICK.url).exists():
+    if not exists(here / MOBY_DICK.url):
         ways.append(GET_MOBY_DICK)
     if ways:
         folder = shlex.quote(str(here))

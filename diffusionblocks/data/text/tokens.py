@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, unreadable
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -44,7 +44,7 @@ class Subwords:
         except FileNotFoundError:
             raise UserError(f"{path}: no such file. {cure}") from None
         except Exception as error:  # the library raises nothing finer
-            raise UserError(f"{path}: not a tokenizer ({error}). {cure}") from None
+            raise unreadable(path, error, f"{path}: not a tokenizer ({error}). {cure}") from None
         bos, self._eos = (self._tokenizer.token_to_id(token) for token in (BOS, EOS))
         if bos is None or self._eos is None:
             raise UserError(f"{path}: has no tokens {BOS} and {EOS}. {cure}")

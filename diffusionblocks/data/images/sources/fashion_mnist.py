@@ -17,8 +17,8 @@ def fashion_mnist(data_dir: str | Path, *, split: Literal["test", "validation"] 
     """70,000 images of 28 x 28 in 10 classes, padded to 32 x 32."""
     folders = [Path(data_dir), Path("/usr/share/datasets/fashion-mnist")]  # the second is Debian's package
     cure = (
-        "Install Debian's package (apt install dataset-fashion-mnist), or set data_dir in config.yaml to the folder of "
-        "Fashion-MNIST's four .gz files."
+        "Install Debian's package (apt install dataset-fashion-mnist), or put Fashion-MNIST's four .gz files into "
+        f"{data_dir} (data_dir in config.yaml; links will do)."
     )
     train, train_labels, test, test_labels = idx_set(folders, WHOLE, 28, cure)
     train, test = (np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))) for images in (train, test))

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Literal
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, listed
 from diffusionblocks.data.archive import readable
 from diffusionblocks.data.text.llama2 import llama2
 from diffusionblocks.data.text.source import TextSet, text_set
@@ -23,7 +23,7 @@ def openwebtext(
     files of one {"text": ...} a line (.jsonl).
     """
     folder = Path(data_dir) / "openwebtext"
-    files = sorted(file for suffix in ("tar", "xz", "jsonl") for file in folder.glob(f"*.{suffix}"))
+    files = [folder / name for name in listed(folder) if name.endswith((".tar", ".xz", ".jsonl"))]
     if not files:
         raise UserError(
             f"{folder}: has no .tar, .xz or .jsonl. Put OpenWebText's {ARCHIVES[0]} to {ARCHIVES[-1]} there (a link "
