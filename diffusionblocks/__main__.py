@@ -68,18 +68,24 @@ def prepare(args):
 def train(args):
     """Train one part of a run, or go on with it."""
     from diffusionblocks.plan.check import check_run
+    from diffusionblocks.plan.code import digest, run_files
+
+    run = settings(args.run, *RUN_KEYS)
+    check_run(run)
+    code = digest(run_files("train", run))  # before torch is imported and the network built: what is read here runs
+
     from diffusionblocks.training.train import train
 
-    check_run(settings(args.run, *RUN_KEYS))
-    train(args.run, args.part, args.output, args.data, args.state, args.checkpoint_seconds)
+    train(args.run, args.part, args.output, args.data, args.state, args.checkpoint_seconds, code)
 
 
 def assemble(args):
     """Join the parts of a run into one model."""
+    from diffusionblocks.plan.row import parts_of
     from diffusionblocks.training.assemble import assemble
 
-    settings(args.run, *RUN_KEYS)
-    assemble(args.run, args.parts, args.output)
+    names = parts_of(settings(args.run, *RUN_KEYS)["method"])
+    assemble(args.run, args.parts, args.output, names, any_code=args.code == "any")
 
 
 def sample(args):
@@ -168,7 +174,10 @@ VERBS = {
         ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the part is trained"}),
         ("--checkpoint-seconds", {"type": float, "default": 300, "help": "time between two checkpoints"}),
     ],
-    assemble: [RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})],
+    assemble: [
+        *(RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})),
+        ("--code", {"choices": ["same", "any"], "default": "same", "help": "that made the parts"}),
+    ],
     sample: [RUN, MODEL, ("sampling", "what is to be generated, a JSON file"), SHARD, DATA, DIRECTORY],
     extractor: [SECTION, DATA, DIRECTORY],
     reference: [("weights", "the extractor's weights"), DATA, DIRECTORY],

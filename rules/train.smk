@@ -35,5 +35,7 @@ rule assemble:
         f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/assemble.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    resources:
+        code="same" if PLAN.config["track_code"] else "any",
     shell:
-        "python -m diffusionblocks assemble {input.run} {input.parts} -o {output} > {log} 2>&1"
+        "python -m diffusionblocks assemble {input.run} {input.parts} --code {resources.code} -o {output} > {log} 2>&1"

@@ -24,6 +24,7 @@ from diffusionblocks.base.files import Interrupted, UserError, read_json, read_j
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.models import vit
+from diffusionblocks.plan.code import digest, run_files
 from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.source import PACKAGE
 from diffusionblocks.training import checkpoint as states
@@ -88,7 +89,8 @@ class Job:
 
     def here(self, seconds=300):
         """Train inside this process."""
-        training.train(self.folder / "run.json", self.part, self.weights, self.data, self.state, seconds)
+        code = digest(run_files("train", self.run))
+        training.train(self.folder / "run.json", self.part, self.weights, self.data, self.state, seconds, code)
 
     def stop(self, step, number):
         """Start a process, send it a signal once its log has reached a step, return what it left: code and errors.

@@ -1,6 +1,7 @@
 """Tensor files (safetensors, never a pickle) with a header that says what they are."""
 
 import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,20 @@ def _opened(path, cure, framework, device):
             yield file
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path}: absent, damaged or not a file of this workflow ({error}). {cure}") from None
+
+
+def digest(tensors: Tensors) -> str:
+    """A hash of names, types, shapes and bytes, the same for torch's and numpy's tensors, on any device."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        dtype = str(value.dtype).removeprefix("torch.")
+        found.update(f"{name} {dtype} {list(value.shape)}".encode())
+        if str(value.dtype) != dtype:
+            import torch
+
+            value = value.detach().cpu().flatten().view(torch.uint8).numpy()  # numpy has no bfloat16
+        found.update(value)
+    return found.hexdigest()
 
 
 def write(path: str | Path, tensors: Tensors, about: dict, framework: Literal["pt", "np"] = "pt") -> None:

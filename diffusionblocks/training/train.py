@@ -28,12 +28,13 @@ def train(
     data_path: Path | str,
     state_folder: Path | str,
     checkpoint_seconds: float = 300,
+    code: str | None = None,
 ) -> None:
     """Train one part of a run; write its weights, and its log beside them (`.jsonl`).
 
-    Goes on from the checkpoint in `state_folder` if there is one. Raises UserError for a checkpoint of another run, a
-    second trainer, a method or a network that breaks its contract, a loss that is not finite; Interrupted on SIGTERM,
-    after saving.
+    Goes on from the checkpoint in `state_folder` if there is one. code: hash of the source files behind this step, for
+    those who join parts. Raises UserError for a checkpoint of another run, a second trainer, a method or a network that
+    breaks its contract, a loss that is not finite; Interrupted on SIGTERM, after saving.
     """
     run, device = read_json(run_path), pick_device()
     data = datasets.load(data_path, device)
@@ -41,7 +42,9 @@ def train(
     with _stop_request() as stop, lock(state.folder):
         trainer = Trainer(run, part, data, device)
         end = _loop(trainer, state, stop, checkpoint_seconds)
-        tensors.write(weights_path, trainer.weights(), {"run": run, "part": part, "step": trainer.total})
+        weights = trainer.weights()
+        about = {"run": run, "part": part, "data": data.about, "code": code, "step": trainer.total}
+        tensors.write(weights_path, weights, {**about, "digest": tensors.digest(weights)})
         state.append({"event": "end", "step": trainer.total, "data_bytes": data.bytes, **end})
         write_text(weights_path.with_suffix(".jsonl"), state.log.read_text(encoding="utf-8"))
         for file in (state.checkpoint, state.log):
