@@ -59,5 +59,5 @@ def _check(path, weights, about, run_path, run):
         raise UserError(f"{path}: does not say its {', '.join(absent)}, as parts of an older version do not. {CURE}")
     if about["part"] != Path(path).stem:
         raise UserError(f"{path}: holds part {about['part']}, which its name must say. Rename it. Or: {CURE}")
-    if tensors.digest(weights) != about["digest"]:
+    if tensors.digest(weights, framework="np") != about["digest"]:
         raise UserError(f"{path}: its weights have changed since they were written. Copy it anew. Or: {CURE}")
