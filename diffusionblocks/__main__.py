@@ -76,7 +76,8 @@ def train(args):
 
     from diffusionblocks.training.train import train
 
-    train(args.run, args.part, args.output, args.data, args.state, args.checkpoint_seconds, code)
+    places = args.output, args.data, args.state
+    train(args.run, args.part, *places, args.checkpoint_seconds, code, any_code=args.code == "any")
 
 
 def assemble(args):
@@ -85,16 +86,19 @@ def assemble(args):
     from diffusionblocks.training.assemble import assemble
 
     names = parts_of(settings(args.run, *RUN_KEYS)["method"])
-    assemble(args.run, args.parts, args.output, names, any_code=args.code == "any")
+    assemble(args.run, args.parts, args.output, names, args.state, any_code=args.code == "any")
 
 
 def sample(args):
     """Generate a shard of a trained model's images or texts."""
+    from diffusionblocks.plan.code import digest, run_files
+
+    run, sampling = settings(args.run, *RUN_KEYS), settings(args.sampling, "num_samples", "sets", "shards")
+    code = digest(run_files("sample", run, sampling))
+
     from diffusionblocks.sampling.sample import sample
 
-    settings(args.run, *RUN_KEYS)
-    sampling = settings(args.sampling, "num_samples", "sets", "shards")
-    sample(args.run, args.model, args.data, sampling, args.shard, args.output, args.data_dir)
+    sample(args.run, args.model, args.data, sampling, args.shard, args.output, args.data_dir, code)
 
 
 def extractor(args):
@@ -120,11 +124,15 @@ def teacher(args):
 
 def evaluate(args):
     """Measure a trained model."""
+    from diffusionblocks.plan.code import digest, run_files
+
+    run, evaluation = settings(args.run, *RUN_KEYS), settings(args.evaluation, "metrics", "teachers", "extractor")
+    code = digest(run_files("evaluate", run, evaluation=evaluation))
+
     from diffusionblocks.evaluation.evaluate import evaluate
 
-    settings(args.run, *RUN_KEYS)
-    metrics = settings(args.evaluation, "metrics", "teachers")["metrics"]
-    evaluate(args.run, args.model, args.data, metrics, args.logs, args.output, args.samples, args.scorers)
+    files = args.logs, args.output, args.samples, args.scorers
+    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code)
 
 
 def table(args):
@@ -171,11 +179,16 @@ VERBS = {
     prepare: [SECTION, DIRECTORY, files("--shards", "encoded shards, in order, of a data set that has them", "*")],
     train: [
         *(RUN, ("part", "which part: all, block0, block1, ..."), DATA),
-        ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the part is trained"}),
+        ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the parts are joined"}),
         ("--checkpoint-seconds", {"type": float, "default": 300, "help": "time between two checkpoints"}),
+        (
+            "--code",
+            {"choices": ["same", "any"], "default": "same", "help": "that a checkpoint may be of"},
+        ),
     ],
     assemble: [
         *(RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})),
+        ("--state", {"type": Path, "help": "folder of the parts' checkpoints, which are deleted then"}),
         ("--code", {"choices": ["same", "any"], "default": "same", "help": "that made the parts"}),
     ],
     sample: [RUN, MODEL, ("sampling", "what is to be generated, a JSON file"), SHARD, DATA, DIRECTORY],

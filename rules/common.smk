@@ -1,11 +1,13 @@
+import functools
 import os
 import shlex
 import sys
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError
-from diffusionblocks.plan import cluster
+from diffusionblocks.plan import cluster, watch
 from diffusionblocks.plan.plan import Plan
+from diffusionblocks.plan.stale import stale
 
 
 def or_stop(function, *arguments):
@@ -17,6 +19,7 @@ def or_stop(function, *arguments):
 
 
 or_stop(cluster.keep_scale, config, sys.argv)
+or_stop(watch.refuse_unlock, sys.argv)
 PLAN = or_stop(Plan.of, config)
 RESULTS = PLAN.results
 RUN = f"{RESULTS}/runs/{{table}}/{{row}}/seed{{seed}}"
@@ -27,10 +30,26 @@ if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 
+@functools.cache
+def look_at_disk():
+    """Once, before Snakemake looks at any file: wait for jobs that go on, and have what was made otherwise made again."""
+    if not workflow.is_main_process or workflow.executor_plugin is None:
+        return
+    if not (workflow.dryrun or workflow.touch):
+        watch.wait_for_jobs(os.getcwd())
+    if found := stale(PLAN):
+        first, why = next(iter(found.items()))
+        logger.warning(
+            f"Made again: {len(found)} results that the plan would make otherwise; {first} {why}."
+        )
+        workflow.dag.forcefiles.update(found)
+
+
 def code(step):
     """Input function: the source files behind a step, so that an edit reruns what it can affect and nothing else."""
 
     def files(wildcards):
+        look_at_disk()
         paths = [os.path.relpath(file) for file in PLAN.code(step, wildcards)]
         # The same files either way: leaving them out would itself count as a change of the inputs.
         return paths if PLAN.config["track_code"] else [ancient(path) for path in paths]
@@ -55,7 +74,21 @@ wildcard_constraints:
     planned=PLAN.PLANNED,
 
 
+GUARD = watch.Guard(RESULTS)
+
+
 onstart:
-    # Jobs of an earlier, lost Snakemake go on under SLURM; a second trainer beside one would write the same files.
-    or_stop(cluster.refuse_second_start, os.getcwd())
+    # Snakemake shall find our sbatch, squeue and sacct, which wait for a controller that is away.
+    os.environ["PATH"] = (
+        f"{workflow.basedir}/workflow/slurm{os.pathsep}{os.environ['PATH']}"
+    )
+    or_stop(GUARD.start, not workflow.local_exec)
     PLAN.write()
+
+
+onsuccess:
+    GUARD.end()
+
+
+onerror:
+    GUARD.end(failed=True)

@@ -2,7 +2,11 @@ localrules:
     assemble,
 
 
-# A killed job loses its outputs but not its state folder, from which the next attempt goes on.
+STATE = f"{RESULTS}/state/{{table}}/{{row}}/seed{{seed}}"
+
+
+# A killed job loses its outputs but not its state folder, from which the next attempt goes on. `exec`: no shell stands
+# between Snakemake and the trainer, which would die of the signal that asks the trainer to save, and take it along.
 rule train:
     input:
         run=f"{RUN}/run.json",
@@ -15,13 +19,16 @@ rule train:
         f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/train-{{part}}.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    resources:
+        code="same" if PLAN.config["track_code"] else "any",
     params:
-        state=f"{RESULTS}/state/{{table}}/{{row}}/seed{{seed}}/{{part}}",
+        state=f"{STATE}/{{part}}",
     shell:
-        "python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data}"
-        " --state {params.state} -o {output.weights} >> {log} 2>&1"
+        "exec python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data}"
+        " --state {params.state} --code {resources.code} -o {output.weights} >> {log} 2>&1"
 
 
+# It has the last word on the parts; only then are their checkpoints deleted.
 rule assemble:
     input:
         run=f"{RUN}/run.json",
@@ -37,5 +44,8 @@ rule assemble:
         "../envs/diffusionblocks.yaml"
     resources:
         code="same" if PLAN.config["track_code"] else "any",
+    params:
+        state=STATE,
     shell:
-        "python -m diffusionblocks assemble {input.run} {input.parts} --code {resources.code} -o {output} > {log} 2>&1"
+        "python -m diffusionblocks assemble {input.run} {input.parts} --state {params.state} --code {resources.code}"
+        " -o {output} > {log} 2>&1"

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusionblocks import __main__ as program
+from diffusionblocks.base import files
 from diffusionblocks.base.files import Interrupted, UserError, read_json, read_json_lines, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.evaluate import evaluate
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = PACKAGE.parent
 STEPS = 300
+KEPT = ["state/checkpoint.safetensors", "state/log.jsonl"]
 
 
 def tiny(row="vit_diffusionblocks", **train):
@@ -167,7 +170,7 @@ def test_killed_at_a_random_step_ends_with_the_same_bits(tmp_path, digits, row, 
     assert logs[0] == logs[1] and len(logs[0]) == STEPS
     starts = [entry["step"] for entry in read_json_lines(killed.log) if entry.get("event") == "start"]
     assert starts == [0, resumed]
-    assert killed.files() == [f"parts/{part}.jsonl", f"parts/{part}.safetensors", "run.json"]
+    assert killed.files() == [f"parts/{part}.jsonl", f"parts/{part}.safetensors", "run.json", *KEPT]
 
 
 def test_sigterm_saves_and_a_restart_goes_on_even_over_a_full_disk(tmp_path, digits, capsys):
@@ -181,7 +184,7 @@ def test_sigterm_saves_and_a_restart_goes_on_even_over_a_full_disk(tmp_path, dig
     assert 20 <= step < STEPS and str(stopped.state) in errors and "Traceback" not in errors
     saved = stopped.checkpoint.read_bytes()
     assert json.loads(safe_open(stopped.checkpoint, "pt").metadata()["about"])["step"] == step
-    assert stopped.files() == ["run.json", "state/checkpoint.safetensors", "state/log.jsonl"]
+    assert stopped.files() == ["run.json", *KEPT]
 
     # A disk that is too small for the next checkpoint: the one that is there stays.
     code, _, errors = stopped.finish(seconds=0, limit=len(saved) // 2)
@@ -190,7 +193,7 @@ def test_sigterm_saves_and_a_restart_goes_on_even_over_a_full_disk(tmp_path, dig
         errors.startswith(f"error: {stopped.checkpoint}: the disk is full") and "start the same command again" in errors
     )
     assert stopped.checkpoint.read_bytes() == saved
-    assert stopped.files() == ["run.json", "state/checkpoint.safetensors", "state/log.jsonl"]
+    assert stopped.files() == ["run.json", *KEPT]
 
     stopped.here()
     straight.here()
@@ -240,7 +243,7 @@ def test_kill_while_a_checkpoint_is_written_leaves_no_litter(tmp_path, digits):
     job.state.mkdir()
     (job.state / ".checkpoint.safetensors.999999.tmp").write_bytes(b"half a checkpoint")
     job.here()
-    assert job.files() == ["parts/block1.jsonl", "parts/block1.safetensors", "run.json"]
+    assert job.files() == ["parts/block1.jsonl", "parts/block1.safetensors", "run.json", *KEPT]
 
 
 # Two trainers
@@ -392,7 +395,8 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_is_really_full(small_disk, tmp_path, digits, capsys):
+def test_a_disk_that_is_really_full(small_disk, tmp_path, digits, capsys, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0)
     (small_disk / "digits.safetensors").write_bytes(b"as it was")
     write_json(tmp_path / "data.json", {"name": "digits"})
     code, errors = command(capsys, "prepare", tmp_path / "data.json", "-o", small_disk / "digits.safetensors")
@@ -414,6 +418,43 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path, digits, capsys):
     assert code == 2 and "disk is full" in errors and "Traceback" not in errors, errors
     assert not (job.state / "lock.json").exists(), "half a lock would make the next start wait"
     (small_disk / "filler").unlink()
+
+
+@pytest.mark.parametrize("moment", ["first line", "checkpoint", "weights"])
+def test_a_trainer_waits_for_space(small_disk, tmp_path, digits, monkeypatch, capsys, moment):
+    """Nothing computed is lost, and no attempt is spent, while a disk is full; the bits are those of an empty disk."""
+    job, straight = (Job(tmp_path / name, digits, tiny()) for name in ("job", "straight"))
+    straight.here()
+    subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
+    if moment == "weights":
+        job.weights, job.log = small_disk / "parts/block1.safetensors", small_disk / "parts/block1.jsonl"
+    else:
+        job.state = small_disk / "state"
+    filler, freed = small_disk / "filler", []
+
+    def fill():
+        with suppress(OSError), open(filler, "ab", buffering=0) as file:
+            while not freed:
+                file.write(bytes(4096))
+
+    def wait(seconds):
+        assert not freed, "it goes on at once where there is space"
+        if "waiting for space" in capsys.readouterr().out:
+            freed.append(seconds)
+            filler.unlink()
+
+    monkeypatch.setattr(files, "sleep", wait)
+    owner, name = {
+        "first line": (states.State, "trim_log"),
+        "checkpoint": (states.State, "save"),
+        "weights": (Trainer, "weights"),
+    }[moment]
+    whole = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **keywords: (fill(), whole(*args, **keywords))[1])
+    job.here()
+    assert freed and job.bits() == straight.bits()
+    losses = [[entry["loss"] for entry in read_json_lines(one.log) if "loss" in entry] for one in (job, straight)]
+    assert losses[0] == losses[1] and len(losses[0]) == 12
 
 
 # A loss that is not finite

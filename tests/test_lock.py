@@ -11,7 +11,7 @@ import time
 import pytest
 
 from diffusionblocks.base.files import UserError
-from diffusionblocks.training import lock as locks
+from diffusionblocks.base import lock as locks
 from diffusionblocks.training.checkpoint import State
 
 
@@ -124,6 +124,7 @@ def test_half_a_lock_is_no_lock(tmp_path, monkeypatch, content):
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
     """The tensor library writes under a name of its own; nobody else works in a training's folder."""
     state = State(tmp_path / "state", {"run": 1})
+    state.folder.mkdir()
     (tmp_path / "state/.tmpVQC0IV").write_bytes(b"half")
     assert state.load("cpu") == (None, None)
     assert not list((tmp_path / "state").iterdir())

@@ -7,11 +7,13 @@ import glob
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PATIENCE = 1800  # seconds that `patiently` waits for space on a full disk
 
 
 class UserError(Exception):
@@ -24,6 +26,10 @@ class Interrupted(UserError):
     """Work stopped on request and can go on later; the exit code is that of a process ended by SIGTERM."""
 
     exit_code = 128 + signal.SIGTERM
+
+
+class DiskFull(UserError):
+    """A full disk, or a quota that is reached: it may pass."""
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
@@ -54,13 +60,43 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error) or "File too large" in str(error):
-            raise UserError(
-                f"{path}: the disk is full or a quota is reached ({error}). Nothing was overwritten. "
-                "Free some space and start the same command again."
-            ) from error
+            raise disk_full(path, error) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def disk_full(path: str | Path, error: Exception) -> UserError:
+    """The refusal of a write that found no space; a limit on the size of files (ulimit) does not pass by itself."""
+    kind = UserError if "File too large" in str(error) else DiskFull
+    return kind(
+        f"{path}: the disk is full or a quota is reached ({error}). Nothing was overwritten. "
+        "Free some space and start the same command again."
+    )
+
+
+def patiently(write: Callable[[], Any], stop: Sequence = ()) -> Any:
+    """What `write()` returns. On a full disk it is tried again for half an hour, or until `stop` holds something.
+
+    A job that ends there would lose what it has computed, and the next attempts at it end in the same way.
+    """
+    begun, told = monotonic(), False
+    while True:
+        try:
+            return write()
+        except DiskFull as error:
+            if stop or monotonic() - begun >= PATIENCE:
+                raise
+            if not told:
+                say(f"waiting for space: {error}")
+                told = True
+        sleep(5)  # short, since a request to stop does not end it
+
+
+def say(text: str) -> None:
+    """Print a line at once. A log on a full disk cannot take it, which must not end the work that it tells of."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -91,3 +127,13 @@ def read_json_lines(path: str | Path) -> list:
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
     return records
+
+
+def read_about(path: str | Path) -> dict | None:
+    """What a tensor file says of itself (base/tensors.py), read without a library; None where it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 27)))
+        return json.loads(header["__metadata__"]["about"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

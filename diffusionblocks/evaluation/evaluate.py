@@ -29,14 +29,16 @@ def evaluate(
     path: str | Path,
     sample_paths: Sequence[Path] = (),
     scorer_paths: Sequence[Path] = (),
+    code: str | None = None,
 ) -> None:
     """Write the metrics of a trained run, with what is needed to trust them.
 
     metric_sections: {column: {name, sampling, **keywords}}. `sampling` says how the method predicts or what was
     generated; columns that agree in it share one pass. The rest goes to the metric's function. logs: training logs of
     the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the extractor's weights
-    and the reference statistics, for texts the weights of every teacher. Raises UserError for a metric that fits
-    neither the data nor its own declaration, and for files that are missing or of another run.
+    and the reference statistics, for texts the weights of every teacher. code: hash of the source files behind this
+    step. Raises UserError for a metric that fits neither the data nor its own declaration, and for files that are
+    missing or of another run.
     """
     run, device, kind = read_json(run_path), pick_device(), datasets.kind(data_path)
     metrics = {column: load_metric(section["name"], kind) for column, section in metric_sections.items()}
@@ -78,6 +80,7 @@ def evaluate(
             }
     result = {
         "run": run,
+        "code": code,
         "data": {"title": data.title, "train_size": data.train_size, "test_size": data.test_size, "shape": data.shape},
         "metrics": numbers,
         "curves": curves,

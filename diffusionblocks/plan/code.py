@@ -1,9 +1,10 @@
-"""One hash of the source files behind a training: which code has made a part. No torch.
+"""The source files behind a step, and one hash of them: which code has made a result. No torch.
 
-The training itself writes it into its weights, since Snakemake looks at a file of code when a job ends, and knows
-nothing of a part that was trained elsewhere.
+Planning lists these files as a rule's inputs. The step itself writes their hash into what it makes, since Snakemake
+looks at a file of code when a job ends, and an edit during the job would pass for the code that ran.
 """
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -12,20 +13,66 @@ from diffusionblocks.plan.row import kind_of
 from diffusionblocks.plan.sections import declared
 from diffusionblocks.plan.source import closure
 
+# The module behind each step; rule, verb and function have the step's name.
+MODULES = {
+    "prepare": "data.prepare",
+    "encode": "data.encode",
+    "autoencoder": "data.autoencoder",
+    "train": "training.train",
+    "assemble": "training.assemble",
+    "sample": "sampling.sample",
+    "extractor": "scorers.extractor",
+    "reference": "scorers.reference",
+    "teacher": "scorers.teacher",
+    "evaluate": "evaluation.evaluate",
+    "table": "page.table",
+    "page": "page.page",
+}
+# What else a step reaches by a row's kind of data, beside the data set itself.
+BY_KIND = {"sample": "sampling", "evaluate": "evaluation"}
 
-def run_files(step: str, run: dict) -> list[str]:
-    """Source files of `train`, as a Plan has them of a row. run: what run.json holds."""
+
+def step_files(step: str, *sections: tuple[str, dict], modules: tuple[str, ...] = ()) -> list[str]:
+    """Sorted source files of a step. sections: (kind, section) of each component that it is given, such as a model."""
+    chosen = dict.fromkeys(locate(kind, section["name"]).module for kind, section in sections)
+    return closure(f"diffusionblocks.{MODULES[step]}", *modules, *chosen)
+
+
+def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: dict | None = None) -> list[str]:
+    """Source files of a step of a row. run, sampling, evaluation: what run.json, the file of the samples that it makes
+    and evaluation.json hold, the latter two where the step is given them.
+    """
     method = {**declared(locate("method", run["method"]["name"])), **run["method"]}
-    chosen = [locate("model", run["model"]["name"]).module, locate("method", method["name"]).module]
+    chosen, modules = [("model", run["model"]), ("method", method)], []
     if isinstance(split := method.get("partition"), str):
-        chosen.append(locate("partition", split).module)
-    return closure(f"diffusionblocks.training.{step}", f"diffusionblocks.data.{kind_of(run['data'])}.dataset", *chosen)
+        chosen.append(("partition", {"name": split}))
+    if step != "assemble":  # which joins weights and sees no data
+        kind = kind_of(run["data"])
+        modules.append(f"diffusionblocks.data.{kind}.dataset")
+        if step in BY_KIND:
+            modules.append(f"diffusionblocks.{BY_KIND[step]}.{kind}")
+            chosen.append(("solver", {"name": "euler"}))
+    metrics = list(evaluation["metrics"].values()) if evaluation else []
+    samplings = [sampling or {}, *(section.get("sampling", {}) for section in metrics)]
+    chosen += [("solver", {"name": own["solver"]}) for own in samplings if "solver" in own]
+    chosen += [("metric", section) for section in metrics]
+    if evaluation:
+        chosen += [("teacher", section) for section in evaluation["teachers"].values()]
+        chosen += [("extractor", evaluation["extractor"])] if evaluation["extractor"] else []
+    return step_files(step, *chosen, modules=tuple(modules))
 
 
 def digest(files: list[str]) -> str:
     """A hash of source files, the same wherever the repository lies."""
     found = hashlib.sha256()
-    for path in map(Path, files):
-        name = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name
-        found.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for file in files:
+        name, content = _content(file)
+        found.update(f"{name} {content}\n".encode())
     return found.hexdigest()[:16]
+
+
+@functools.cache  # a step's process and a planning read a file once: what they loaded, and not what it became since
+def _content(file):
+    path = Path(file)
+    name = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name
+    return name, hashlib.sha256(path.read_bytes()).hexdigest()

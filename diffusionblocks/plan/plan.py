@@ -6,29 +6,11 @@ from pathlib import Path
 
 from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError, read_json, write_text
+from diffusionblocks.plan.code import run_files, step_files
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
 from diffusionblocks.plan.row import Row, kind_of
 from diffusionblocks.plan.sections import fingerprint, section_name
-from diffusionblocks.plan.source import closure
-
-# The module behind each step; rule, verb and function have the step's name.
-MODULES = {
-    "prepare": "data.prepare",
-    "encode": "data.encode",
-    "autoencoder": "data.autoencoder",
-    "train": "training.train",
-    "assemble": "training.assemble",
-    "sample": "sampling.sample",
-    "extractor": "scorers.extractor",
-    "reference": "scorers.reference",
-    "teacher": "scorers.teacher",
-    "evaluate": "evaluation.evaluate",
-    "table": "page.table",
-    "page": "page.page",
-}
-# What else a step reaches by a row's kind of data, beside the data set itself.
-BY_KIND = {"sample": "sampling", "evaluate": "evaluation"}
 
 
 class Plan:
@@ -152,12 +134,13 @@ class Plan:
         about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
         return {**about, **shown, "rows": rows}
 
-    def digest(self, name: str) -> str:
-        """A hash of a written file, which tells a rule that it has changed."""
+    def digest(self, name: str, content: object = None) -> str:
+        """A hash of a written file, which tells a rule that it has changed; or of another `content` in its place."""
         if name not in self.written:
             raise UserError(f"{self.results}/{name}.json: belongs to no row of the configuration at scale {self.scale}")
-        ordered = json.dumps(self.written[name]) if name.startswith("tables/") else None  # of rows the order counts
-        return fingerprint(ordered or self.written[name])[:16]
+        content = self.written[name] if content is None else content
+        ordered = json.dumps(content) if name.startswith("tables/") else None  # of rows the order counts
+        return fingerprint(ordered or content)[:16]
 
     def write(self) -> None:
         """Write all of it to one file, from which the rule `plan` takes each."""
@@ -167,36 +150,20 @@ class Plan:
 
     def code(self, step: str, wildcards=None) -> list[str]:
         """Source files that a step depends on, with what its wildcards name: architecture, method, data, scorers."""
-        chosen = []
         keys = wildcards.keys() if wildcards is not None else ()
         if "row" in keys:
-            chosen = self._behind(step, self.row(wildcards))
-        elif step in ("prepare", "encode"):
+            row = self.row(wildcards)
+            sampling = row.sample_sets[wildcards.sampling] if step == "sample" else None
+            return run_files(step, row.run(0), sampling, row.evaluation() if step == "evaluate" else None)
+        if step in ("prepare", "encode"):
             section = self._data[wildcards.data]
-            chosen = [("data", section), f"diffusionblocks.data.{kind_of(section)}.write"]
-        elif step in ("extractor", "reference"):
-            chosen = [("extractor", self.written[f"features/{wildcards.data}/{wildcards.extractor}/extractor"])]
-        elif step == "teacher":
-            chosen = [("teacher", self.written[f"teachers/{wildcards.data}/{wildcards.teacher}"])]
-        modules = [item if isinstance(item, str) else locate(item[0], item[1]["name"]).module for item in chosen]
-        return closure(f"diffusionblocks.{MODULES[step]}", *modules)
-
-    def _behind(self, step, row):
-        chosen = [("model", row.model), ("method", row.method)]
-        if isinstance(split := row.method_settings.get("partition"), str):
-            chosen.append(("partition", {"name": split}))
-        if step == "assemble":  # which joins weights and sees no data
-            return chosen
-        chosen.append(f"diffusionblocks.data.{row.kind}.dataset")
-        if step in BY_KIND:
-            chosen.append(f"diffusionblocks.{BY_KIND[step]}.{row.kind}")
-            solvers = {"euler", *(sampling.get("solver", "euler") for sampling in row.sample_sets.values())}
-            chosen += [("solver", {"name": name}) for name in sorted(solvers)]
-        if step == "evaluate":
-            chosen += [("metric", section) for section in row.metrics.values()]
-            chosen += [("teacher", section) for section in row.teachers.values()]
-            chosen += [("extractor", row.extractor)] if row.extractor else []
-        return chosen
+            return step_files(step, ("data", section), modules=(f"diffusionblocks.data.{kind_of(section)}.write",))
+        if step in ("extractor", "reference"):
+            section = self.written[f"features/{wildcards.data}/{wildcards.extractor}/extractor"]
+            return step_files(step, ("extractor", section))
+        if step == "teacher":
+            return step_files(step, ("teacher", self.written[f"teachers/{wildcards.data}/{wildcards.teacher}"]))
+        return step_files(step)
 
 
 def plan(plan_path: str, name: str, path: str | Path) -> None:

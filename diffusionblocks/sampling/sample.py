@@ -30,12 +30,14 @@ def sample(
     shard: int,
     path: str | Path,
     data_dir: str | Path | None = None,
+    code: str | None = None,
 ) -> None:
     """Write one shard of a row's generated samples, with what they cost.
 
     sampling: a row's `sampling` section with num_samples, sets and shards; the rest are options of generation (see
     images.py and text.py beside this file). shard: which of the shards this is, from 0. data_dir: where latents find
-    their autoencoder. Raises UserError for a shard that is not there, and weights of another run.
+    their autoencoder. code: hash of the source files behind this step. Raises UserError for a shard that is not there,
+    and weights of another run.
     """
     if not 0 <= shard < sampling["shards"]:
         raise UserError(f"shard {shard}: the sampling section has the shards 0 to {sampling['shards'] - 1}")
@@ -49,6 +51,6 @@ def sample(
     started = time.monotonic()
     with torch.inference_mode():
         written, about = kind.samples(method, data, run["seed"], range(first, last), device, options)
-    about |= {"run": run, "sampling": sampling, "first": first, "count": last - first}
+    about |= {"run": run, "code": code, "sampling": sampling, "first": first, "count": last - first}
     about |= {"seconds": time.monotonic() - started, **record(device)}
     tensors.write(path, written, about)

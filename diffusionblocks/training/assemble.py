@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError, read_json
+from diffusionblocks.training.checkpoint import State
 
 CURE = "Delete it and train it again."
 KEYS = ("run", "part", "data", "code", "digest")  # of what a part says of itself
@@ -18,12 +19,14 @@ def assemble(
     part_paths: Sequence[Path | str],
     path: Path | str,
     names: Sequence[str],
+    state: Path | None = None,
     any_code: bool = False,
 ) -> None:
     """Write the union of the parts' tensors.
 
-    names: of all parts of the run. any_code: join parts that different code has made. Raises UserError for a damaged or
-    unfinished part, one of another run, data set or code than the others, and where one is missing or there twice.
+    names: of all parts of the run. state: folder of the parts' checkpoints, which are deleted then. any_code: join
+    parts that different code has made. Raises UserError for a damaged or unfinished part, one of another run, data set
+    or code than the others, and where one is missing or there twice.
     """
     run, union, found, first = read_json(run_path), {}, {}, {}
     for part_path in part_paths:
@@ -44,6 +47,9 @@ def assemble(
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{run_path}: of its parts, {', '.join(missing)} is not among those given. Train it or add it.")
     tensors.write(path, union, {"run": run}, framework="np")
+    if state is not None:
+        for name in names:
+            State(state / name).clear()
 
 
 def _check(path, weights, about, run_path, run):

@@ -1,24 +1,30 @@
 """A training job's own folder: its checkpoint, and its log so far.
 
-Snakemake deletes the outputs of a job that is killed, so all this lies outside them.
+Snakemake deletes the outputs of a job that is killed, so all this lies outside them. The last checkpoint stays until
+the parts are joined: a job whose training is done may still be killed, or its outputs found wanting, and then the next
+attempt only writes them again.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
 
 from diffusionblocks.base import tensors
-from diffusionblocks.base.files import UserError, read_json_lines, write_text
+from diffusionblocks.base.files import NO_SPACE, UserError, disk_full, read_json_lines, say, write_text
 
 
 class State:
-    """The folder of one part's training. `identity` is the run and the part that a checkpoint must belong to."""
+    """The folder of one part's training.
 
-    def __init__(self, folder: Path | str, identity: dict):
-        self.folder, self.identity = Path(folder), identity
+    identity: what a checkpoint must agree with: run, part, data, code. any_code: go on with a checkpoint that other
+    code has made; the identity's code is then both, `old+new`.
+    """
+
+    def __init__(self, folder: Path | str, identity: dict | None = None, any_code: bool = False):
+        self.folder, self.identity, self.any_code = Path(folder), identity, any_code
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.log = self.folder / "log.jsonl"
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, values: dict, **progress) -> None:
         """Write tensors and progress (plain values) as the checkpoint, in one piece or not at all."""
@@ -34,13 +40,31 @@ class State:
         if not self.checkpoint.exists():
             return None, None
         values, about = tensors.read(self.checkpoint, f"Delete {self.folder} to start anew.", device)
-        differences = _differences(about.pop("identity", {}), self.identity)
+        theirs = about.pop("identity", {})
+        if self.any_code and theirs.get("code") != self.identity["code"]:
+            self.identity["code"] = f"{theirs.get('code')}+{self.identity['code']}"
+            theirs["code"] = self.identity["code"]
+        differences = _differences(theirs, self.identity)
+        if differences and about["step"] == about["total"]:  # whose parts were not wanted any more
+            say(
+                f"{self.checkpoint}: a finished training of another configuration ({'; '.join(differences)}) is deleted"
+            )
+            self.clear()
+            return None, None
         if differences:
             raise UserError(
                 f"{self.checkpoint}: belongs to another configuration ({'; '.join(differences)}). Delete {self.folder} "
-                "to train anew, or restore the settings to go on with it."
+                "to train anew, or restore the settings to go on with it; where only the code is another, it goes on "
+                "with --config track_code=false."
             )
         return values, about
+
+    def clear(self) -> None:
+        """Delete checkpoint and log, and the folder where nothing else is in it."""
+        for file in (self.checkpoint, self.log):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def trim_log(self, step: int) -> None:
         """Drop log records after `step`: they will be made again."""
@@ -49,9 +73,17 @@ class State:
         write_text(self.log, "".join(json.dumps(record) + "\n" for record in kept))
 
     def append(self, *records: dict) -> None:
-        """Add records to the log."""
-        with open(self.log, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        """Add records to the log. Raises DiskFull, and leaves the log as it was, where there is no space."""
+        size = self.log.stat().st_size if self.log.exists() else 0
+        try:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(record) + "\n" for record in records)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            with contextlib.suppress(OSError):
+                os.truncate(self.log, size)
+            raise disk_full(self.log, error) from error
 
 
 def _differences(theirs, ours, prefix=""):

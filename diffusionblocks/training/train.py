@@ -1,6 +1,7 @@
 """One training job from its settings to its weights and its log: progress, checkpoints, and going on after a kill."""
 
 import contextlib
+import functools
 import math
 import signal
 import time
@@ -11,14 +12,17 @@ import torch
 from diffusionblocks import data as datasets
 from diffusionblocks.base import tensors
 from diffusionblocks.base.device import pick_device
-from diffusionblocks.base.files import Interrupted, UserError, read_json, write_text
+from diffusionblocks.base.files import Interrupted, UserError, patiently, read_json, say, write_text
+from diffusionblocks.base.lock import lock
 from diffusionblocks.base.provenance import record
+from diffusionblocks.training import chain
 from diffusionblocks.training.checkpoint import State
-from diffusionblocks.training.lock import lock
 from diffusionblocks.training.trainer import Trainer
 
 PROGRESS_SECONDS = 10
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SLURM and Snakemake send SIGTERM before they kill. SIGUSR1, with which some clusters warn of a time limit, kills the
+# Snakemake around a trainer, and SIGHUP is a lost terminal: neither leaves a reason to go on.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def train(
@@ -29,26 +33,28 @@ def train(
     state_folder: Path | str,
     checkpoint_seconds: float = 300,
     code: str | None = None,
+    any_code: bool = False,
 ) -> None:
     """Train one part of a run; write its weights, and its log beside them (`.jsonl`).
 
-    Goes on from the checkpoint in `state_folder` if there is one. code: hash of the source files behind this step, for
-    those who join parts. Raises UserError for a checkpoint of another run, a second trainer, a method or a network that
-    breaks its contract, a loss that is not finite; Interrupted on SIGTERM, after saving.
+    Goes on from the checkpoint in `state_folder` if there is one. code: hash of the source files behind this step;
+    any_code: whether a checkpoint of other code will do. Raises UserError for a checkpoint of another run, a second
+    trainer, a method or a network that breaks its contract, a loss that is not finite, a disk that stays full;
+    Interrupted on SIGTERM, after saving.
     """
     run, device = read_json(run_path), pick_device()
     data = datasets.load(data_path, device)
-    state = State(state_folder, {"run": run, "part": part, "data": data.about})
+    state = State(state_folder, {"run": run, "part": part, "data": data.about, "code": code}, any_code)
     with _stop_request() as stop, lock(state.folder):
         trainer = Trainer(run, part, data, device)
         end = _loop(trainer, state, stop, checkpoint_seconds)
         weights = trainer.weights()
-        about = {"run": run, "part": part, "data": data.about, "code": code, "step": trainer.total}
-        tensors.write(weights_path, weights, {**about, "digest": tensors.digest(weights)})
-        state.append({"event": "end", "step": trainer.total, "data_bytes": data.bytes, **end})
-        write_text(weights_path.with_suffix(".jsonl"), state.log.read_text(encoding="utf-8"))
-        for file in (state.checkpoint, state.log):
-            file.unlink(missing_ok=True)
+        about = {**state.identity, "step": trainer.total, "digest": tensors.digest(weights)}
+        patiently(lambda: tensors.write(weights_path, weights, about), stop)
+        end = {"event": "end", "step": trainer.total, "data_bytes": data.bytes, **end}
+        patiently(lambda: state.append(end), stop)
+        log = state.log.read_text(encoding="utf-8")
+        patiently(lambda: write_text(weights_path.with_suffix(".jsonl"), log), stop)
 
 
 def _loop(trainer, state, stop, checkpoint_seconds):
@@ -65,13 +71,14 @@ def _loop(trainer, state, stop, checkpoint_seconds):
                 f"({' '.join(str(error).split())}). Delete {state.folder} to train anew."
             ) from None
         first, spent = progress["step"], progress["spent"]
-        print(f"{name}: going on after step {first} of {trainer.total}", flush=True)
+        say(f"{name}: going on after step {first} of {trainer.total}")
     else:
         trainer.check()
     del checkpoint  # the network and the optimizer hold them now
-    state.trim_log(first)
-    state.append({"event": "start", "step": first, "total": trainer.total, **record(trainer.device)})
-    window = _Window(name, trainer, state, first)
+    start = {"event": "start", "step": first, "total": trainer.total, **record(trainer.device)}
+    patiently(lambda: state.trim_log(first), stop)
+    patiently(lambda: state.append(start), stop)
+    window = _Window(name, trainer, state, first, stop)
     seconds_before, started = spent["seconds"], time.monotonic()
     saved = started
     for step in range(first + 1, trainer.total + 1):
@@ -84,10 +91,12 @@ def _loop(trainer, state, stop, checkpoint_seconds):
         if due:
             saved = time.monotonic()
             spent = {"seconds": seconds_before + saved - started, **trainer.memory()}
-            state.save(trainer.tensors(), step=step, spent=spent)
+            progress = {"step": step, "total": trainer.total, "spent": spent}
+            patiently(functools.partial(state.save, trainer.tensors(), **progress), stop)
         if stopping and not last:
             raise Interrupted(
-                f"{name}: stopped on request after step {step}; start it again to go on from {state.folder}"
+                f"{name}: stopped on request after step {step} of {trainer.total}, and saved in {state.folder}. "
+                f"{chain.go_on(moved=step - first)}"
             )
     return spent
 
@@ -95,8 +104,8 @@ def _loop(trainer, state, stop, checkpoint_seconds):
 class _Window:
     """What the updates since the last log record gave, kept on the device until it is due: one host sync for all."""
 
-    def __init__(self, name, trainer, state, first):
-        self.name, self.trainer, self.state, self.first = name, trainer, state, first
+    def __init__(self, name, trainer, state, first, stop):
+        self.name, self.trainer, self.state, self.first, self.stop = name, trainer, state, first, stop
         self.blocks, self.values = [], []
         self.begun = self.opened = self.printed = time.monotonic()
 
@@ -120,16 +129,14 @@ class _Window:
             loss, objective, norm, _ = (sum(column) / len(mine) for column in zip(*mine, strict=True))
             means = {"loss": loss, "objective": objective, "gradient_norm": norm}
             peak = self.trainer.memory()["peak_bytes"]
-            self.state.append(
-                {"step": step, "block": block, **means, "lr": rate, "samples_per_second": speed, "peak_bytes": peak}
-            )
+            entry = {"step": step, "block": block, **means, "lr": rate, "samples_per_second": speed, "peak_bytes": peak}
+            patiently(functools.partial(self.state.append, entry), self.stop)
         if now - self.printed > PROGRESS_SECONDS or step == total:
             left = round((total - step) * (now - self.begun) / (step - self.first))
             mean = sum(value[0] for value in values) / len(values)
-            print(
+            say(
                 f"{self.name}: step {step}/{total} loss {mean:.4f} lr {rate:.1e} {speed:.0f} samples/s "
-                f"eta {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
-                flush=True,
+                f"eta {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
             )
             self.printed = now
         self.blocks, self.values, self.opened = [], [], now
@@ -148,13 +155,11 @@ class _Window:
 
 @contextlib.contextmanager
 def _stop_request():
-    """A list that SIGTERM (SLURM and Snakemake send it before they kill) or Ctrl-C makes non-empty.
-
-    SIGUSR1, with which some clusters warn of the time limit, is ignored: its default would kill.
-    """
+    """A list that a request to stop makes non-empty."""
     requests = []  # a list, since a signal may arrive inside the handler of another
-    previous = {number: signal.signal(number, lambda number, _: requests.append(number)) for number in STOP_SIGNALS}
-    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # What is ignored from the start stays so: `nohup` means that a lost terminal is no reason to stop.
+    asked = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, lambda number, _: requests.append(number)) for number in asked}
     try:
         yield requests
     finally:

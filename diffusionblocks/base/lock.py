@@ -1,4 +1,7 @@
-"""A lock on a training job's folder, against a second trainer: on this host, or on the node of an earlier attempt."""
+"""A lock on a folder, against a second worker in it: on this host, or on the node of an earlier attempt.
+
+A trainer holds its folder of checkpoints, a Snakemake the folder in which it was started.
+"""
 
 import contextlib
 import json
@@ -13,22 +16,23 @@ from pathlib import Path
 from diffusionblocks.base.files import UserError, write_text
 
 HEARTBEAT = 20  # seconds between two signs of life
-STALE = 180  # a lock without one for so long belongs to a trainer that is gone
+STALE = 180  # a lock without one for so long belongs to a worker that is gone
 
 
 @contextlib.contextmanager
-def lock(folder: Path):
-    """Hold a training job's folder. Raises UserError while another trainer is at work in it.
+def lock(folder: Path, worker: str = "trainer"):
+    """Hold a folder. Raises UserError while another `worker` is at work in it.
 
     A lock of this host is judged by its process. One of another host (a requeued job's earlier node) is waited for:
     its owner writes a new beat into it every few seconds. Its content is compared and not its time, since clocks
     differ between hosts and file servers answer from a cache.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock.json"
     mine = {**_process(os.getpid()), "slurm_job_id": os.environ.get("SLURM_JOB_ID"), "token": uuid.uuid4().hex}
-    _take(path, mine)
+    _take(path, mine, worker)
     done = threading.Event()
-    thread = threading.Thread(target=_beat, args=(path, mine, done), daemon=True)
+    thread = threading.Thread(target=_beat, args=(path, mine, done, worker), daemon=True)
     thread.start()
     try:
         yield
@@ -39,8 +43,15 @@ def lock(folder: Path):
             path.unlink(missing_ok=True)
 
 
-def _take(path, mine):
-    """Make the lock, in place of one that was abandoned. Raises UserError where its trainer is at work."""
+def holder(folder: Path) -> dict | None:
+    """Who holds a folder (host, pid, slurm_job_id), if somebody does and shows signs of life."""
+    path = folder / "lock.json"
+    judged = _text(path)
+    return json.loads(judged) if judged and not _abandoned(path, judged) else None
+
+
+def _take(path, mine, worker):
+    """Make the lock, in place of one that was abandoned. Raises UserError where its owner is at work."""
     while True:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -49,7 +60,7 @@ def _take(path, mine):
             judged = _text(path)
             if not _abandoned(path, judged):
                 raise UserError(
-                    f"{path.parent}: another trainer works here ({judged.strip()}). Wait for it or stop it. "
+                    f"{path.parent}: another {worker} works here ({judged.strip()}). Wait for it or stop it. "
                     f"If it is certainly gone, delete {path}."
                 ) from None
             _remove(path, judged)
@@ -61,14 +72,14 @@ def _take(path, mine):
         raise
 
 
-def _beat(path, mine, done):
-    """Show signs of life until `done`; where another trainer has taken the lock, ask this process to stop."""
+def _beat(path, mine, done, worker):
+    """Show signs of life until `done`; where another has taken the lock, ask this process to stop."""
     number = 0
     while not done.wait(HEARTBEAT):
         number += 1
         with contextlib.suppress(OSError, UserError):  # a full disk is for the checkpoint to report
             if mine["token"] not in _text(path):
-                print(f"{path}: taken over by another trainer; this one saves and stops", flush=True)
+                print(f"{path}: taken over by another {worker}; this one saves and stops", flush=True)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             write_text(path, json.dumps({**mine, "beat": number}))
@@ -91,7 +102,7 @@ def _text(path):
 
 
 def _abandoned(path, judged):
-    """Whether the trainer whose lock reads `judged` is gone."""
+    """Whether the worker whose lock reads `judged` is gone."""
     try:
         owner = json.loads(judged)
     except ValueError:  # gone meanwhile, just being written, or cut short by a full disk
@@ -107,7 +118,7 @@ def _abandoned(path, judged):
 
 
 def _remove(path, judged):
-    """Remove the lock that was judged abandoned, and not the new one of a trainer that judged faster."""
+    """Remove the lock that was judged abandoned, and not the new one of a worker that judged faster."""
     private = path.with_name(f"lock.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(private)

@@ -1,0 +1,166 @@
+"""What happens around a running workflow: another Snakemake, jobs that outlived theirs, a queue that stands still.
+
+Standard library only.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusionblocks.base.files import UserError, read_about
+from diffusionblocks.base.lock import holder, lock
+
+OURS = Path(".snakemake")  # where the Snakemake at work in a folder holds its lock
+STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,REQUEUED,COMPLETING"  # all in which a job may yet write
+PAUSE = 60  # seconds between two looks at a job that is waited for
+# SLURM's reasons for which a job would be pending for ever, and what to do.
+STUCK = {
+    "PartitionTimeLimit": "`runtime` exceeds the partition's limit: lower it in the profile, then cancel the job",
+    "PartitionNodeLimit": "no node of the partition has what the job asks for: change the profile, then cancel the job",
+    "BadConstraints": "no node has what the job asks for: change the profile, then cancel the job",
+    "Reservation": "its reservation has ended or does not exist: change the profile, then cancel the job",
+    "InvalidAccount": "the account may not be used: change `slurm_account` in the profile, then cancel the job",
+    "InvalidQOS": "the QOS may not be used: change `qos` in the profile, then cancel the job",
+    "AccountNotAllowed": "the account may not use this partition: change the profile, then cancel the job",
+    "QOSNotAllowed": "the QOS may not use this partition: change the profile, then cancel the job",
+    "MaxMemPerLimit": "`mem_mb` exceeds the partition's limit: lower it in the profile, then cancel the job",
+    "JobHeldUser": "it is held: scontrol release",
+    "JobHeldAdmin": "an administrator holds it",
+    "launch failed requeued held": "it could not be started and is held: see the node's state, then scontrol release",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition is inactive",
+}
+
+
+def queue(folder: str | Path) -> list[tuple[str, str, str]] | None:
+    """(id, state, reason) of jobs that some Snakemake started in `folder` and that have not ended.
+
+    Empty without SLURM, None where no cluster answers.
+    """
+    if not shutil.which("squeue"):
+        return []
+    command = ["squeue", "-h", "-t", STATES, "-o", "%i|%T|%r|%k|%Z"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    jobs = [line.split("|") for line in lines if line.count("|") == 4]
+    here = Path(folder).resolve()
+    return [
+        (job, state, reason)
+        for job, state, reason, comment, workdir in jobs
+        if Path(workdir).resolve() == here and comment.startswith(("rule_", "group_"))
+    ]
+
+
+def refuse_unlock(arguments: list[str]) -> None:
+    """Raise UserError where somebody would unlock a folder in which a Snakemake is at work."""
+    if "--unlock" in arguments and (other := holder(OURS)):
+        raise UserError(_at_work(other))
+
+
+def _at_work(other):
+    return (
+        f"a Snakemake is at work in this folder (host {other['host']}, process {other['pid']}). Wait for it, or stop "
+        "it there with Ctrl-C, which also cancels its jobs and lets them save"
+    )
+
+
+def wait_for_jobs(folder: str | Path) -> None:
+    """Wait until the jobs of a Snakemake that is gone have ended; their results are then there, and nothing is lost.
+
+    Nobody can take them over: only the Snakemake that has submitted a job learns how it ended.
+    """
+    if any((OURS / "locks").glob("*")) or holder(OURS):
+        return  # Snakemake's own lock, or `hold`, has the word
+    while jobs := queue(folder):
+        ids = " ".join(job for job, *_ in jobs)
+        print(
+            f"{time.strftime('%H:%M')} SLURM still has {len(jobs)} jobs of this folder whose Snakemake is gone: waiting "
+            f"until they end. Not to wait: Ctrl-C, then scancel {ids}; trainings go on from their checkpoints.",
+            file=sys.stderr,
+            flush=True,
+        )
+        time.sleep(PAUSE)
+
+
+@contextlib.contextmanager
+def hold(folder: str | Path = OURS) -> Iterator[None]:
+    """Hold the folder in which a Snakemake works. Raises UserError where another one does."""
+    if other := holder(Path(folder)):
+        raise UserError(_at_work(other))
+    with lock(Path(folder), "Snakemake"):
+        yield
+
+
+class Watchdog(threading.Thread):
+    """Says once of each job that it will be pending for ever, and why; and when SLURM stops answering, or does again."""
+
+    def __init__(self, folder: str | Path, pause: float = 300):
+        super().__init__(daemon=True)
+        self.folder, self.pause, self.told, self.silent, self.done = folder, pause, set(), None, threading.Event()
+
+    def run(self):
+        while not self.done.wait(self.pause):
+            for line in self.look():
+                print(line, file=sys.stderr, flush=True)
+
+    def look(self) -> list[str]:
+        """What there is to say now."""
+        jobs = queue(self.folder)
+        if jobs is None:
+            silent, self.silent = self.silent, self.silent or time.monotonic()
+            told = "jobs go on, their states are asked again, submissions wait; Ctrl-C could cancel nothing now"
+            return [] if silent else [f"SLURM's controller does not answer: {told}"]
+        found = []
+        if self.silent:
+            found = [f"SLURM's controller answers again, after {round(time.monotonic() - self.silent)} s"]
+            self.silent = None
+        for job, state, reason in jobs:
+            cure = next((STUCK[known] for known in STUCK if reason.strip("()").startswith(known)), None)
+            if state == "PENDING" and cure and (job, reason) not in self.told:
+                self.told.add((job, reason))
+                found.append(f"SLURM job {job} will not start by itself ({reason}): {cure} (scancel {job})")
+        return found
+
+
+def unfinished(results: str | Path) -> list[str]:
+    """A line for each training that was stopped on its way: its folder, and how far it has come."""
+    found = []
+    for path in sorted(Path(results, "state").glob("*/*/*/*/checkpoint.safetensors")):
+        about = read_about(path) or {}
+        if about.get("step", 0) < about.get("total", 0):
+            found.append(f"{path.parent}: step {about['step']} of {about['total']}")
+    return found
+
+
+class Guard:
+    """All of the above, from the start of a workflow to its end."""
+
+    def __init__(self, results: str):
+        self.results, self.stack = results, contextlib.ExitStack()
+
+    def start(self, on_cluster: bool) -> None:
+        """Hold the folder and watch the queue. Raises UserError as `hold` does."""
+        self.stack.enter_context(hold())
+        if on_cluster:
+            dog = Watchdog(os.getcwd())
+            dog.start()
+            self.stack.callback(dog.done.set)
+
+    def end(self, failed: bool = False) -> None:
+        """Let go; where something failed, say of each training that was stopped how to go on."""
+        self.stack.close()
+        if failed and (stopped := unfinished(self.results)):
+            print(
+                "\nTrainings that were stopped on their way are saved. Run the same command again: they go on from "
+                "there. Where a time limit stopped them, raise `runtime` of train.\n  " + "\n  ".join(stopped),
+                file=sys.stderr,
+                flush=True,
+            )
