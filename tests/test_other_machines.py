@@ -48,18 +48,15 @@ def test_blocks_of_two_machines_are_joined_and_evaluated_without_training(tmp_pa
     came = [f"{RUN}/parts/{part}.safetensors" for part in ("block1", "block2")]
     home.snakemake(*came, "--touch")
     left = {"assemble": 1, "evaluate": 1, "plan": 1}
-    assert home.planned(f"{RUN}/metrics.json") == left
-
-    assert home.snakemake(f"{RUN}/metrics.json", check=False).returncode
-    (log,) = home.folder.glob("results/demo/logs/runs/table1/vit_diffusionblocks/seed0/assemble.log")
-    assert log.read_text().startswith(f"error: {came[1]}: was trained with other code than {RUN}/parts/block0")
+    said = home.snakemake(f"{RUN}/metrics.json", "-n").stdout
+    assert f"Made again: 1 results that the plan would make otherwise; {came[1]} was made by other code" in said
+    assert home.planned(f"{RUN}/metrics.json") == {**left, "train": 1}
 
     vit.write_text(source)
     train_there(there, "block2")
     bring(there, home, "block2")
     home.snakemake(*came, "--touch")
-    plans = {"assemble": 1, "evaluate": 1}
-    assert {rule: count for rule, count in home.planned(f"{RUN}/metrics.json").items() if rule != "plan"} == plans
+    assert home.planned(f"{RUN}/metrics.json") == left
     home.snakemake(f"{RUN}/metrics.json")
     parts = read_json(home.folder / RUN / "metrics.json")["parts"]
     assert sorted(parts) == ["block0", "block1", "block2"] and all(part["step"] == 6 for part in parts.values())
