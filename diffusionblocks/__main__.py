@@ -84,10 +84,11 @@ def train(args):
 
 def assemble(args):
     """Join the parts of a run into one model."""
+    from diffusionblocks.plan.row import parts_of
     from diffusionblocks.training.assemble import assemble
 
-    settings(args.run, *RUN_KEYS)
-    assemble(args.run, args.parts, args.output, args.state)
+    names = parts_of(settings(args.run, *RUN_KEYS)["method"])
+    assemble(args.run, args.parts, args.output, names, args.state, any_code=args.code == "any")
 
 
 def sample(args):
@@ -190,6 +191,7 @@ VERBS = {
     assemble: [
         *(RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})),
         ("--state", {"type": Path, "help": "folder of the parts' checkpoints, which are deleted then"}),
+        ("--code", {"choices": ["same", "any"], "default": "same", "help": "that made the parts"}),
     ],
     sample: [RUN, MODEL, ("sampling", "what is to be generated, a JSON file"), SHARD, DATA, DIRECTORY],
     extractor: [SECTION, DATA, DIRECTORY],

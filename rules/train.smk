@@ -42,7 +42,10 @@ rule assemble:
         f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/assemble.log",
     conda:
         "../envs/diffusionblocks.yaml"
+    resources:
+        code="same" if PLAN.config["track_code"] else "any",
     params:
         state=STATE,
     shell:
-        "python -m diffusionblocks assemble {input.run} {input.parts} --state {params.state} -o {output} > {log} 2>&1"
+        "python -m diffusionblocks assemble {input.run} {input.parts} --state {params.state} --code {resources.code}"
+        " -o {output} > {log} 2>&1"

@@ -122,10 +122,10 @@ def test_target_rules_explain_themselves(fresh):
 
 # 95 trainings: table 1's eight parts by three seeds, table 2's networks of 1, 3, 1 and 3 parts, table 7's 36, and
 # 2 + 3 + 4 + 6 of table 8 and 2 + 4 + 6 of table A2, whose other rows are borrowed. 2 + 12 + 3 trained rows generate
-# images of CIFAR-10, at paper scale in 3 jobs, and 2 + 4 of ImageNet, in 30.
+# images of CIFAR-10, and 2 + 4 of ImageNet, at paper scale in 10 jobs.
 # Table 6's networks have five times 1 and 3 parts, table A1's 1 and 2, at scale paper with three seeds.
 # 40 of texts: 1 + 3 of table 3, 1 + 4 + 4 and 1 + 4 of table 4, three of table 5, 2 + 3 + 4 + 6 + 4 of table A3. Their
-# 15 rows are sampled, at paper scale those of tables 4, 5 and A3 in 5 jobs.
+# 15 rows are sampled.
 SCALES = {
     "demo": {"prepare": 2 + 3, "extractor": 2, "reference": 2, "teacher": 4},
     "gpu": {
@@ -145,7 +145,7 @@ SCALES = {
             "train": 95 + 3 * (8 + 3) + 40,
             "encode": 32,
         },
-        "sample": 17 * 3 + 6 * 30 + 2 + 13 * 5,
+        "sample": 17 + 6 * 10 + 15,
     },
 }
 

@@ -1,6 +1,7 @@
 """Tensor files (safetensors, never a pickle) with a header that says what they are."""
 
 import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,18 @@ def _opened(path, cure, framework, device):
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         damaged = f"{path}: absent, damaged or not a file of this workflow ({error}). {cure}"
         raise unreadable(path, error, damaged) from None
+
+
+def digest(tensors: Tensors, framework: Literal["pt", "np"] = "pt") -> str:
+    """A hash of names, types, shapes and bytes, the same for torch's and numpy's tensors, on any device."""
+    if framework == "pt":
+        from safetensors.torch import save
+    else:
+        from safetensors.numpy import save
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(save({name: value}))  # one by one: a second copy of all would take as much memory again
+    return found.hexdigest()
 
 
 def write(path: str | Path, tensors: Tensors, about: dict, framework: Literal["pt", "np"] = "pt") -> None:

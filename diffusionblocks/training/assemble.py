@@ -1,25 +1,69 @@
-"""Parts that were trained in jobs of their own -> the one file that holds the model. No torch."""
+"""Parts that were trained in jobs of their own -> the one file that holds the model. No torch.
 
+A part may come from another machine: what it says of itself must fit the run and the other parts.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError, read_json
 from diffusionblocks.training.checkpoint import State
 
+CURE = "Delete it and train it again."
+KEYS = ("run", "part", "data", "code", "digest")  # of what a part says of itself
 
-def assemble(run_path: Path | str, part_paths: list[Path | str], path: Path | str, state: Path | None = None) -> None:
-    """Write the union of the parts' tensors. Raises UserError for a damaged part or one of another run.
 
-    state: folder of the parts' checkpoints, which are deleted then.
+def assemble(
+    run_path: Path | str,
+    part_paths: Sequence[Path | str],
+    path: Path | str,
+    names: Sequence[str],
+    state: Path | None = None,
+    any_code: bool = False,
+) -> None:
+    """Write the union of the parts' tensors.
+
+    names: of all parts of the run. state: folder of the parts' checkpoints, which are deleted then. any_code: join
+    parts that different code has made. Raises UserError for a damaged or unfinished part, one of another run, data set
+    or code than the others, and where one is missing or there twice.
     """
-    run, union = read_json(run_path), {}
+    run, union, found, first = read_json(run_path), {}, {}, {}
     for part_path in part_paths:
-        cure = "Delete it and train it again."
-        weights, about = tensors.read(part_path, cure, framework="np")
-        if about.get("run") != run or about.get("part") != Path(part_path).stem:
-            raise UserError(f"{part_path}: was trained with other settings than {run_path}. {cure}")
+        weights, about = tensors.read(part_path, CURE, framework="np")
+        _check(part_path, weights, about, run_path, run)
+        part = about["part"]
+        if part in found:
+            raise UserError(f"{part_path}: is part {part}, as {found[part]} is. Hand over each part once.")
+        first = first or about
+        for key in ("data",) if any_code else ("data", "code"):
+            if about[key] != first[key]:
+                raise UserError(
+                    f"{part_path}: was trained with other {key} than {found[first['part']]}. Delete the "
+                    "one of the two that you do not want, and train it again."
+                )
+        found[part] = part_path
         union |= weights
+    if missing := [name for name in names if name not in found]:
+        raise UserError(f"{run_path}: of its parts, {', '.join(missing)} is not among those given. Train it or add it.")
     tensors.write(path, union, {"run": run}, framework="np")
     if state is not None:
-        for part_path in part_paths:
-            State(state / Path(part_path).stem).clear()
+        for name in names:
+            State(state / name).clear()
+
+
+def _check(path, weights, about, run_path, run):
+    """Raise UserError for a file that is not a whole part of this run, by its header and its weights."""
+    if "identity" in about:
+        raise UserError(
+            f"{path}: is a checkpoint after step {about['step']}, and no trained part. Go on with its training, and "
+            "take the weights that it ends with."
+        )
+    if about.get("run", run) != run:
+        raise UserError(f"{path}: was trained with other settings than {run_path}. {CURE}")
+    if absent := [key for key in KEYS if about.get(key) is None]:
+        raise UserError(f"{path}: does not say its {', '.join(absent)}, as parts of an older version do not. {CURE}")
+    if about["part"] != Path(path).stem:
+        raise UserError(f"{path}: holds part {about['part']}, which its name must say. Rename it. Or: {CURE}")
+    if tensors.digest(weights, framework="np") != about["digest"]:
+        raise UserError(f"{path}: its weights have changed since they were written. Copy it anew. Or: {CURE}")

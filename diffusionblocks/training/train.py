@@ -48,8 +48,9 @@ def train(
     with _stop_request() as stop, lock(state.folder):
         trainer = Trainer(run, part, data, device)
         end = _loop(trainer, state, stop, checkpoint_seconds)
-        about = {**state.identity, "step": trainer.total}
-        patiently(lambda: tensors.write(weights_path, trainer.weights(), about), stop)
+        weights = trainer.weights()
+        about = {**state.identity, "step": trainer.total, "digest": tensors.digest(weights)}
+        patiently(lambda: tensors.write(weights_path, weights, about), stop)
         end = {"event": "end", "step": trainer.total, "data_bytes": data.bytes, **end}
         patiently(lambda: state.append(end), stop)
         log = state.log.read_text(encoding="utf-8")
