@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffusionblocks.base.components import PLACES
-from diffusionblocks.base.files import NO_SPACE, UserError, read_json
+from diffusionblocks.base.files import NO_SPACE, UserError, read_json, user_path
 
 DATA_DIR = "results/downloads"
 # Keys that tell the files of settings from each other; all are written by planning.
@@ -145,9 +145,18 @@ def page(args):
     page(args.plans, args.tables, args.template, args.output)
 
 
+def written(option: str) -> dict:
+    """Of an option that says where something is written: the type of its value, with ~ and $VARIABLES put in."""
+    return {"type": lambda text: Path(user_path(option, text))}
+
+
 RUN, SECTION = ("run", "run.json of a row and a seed"), ("section", "its section of the configuration, a JSON file")
 MODEL, DATA = ("model", "assembled model"), ("--data", {"required": True, "help": "prepared data set"})
-DIRECTORY = ("--data-dir", {"default": DATA_DIR, "help": "folder of archives, and of downloads"})
+
+DIRECTORY = (
+    "--data-dir",
+    {**written("--data-dir"), "default": DATA_DIR, "help": "folder of archives, and of downloads"},
+)
 SHARD = ("shard", {"type": int, "help": "which shard, from 0"})
 
 
@@ -165,7 +174,14 @@ VERBS = {
     prepare: [SECTION, DIRECTORY, files("--shards", "encoded shards, in order, of a data set that has them", "*")],
     train: [
         *(RUN, ("part", "which part: all, block0, block1, ..."), DATA),
-        ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the part is trained"}),
+        (
+            "--state",
+            {
+                **written("--state"),
+                "required": True,
+                "help": "folder of this part's checkpoint, kept until the part is trained",
+            },
+        ),
         ("--checkpoint-seconds", {"type": float, "default": 300, "help": "time between two checkpoints"}),
     ],
     assemble: [RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})],
@@ -209,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     for function, arguments in (VERBS | PRINT).items():
         sub = _add(verbs, function, arguments)
         if function in VERBS:
-            sub.add_argument("-o", "--output", type=Path, required=True, help="file to write")
+            sub.add_argument("-o", "--output", **written("-o"), required=True, help="file to write")
     return main
 
 
@@ -222,8 +238,8 @@ def _add(verbs, function: Callable, arguments: list) -> argparse.ArgumentParser:
 
 
 def main():
-    args = parser().parse_args()
     try:
+        args = parser().parse_args()
         args.function(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

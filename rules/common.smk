@@ -3,7 +3,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from diffusionblocks.base.files import UserError
+from diffusionblocks.base.files import UserError, user_path
 from diffusionblocks.plan import cluster
 from diffusionblocks.plan.plan import Plan
 
@@ -20,7 +20,7 @@ or_stop(cluster.keep_scale, config, sys.argv)
 PLAN = or_stop(Plan.of, config)
 RESULTS = PLAN.results
 RUN = f"{RESULTS}/runs/{{table}}/{{row}}/seed{{seed}}"
-DATA_DIR = os.path.expanduser(PLAN.config["data_dir"])
+DATA_DIR = or_stop(user_path, "config: data_dir", PLAN.config["data_dir"])
 
 # Jobs find the Python that runs Snakemake, whether or not its environment is activated; conda brings its own.
 if not workflow.deployment_settings.deployment_method:

@@ -198,8 +198,9 @@ def fresh(tmp_path_factory):
 
 
 @pytest.fixture
-def slurm():
-    """A real SLURM of three nodes on this host."""
+def slurm(monkeypatch):
+    """A real SLURM of three nodes on this host, whose GPUs are not real: sbatch hands the variable on to all jobs."""
+    monkeypatch.setenv("DIFFUSIONBLOCKS_DEVICE", "cpu")
     if reason := slurm_cluster.why_not():
         missing_program(reason, "REQUIRE_SLURM")
     # Not pytest's own folder: SLURM's sockets lie in it, and their paths may have no more than 108 characters.

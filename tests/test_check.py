@@ -283,6 +283,16 @@ def test_snakemake_refuses_what_only_the_schema_knows(tmp_path):
     assert files() == before
 
 
+@pytest.mark.slow
+def test_a_data_dir_of_a_variable_that_is_not_set_stops_everything(tmp_path):
+    checkout = Checkout(tmp_path / "checkout")
+    checkout.configure({"data_dir": "$ABSENT_HERE/data"})
+    refused = checkout.snakemake("-n", check=False)
+    assert "config: data_dir: $ABSENT_HERE/data: the variable ABSENT_HERE is not set" in refused.stdout + refused.stderr
+    checkout.configure({"data_dir": "$HOME/data"})
+    assert f"--data-dir {os.environ['HOME']}/data" in checkout.snakemake("-n", "-p").stdout
+
+
 def test_a_file_that_is_no_python_is_named_with_its_line(tmp_path, monkeypatch):
     (tmp_path / "own_nets").mkdir()
     (tmp_path / "own_nets/no_python.py").write_text("class Model:\n    def predict(self:\n")

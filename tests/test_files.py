@@ -1,10 +1,11 @@
 """Files are whole or absent, whatever happens while they are written."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from diffusionblocks.base.files import UserError, atomic, read_json_lines
+from diffusionblocks.base.files import UserError, atomic, read_json_lines, user_path
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(13, "Permission denied")])
@@ -42,3 +43,43 @@ def test_files_have_the_users_own_mode(tmp_path):
         temporary.write_text("x")
         temporary.chmod(0o600)
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("$SCRATCH/data", "/scratch/me/data"),
+        ("${SCRATCH}/data", "/scratch/me/data"),
+        ("~/data", "/home/me/data"),
+        ("$TILDE/data", "/home/me/data"),
+        ("results/downloads", "results/downloads"),
+        ("100$", "100$"),
+    ],
+)
+def test_a_users_path(monkeypatch, text, path):
+    for name, value in {"SCRATCH": "/scratch/me", "HOME": "/home/me", "TILDE": "~"}.items():
+        monkeypatch.setenv(name, value)
+    assert user_path("here", text) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("$ABSENT/data", "variable ABSENT is not set"),
+        ("/a/${ABSENT}", "variable ABSENT is not set"),
+        ("$EMPTY/data", "variable EMPTY is not set, or empty"),
+        ("${}/data", "variable  is not set"),
+        ("~nobody-of-this-name/data", "no such user"),
+    ],
+)
+def test_a_users_path_that_would_be_a_folder_of_that_name(monkeypatch, text, said):
+    monkeypatch.delenv("ABSENT", raising=False)
+    monkeypatch.setenv("EMPTY", "")
+    with pytest.raises(UserError, match=f"^here: {re.escape(text)}.*{said}"):
+        user_path("here", text)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_path_is_not_the_current_folder(text):
+    with pytest.raises(UserError, match=r"here: .* is empty"):
+        user_path("here", text)
