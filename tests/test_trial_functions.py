@@ -90,9 +90,11 @@ def test_a_data_source_finds_its_archives(own, tmp_path):
         (edited(EXTRACTOR, ("(4, -1)", "(5, -1)")), "extractor {name}: build(weights): RuntimeError"),
         (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(3)")), "`nll` should give finite numbers (20,), and gives"),
         (edited(TEACHER, ("np.ones(len(tokens))", "1 / np.zeros(20)")), "`nll` should give finite numbers (20,)"),
-        (edited(TEACHER, ("def nll", "def score")), "`build` gives what has neither features nor nll"),
+        (edited(TEACHER, ("def nll", "def score")), "`build` gives what has no nll: define it, or leave it out of"),
+        (edited(TEACHER, (', gives=("nll",)', "")), "`build` gives what has no features"),
+        (edited(TEACHER, ('gives=("nll",)', "gives=()")), "gives () names nothing of features, nll"),
         (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(tokens)")), "line 8: teacher {name}: `nll`: "),
-        (edited(TEACHER, ('Teacher("mine", ', 'dict(title="mine").get(')), "teacher {name} returns function"),
+        (edited(TEACHER, ("return Teacher(", "return (lambda *_, **__: mine)(")), "teacher {name} returns function"),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:divide by zero")

@@ -141,18 +141,14 @@ def try_teacher(component: Component, function: Callable, data_dir: str | Path) 
     tokens, prompt = text.test_tokens, 2
     texts, prompts = text.decode(tokens), text.decode(tokens[:, :prompt])
     calls = {"features": (texts, tokens), "nll": (texts, tokens, prompt, prompts)}
-    calls = {member: arguments for member, arguments in calls.items() if hasattr(scorer, member)}
-    if not calls:
-        raise UserError(f"{component.file}: teacher {component.name}: `build` gives what has neither features nor nll")
-    for member, arguments in calls.items():
-        try:
-            with at_fault(component, f"teacher {component.name}: `{member}`"):
-                found = getattr(scorer, member)(*arguments)
-        except UserError as error:
-            if error.__cause__ is None:  # its own words, of what it cannot do
-                yield str(error)
-                continue
-            raise
+    told = f"{component.file}: teacher {component.name}:"
+    if not chosen.gives or not set(chosen.gives) <= calls.keys():
+        raise UserError(f"{told} gives {chosen.gives} names nothing of {', '.join(calls)}")
+    for member in chosen.gives:
+        if not hasattr(scorer, member):
+            raise UserError(f"{told} `build` gives what has no {member}: define it, or leave it out of `gives`")
+        with at_fault(component, f"teacher {component.name}: `{member}`"):
+            found = getattr(scorer, member)(*calls[member])
         for values in [found] if member == "features" else found:
             shape = (len(tokens), None) if member == "features" else (len(tokens),)
             _check_array(component, f"`{member}`", values, shape)

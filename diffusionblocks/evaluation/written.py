@@ -9,6 +9,7 @@ import torch
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.text.dataset import Text
+from diffusionblocks.evaluation.inputs import OFFERED
 from diffusionblocks.sampling.sets import AGAIN, Sets, set_key
 from diffusionblocks.scorers.teacher import load_teacher
 
@@ -53,7 +54,9 @@ class Written:
             prompt = sampling["prompt_len"]
             count = -(-sampling["num_samples"] // sampling["continuations"])
             references = self._data.test_tokens[:count, : prompt + sampling["new_tokens"]].cpu().long()
-            scorer = self._load(_key(teacher))
+            scorer, member = self._load(_key(teacher)), OFFERED[name]
+            if not hasattr(scorer, member):
+                raise UserError(f"teacher {teacher['name']}: has no {member}. Take another for this metric.")
             if name == "text_features":  # of texts of the same length
                 sets = (tokens, references)
                 scored = tuple(scorer.features(self._data.decode(part), part.to(self._device)) for part in sets)

@@ -138,8 +138,6 @@ def _check_members(where, found, wanted, why):
 
 def _check_augment(where, run, source):
     shards = {**declared(source), **run["data"]}.get("shards")
-    if shards is not None and shards < 1:
-        raise UserError(f"config: {where}.data.shards must be at least 1, and is {shards}")
     if run["train"].get("augment"):
         if kind_of(run["data"]) == "text":
             raise UserError(f"config: {where}.train.augment: texts are not augmented, only [] is possible")

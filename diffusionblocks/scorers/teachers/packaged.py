@@ -25,7 +25,7 @@ def minilm() -> Teacher:
     def build(weights, about):
         return pretrained.Encoder(about, longest=256)
 
-    return Teacher("MiniLM-L6", obtain, build)
+    return Teacher("MiniLM-L6", obtain, build, gives=("features",))
 
 
 def smollm2() -> Teacher:

@@ -30,7 +30,7 @@ def ngram(*, order: int = 7) -> Teacher:
     def build(weights, about):
         return counting.NGram(weights)
 
-    return Teacher(f"{order}-gram of characters", obtain, build)
+    return Teacher(f"{order}-gram of characters", obtain, build, gives=("nll",))
 
 
 def _set_aside(text):
