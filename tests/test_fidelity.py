@@ -184,3 +184,29 @@ def test_fewer_images_than_neighbours_are_refused():
         fidelity.precision_recall(reference["features"][:3], reference)
     with pytest.raises(UserError, match="4 generated and 3 real ones"):
         fidelity.precision_recall(reference["features"], {"features": reference["features"][:3]})
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "has 1 test image, and FID needs two"), (3, "the same features of all 3")]
+)
+def test_a_reference_that_tells_nothing_is_refused(tmp_path, monkeypatch, count, words):
+    class Few:
+        title, train_size, test_size = "few", 4, count
+
+        def __init__(self, *_):
+            pass
+
+        def pixels(self, split):
+            size = 4 if split == "train" else count
+            yield (
+                torch.zeros(size, 1, 4, 4, dtype=torch.uint8)
+                + (torch.arange(size) * (split == "train"))[:, None, None, None]
+            )
+
+    module = "diffusionblocks.scorers.reference"
+    monkeypatch.setattr(f"{module}.Pictures", Few)
+    network = lambda images: images.flatten(1)[:, :2].float()  # noqa: E731
+    monkeypatch.setattr(f"{module}.load_extractor", lambda *_: (network, {"title": "two pixels"}))
+    with pytest.raises(UserError, match=words):
+        reference("weights", "data", None, tmp_path / "reference.safetensors")
+    assert not list(tmp_path.iterdir())

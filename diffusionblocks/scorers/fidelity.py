@@ -30,6 +30,11 @@ class Statistics:
         self.kept.append(chosen.to("cpu", torch.float32, copy=True))  # a view would hold all of ImageNet's 10 GB
         self.count += len(features)
 
+    def varies(self) -> bool:
+        """Whether any of the features that are kept differs from the first."""
+        kept = torch.cat(self.kept)
+        return bool((kept != kept[0]).any())
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """mu (D,), sigma (D, D), and the features that were kept."""
         mu = self.sum / self.count
