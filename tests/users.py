@@ -79,7 +79,11 @@ from diffusionblocks.scorers.teachers import Teacher
 
 class Scorer:
     def nll(self, texts, tokens, prompt_len, prompts):
-        return np.ones(len(tokens)) * [len(set(text)) for text in texts], np.full(len(tokens), tokens.shape[1] - prompt_len)
+        return np.ones(len(tokens)) * letters(texts), np.full(len(tokens), tokens.shape[1] - prompt_len)
+
+
+def letters(texts):
+    return np.array([len(set(text)) for text in texts])
 
 
 def mine() -> Teacher:
