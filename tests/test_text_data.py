@@ -130,6 +130,10 @@ def test_a_text_too_short_for_its_sequences_is_refused(tmp_path):
     found = {"title": "tiny", "tokenizer": Words(), "seq_len": 4, "test_size": 0, "documents": documents}
     with pytest.raises(UserError, match=r"too short for a test sequence of 4 tokens: lower data\.seq_len"):
         write.write(tmp_path / "tiny.safetensors", found)
+    with pytest.raises(UserError, match="too short for a teacher sequence of 4 tokens"):
+        write.write(
+            tmp_path / "tiny.safetensors", {**found, "documents": [*documents, ("test", "7 8"), ("teacher", "9")]}
+        )
     with pytest.raises(UserError, match="tiny has no document for test"):
         write.write(tmp_path / "tiny.safetensors", {**found, "documents": documents[:1]})
     assert list(tmp_path.iterdir()) == []

@@ -106,10 +106,10 @@ def write(path: str | Path, found: TextSet, shards: Sequence = ()) -> None:
             sizes[split] = len(sequences)
             file.write(np.array(sequences, dtype))
         file.write(tokenizer.content)
-        for split in ("train", "test"):
-            if split not in first:
+        for split in SPLITS:
+            if split not in first and split != "teacher":
                 raise UserError(f"{found['title']} has no document for {split}: look at its files, or bring more")
-            if not sizes[split]:
+            if split in first and not sizes[split]:
                 raise UserError(
                     f"{found['title']} is too short for a {split} sequence of {seq_len} tokens: lower data.seq_len"
                 )
