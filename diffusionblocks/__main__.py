@@ -152,11 +152,7 @@ def written(option: str) -> dict:
 
 RUN, SECTION = ("run", "run.json of a row and a seed"), ("section", "its section of the configuration, a JSON file")
 MODEL, DATA = ("model", "assembled model"), ("--data", {"required": True, "help": "prepared data set"})
-
-DIRECTORY = (
-    "--data-dir",
-    {**written("--data-dir"), "default": DATA_DIR, "help": "folder of archives, and of downloads"},
-)
+DIRECTORY = ("--data-dir", written("--data-dir") | {"default": DATA_DIR, "help": "folder of archives and downloads"})
 SHARD = ("shard", {"type": int, "help": "which shard, from 0"})
 
 
@@ -176,11 +172,7 @@ VERBS = {
         *(RUN, ("part", "which part: all, block0, block1, ..."), DATA),
         (
             "--state",
-            {
-                **written("--state"),
-                "required": True,
-                "help": "folder of this part's checkpoint, kept until the part is trained",
-            },
+            written("--state") | {"required": True, "help": "folder of this part's checkpoint, until it is trained"},
         ),
         ("--checkpoint-seconds", {"type": float, "default": 300, "help": "time between two checkpoints"}),
     ],

@@ -144,6 +144,7 @@ class Method(base.Method):
 
     @torch.no_grad()
     def _check_heeded(self, batch, block):
+        """As that of DiffusionBlocks, of what this method looks at."""
         (model, layers), z0 = self.acting(block), self.models["all"].target(batch)
         level = None if self.process == "discrete" else z0.new_full((len(z0),), 0.5)
         given = {"z": torch.randn_like(z0), "level": level, "cond": model.condition(batch), "layers": layers}

@@ -138,6 +138,8 @@ def _check_members(where, found, wanted, why):
 
 def _check_augment(where, run, source):
     shards = {**declared(source), **run["data"]}.get("shards")
+    if shards is not None and shards < 1:  # also of a user's own source
+        raise UserError(f"config: {where}.data.shards is {shards}, and must be at least 1")
     if run["train"].get("augment"):
         if kind_of(run["data"]) == "text":
             raise UserError(f"config: {where}.train.augment: texts are not augmented, only [] is possible")
