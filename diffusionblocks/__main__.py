@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffusionblocks.base.components import PLACES
-from diffusionblocks.base.files import UserError, in_words, read_json
+from diffusionblocks.base.files import UserError, in_words, read_json, user_path
 
 DATA_DIR = "results/downloads"
 # Keys that tell the files of settings from each other; all are written by planning.
@@ -161,9 +161,14 @@ def page(args):
     page(args.plans, args.tables, args.template, args.output)
 
 
+def written(option: str) -> dict:
+    """Of an option that says where something is written: the type of its value, with ~ and $VARIABLES put in."""
+    return {"type": lambda text: Path(user_path(option, text))}
+
+
 RUN, SECTION = ("run", "run.json of a row and a seed"), ("section", "its section of the configuration, a JSON file")
 MODEL, DATA = ("model", "assembled model"), ("--data", {"required": True, "help": "prepared data set"})
-DIRECTORY = ("--data-dir", {"default": DATA_DIR, "help": "folder of archives, and of downloads"})
+DIRECTORY = ("--data-dir", written("--data-dir") | {"default": DATA_DIR, "help": "folder of archives and downloads"})
 SHARD = ("shard", {"type": int, "help": "which shard, from 0"})
 
 
@@ -181,7 +186,11 @@ VERBS = {
     prepare: [SECTION, DIRECTORY, files("--shards", "encoded shards, in order, of a data set that has them", "*")],
     train: [
         *(RUN, ("part", "which part: all, block0, block1, ..."), DATA),
-        ("--state", {"required": True, "help": "folder of this part's checkpoint, kept until the parts are joined"}),
+        (
+            "--state",
+            written("--state")
+            | {"required": True, "help": "folder of this part's checkpoint, kept until the parts are joined"},
+        ),
         ("--checkpoint-seconds", {"type": float, "default": 300, "help": "time between two checkpoints"}),
         (
             "--code",
@@ -233,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     for function, arguments in (VERBS | PRINT).items():
         sub = _add(verbs, function, arguments)
         if function in VERBS:
-            sub.add_argument("-o", "--output", type=Path, required=True, help="file to write")
+            sub.add_argument("-o", "--output", **written("-o"), required=True, help="file to write")
     return main
 
 
@@ -246,9 +255,10 @@ def _add(verbs, function: Callable, arguments: list) -> argparse.ArgumentParser:
 
 
 def main():
-    args = parser().parse_args()
-    making = f"making {args.output}" if args.function in VERBS else args.function.__name__.rstrip("_")
+    making = "diffusionblocks"
     try:
+        args = parser().parse_args()
+        making = f"making {args.output}" if args.function in VERBS else args.function.__name__.rstrip("_")
         if args.function in VERBS:  # the first line of a log, so that none is empty where the job is killed
             print(f"{making}: process {os.getpid()} on {platform.node()}, {time.strftime('%F %T')}", flush=True)
         args.function(args)

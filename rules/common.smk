@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from diffusionblocks.base.files import UserError, in_words
+from diffusionblocks.base.files import UserError, in_words, user_path
 from diffusionblocks.plan import cluster, watch
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.stale import stale
@@ -34,7 +34,7 @@ or_stop(watch.refuse_unlock, sys.argv)
 PLAN = or_stop(Plan.of, config)
 RESULTS = PLAN.results
 RUN = f"{RESULTS}/runs/{{table}}/{{row}}/seed{{seed}}"
-DATA_DIR = os.path.expanduser(PLAN.config["data_dir"])
+DATA_DIR = or_stop(user_path, "config: data_dir", PLAN.config["data_dir"])
 
 # Jobs find the Python that runs Snakemake, whether or not its environment is activated; conda brings its own.
 if not workflow.deployment_settings.deployment_method:

@@ -71,7 +71,7 @@ TINY_TEXT = {
                 "data": {"seq_len": 16, "test_size": 50},
                 "model": {"width": 16, "num_heads": 2, "mlp_width": 16},
                 "train": {"steps": 4, "warmup_steps": 1, "log_every": 2},
-                "sampling": {"num_samples": 40, "prompt_len": 6, "new_tokens": 6},
+                "sampling": {"num_samples": 80, "prompt_len": 6, "new_tokens": 6},
                 "metrics": {
                     column: {"teacher": {"name": "small_lm", "width": 8, "steps": 5}}
                     for column in ("mauve", "mauve_c5", "ppl_small_lm")
@@ -198,8 +198,9 @@ def fresh(tmp_path_factory):
 
 
 @pytest.fixture
-def slurm():
-    """A real SLURM of three nodes on this host."""
+def slurm(monkeypatch):
+    """A real SLURM of three nodes on this host, whose GPUs are not real: sbatch hands the variable on to all jobs."""
+    monkeypatch.setenv("DIFFUSIONBLOCKS_DEVICE", "cpu")
     if reason := slurm_cluster.why_not():
         missing_program(reason, "REQUIRE_SLURM")
     # Not pytest's own folder: SLURM's sockets lie in it, and their paths may have no more than 108 characters.

@@ -77,3 +77,27 @@ def test_an_absent_log_is_one_message(refused, monkeypatch):
     words = ("evaluate", "run.json", "m", "evaluation.json", "--data", "d", "--logs")
     assert refused(*words, "absent.jsonl") == "absent.jsonl: No such file or directory"
     assert refused(*words, "folder") == "folder: Is a directory"
+
+
+@pytest.mark.parametrize(
+    "words", [("autoencoder", "--data-dir"), ("train", "run.json", "all", "--data", "d", "--state")]
+)
+def test_a_variable_that_is_not_set_makes_no_folder(refused, tmp_path, words):
+    there = sorted(tmp_path.iterdir())
+    assert f"{words[-1]}: $ABSENT_HERE/x: the variable ABSENT_HERE is not set" in refused(*words, "$ABSENT_HERE/x")
+    assert sorted(tmp_path.iterdir()) == there
+
+
+def test_nor_does_it_where_something_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["diffusionblocks", "plan", "plan.json", "x", "-o", "$ABSENT_HERE/x"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "-o: $ABSENT_HERE/x: the variable ABSENT_HERE is not set" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_variable_is_looked_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PLACE_HERE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["diffusionblocks", "try", "imagenet", "--data-dir", "$PLACE_HERE/data"])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"{tmp_path}/data/imagenet/train: no such folder" in capsys.readouterr().err

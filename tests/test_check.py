@@ -1,6 +1,7 @@
 """Every configuration that cannot work is refused before a job starts, by one message that names the key."""
 
 import copy
+import math
 import os
 from pathlib import Path
 
@@ -149,6 +150,51 @@ BAD = [
         {f"{ROW}__metrics__kid": {"name": "kid", "sampling": {"num_samples": 9}}},
         ["vit_diffusionblocks.metrics.kid", "needs an `extractor`"],
     ),
+    # What could not be computed hours later
+    ({f"{DIT}__sampling": {"num_samples": 1}}, ["metrics.fid", "sampling.num_samples is 1", "needs at least 2"]),
+    (
+        {f"{DIT}__metrics": {"some": {"name": "precision", "sampling": {"num_samples": 3}}}},
+        ["metrics.some.sampling.num_samples is 3", "precision needs at least 4"],
+    ),
+    (
+        {f"{DIT}__metrics": {"some": {"name": "recall", "sampling": {"num_samples": 3}}}},
+        ["metrics.some.sampling.num_samples is 3", "recall needs at least 4"],
+    ),
+    (
+        {f"{DIT}__metrics": {"some": {"name": "kid", "sampling": {"num_samples": 1}}}},
+        ["metrics.some.sampling.num_samples is 1", "kid needs at least 2"],
+    ),
+    (
+        {"tables__table4__demo__sampling": {"num_samples": 78, "prompt_len": 16, "new_tokens": 16, "continuations": 2}},
+        ["metrics.mauve.sampling: num_samples by continuations", "real texts", "is 39", "mauve needs at least 40"],
+    ),
+    ({"tables__table4__metrics__mauve__kmeans_seeds": 0}, ["mauve.kmeans_seeds is 0", "needs at least 1"]),
+    ({"tables__table4__metrics__mauve__scaling_factor": 0.0}, ["mauve.scaling_factor is 0.0", "needs at least"]),
+    ({"tables__table4__demo__sampling__new_tokens": 3}, ["repetition.sampling.new_tokens is 3", "at least 4"]),
+    ({"tables__table4__demo__sampling__new_tokens": 1}, ["distinct_2.sampling.new_tokens is 1", "at least 2"]),
+    ({"tables__table3__demo__data__seq_len": 1}, ["distinct_2.data.seq_len is 1", "at least 2"]),
+    (
+        {"tables__table4__demo__data__test_size": 99},
+        ["num_samples 200 by continuations 2 needs 100 prompts", "at most 99 test sequences (data.test_size)"],
+    ),
+    (
+        {"tables__table4__demo__metrics__mauve__teacher": {"name": "ngram"}},
+        ["mauve.teacher: ngram has no features, which mauve needs"],
+    ),
+    (
+        {"tables__table4__demo__metrics__ppl_ngram__teacher": {"name": "minilm"}},
+        ["ppl_ngram.teacher: minilm has no nll, which generative_perplexity needs"],
+    ),
+    (
+        {"tables__table4__demo__metrics__real_text_ppl_ngram__teacher": {"name": "minilm"}},
+        ["real_text_ppl_ngram.teacher: minilm has no nll"],
+    ),
+    ({"tables__table4__demo__data__test_size": -1}, ["data.test_size is -1", "at least 0"]),
+    ({"tables__table4__demo__model__width": 0}, ["model.width is 0", "at least 1"]),
+    ({f"{DIT}__extractor": {"steps": 0}}, ["extractor.steps is 0", "at least 1"]),
+    ({"tables__table4__demo__metrics__ppl_small_lm__teacher__width": -8}, ["teacher.width is -8", "at least 1"]),
+    ({f"{ROW}__method__overlap": math.inf}, ["method.overlap", "inf is no finite number"]),
+    ({f"{DIT}__sampling": {"guidance": math.nan}}, ["sampling.guidance", "nan is no finite number"]),
     # Latents
     ({f"{DIT}__data": {"name": "imagenet", "shards": 0}}, ["data.shards", "at least 1"]),
     (
@@ -263,6 +309,16 @@ def test_snakemake_refuses_what_only_the_schema_knows(tmp_path):
     assert "stpes" in refused.stdout + refused.stderr or "1e-3" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
     assert files() == before
+
+
+@pytest.mark.slow
+def test_a_data_dir_of_a_variable_that_is_not_set_stops_everything(tmp_path):
+    checkout = Checkout(tmp_path / "checkout")
+    checkout.configure({"data_dir": "$ABSENT_HERE/data"})
+    refused = checkout.snakemake("-n", check=False)
+    assert "config: data_dir: $ABSENT_HERE/data: the variable ABSENT_HERE is not set" in refused.stdout + refused.stderr
+    checkout.configure({"data_dir": "$HOME/data"})
+    assert f"--data-dir {os.environ['HOME']}/data" in checkout.snakemake("-n", "-p").stdout
 
 
 def test_a_file_that_is_no_python_is_named_with_its_line(tmp_path, monkeypatch):

@@ -156,4 +156,4 @@ def test_a_long_chain_is_met_in_a_few_steps():
     found, ran = build({"model": model, "method": method}, SHAPE, None), []
     found.models["all"].layers[0].register_forward_hook(lambda *_: ran.append(None))
     found.check(batch())
-    assert len(ran) == 1 + 2  # the loss, and two steps
+    assert len(ran) == 1 + 4 + 2  # the loss; whether z, level and condition are heeded; two steps

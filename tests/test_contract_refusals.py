@@ -1,5 +1,7 @@
 """What is said of a model or method that does not keep its contract: one message with file, class and member."""
 
+import itertools
+
 import pytest
 import torch
 from helpers import Data
@@ -12,7 +14,9 @@ from diffusionblocks.methods import base
 from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.diffusionblocks import Method as DiffusionBlocks
 from diffusionblocks.methods.end_to_end import Method as EndToEnd
+from diffusionblocks.methods.noprop import Method as NoProp
 from diffusionblocks.models import base as models
+from diffusionblocks.models import noprop_cnn
 
 SHAPE = Data.shape
 
@@ -99,6 +103,120 @@ def test_a_model_that_ignores_its_layers_is_refused():
     assert "class IgnoresLayers: `layers` are run beyond" in joint and "layer 1 has a gradient of block 0" in joint
     skips = refusal(DiffusionBlocks(Network(SkipsALayer, SHAPE, num_layers=6)))
     assert "class SkipsALayer: `layers` are not all run: layer 0 has no gradient of block 0" in skips
+
+
+def given(model, member, change):
+    """A model with a member that is handed something else than what it is given: change(self, *arguments)."""
+
+    def changed(self, *arguments):
+        return getattr(super(broken, self), member)(*change(self, *arguments))
+
+    broken = type("Deaf", (model,), {member: changed, "__module__": Model.__module__})
+    return broken
+
+
+def scaled(self, z, level, cond, layers):
+    """One level for all, so that not even the scale of z tells it."""
+    return z, torch.full_like(level, 2), cond, layers
+
+
+DEAF = {
+    "z": (
+        given(Model, "predict", lambda _, z, *rest: (torch.zeros_like(z), *rest)),
+        "`predict` gives the same for another",
+    ),
+    "the level": (given(Model, "predict", scaled), "`predict` gives the same at every level"),
+    "its condition": (
+        given(Model, "predict", lambda _, z, level, cond, layers: (z, level, torch.ones_like(cond), layers)),
+        "`predict` gives the same under another condition",
+    ),
+    "the label": (
+        given(Model, "target", lambda _, batch: ({"label": torch.zeros_like(batch["label"])},)),
+        "`target` gives the same for samples that differ",
+    ),
+    "what is true": (
+        given(Model, "loss", lambda _, logits, batch, z: (logits, {"label": torch.zeros_like(batch["label"])}, z)),
+        "`loss` gives the same whatever is true",
+    ),
+}
+
+
+@pytest.mark.parametrize("sharing", ["independent", "joint"])
+@pytest.mark.parametrize("case", DEAF)
+def test_a_denoiser_that_ignores_what_it_is_given_is_refused(case, sharing):
+    model, words = DEAF[case]
+    message = refusal(DiffusionBlocks(Network(model, SHAPE, num_layers=3), sharing=sharing))
+    assert "mixer.py: class Deaf: " in message and words in message, message
+
+
+def test_layers_are_heeded_outside_of_training_too():
+    class Forgets(Model):
+        def read(self, x, layers):
+            return super().read(x, layers if self.training else self.layers)
+
+    message = refusal(DiffusionBlocks(Network(Forgets, SHAPE, num_layers=3), sharing="joint"))
+    assert "class Forgets: `predict` gives the same with other `layers`" in message
+
+
+def test_a_denoiser_may_mean_to_ignore_its_level():
+    model = given(Model, "predict", scaled)
+    model.timed = False
+    DiffusionBlocks(Network(model, SHAPE, num_layers=3)).check(batch())
+
+
+def test_what_is_zero_at_first_is_not_ignored():
+    """As gates of AdaLN-zero: the answer depends on nothing before the first update."""
+
+    class Gated(Model):
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.noisy.weight)
+
+    DiffusionBlocks(Network(Gated, SHAPE, num_layers=3)).check(batch())
+
+
+@pytest.mark.parametrize(
+    ("case", "process"),
+    [
+        *itertools.product(["z", "its condition"], ["continuous", "discrete", "flow_matching"]),
+        *itertools.product(["the level"], ["continuous", "flow_matching"]),
+        ("its layers", "discrete"),
+    ],
+)
+def test_a_layer_of_noprop_that_ignores_what_it_is_given_is_refused(case, process):
+    changes = {
+        "z": lambda self, z, *rest: (torch.zeros_like(z), *rest),
+        "the level": lambda self, z, level, *rest: (z, level * 0, *rest),
+        "its condition": lambda self, z, level, cond, layers: (z, level, self.condition(SAMPLE), layers),
+        "its layers": lambda self, z, level, cond, layers: (z, level, cond, self.layers[:1]),
+    }
+    model = given(noprop_cnn.Model, "predict", changes[case])
+    network = Network(model, SHAPE, num_layers=3 if process == "discrete" else 1)
+    words = {"z": "another z", "the level": "every level", "its condition": "another condition", "its layers": "layers"}
+    message = refusal(NoProp(network, process=process))
+    assert "class Deaf: `" in message and words[case] in message, message
+
+
+SAMPLE = {name: value[:1].expand(2, *value.shape[1:]) for name, value in batch().items()}
+
+
+def test_a_plain_network_that_ignores_its_images_is_refused():
+    model = given(Model, "condition", lambda _, batch: ({"image": torch.ones_like(batch["image"])},))
+    images = {name: value for name, value in batch().items() if name != "tokens"}
+    with pytest.raises(UserError, match="class Deaf: `end_to_end_loss` gives the same for other images"):
+        EndToEnd(Network(model, SHAPE)).check(images)
+
+
+def test_a_method_that_gives_its_layers_no_gradient_is_refused():
+    class Method(EndToEnd):
+        def loss(self, batch, block):
+            objective, *rest = super().loss(batch, block)
+            return 0 * objective, *rest
+
+    assert "class Method: `loss` gives the layers of block 0 a gradient that is zero" in refusal(
+        Method(Network(Model, SHAPE))
+    )
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,9 @@ def cifar_archive(name, folder, monkeypatch, change=lambda member, content: (mem
     with tarfile.open(path, "w:gz") as archive:
         for file, count in counts.items():
             number = 0 if "test" in file else number
-            content = cifar_records(range(number, number + count), num_labels).tobytes()
+            records = cifar_records(range(number, number + count), num_labels)
+            records[:, -1] += "test" in file  # other images than in training
+            content = records.tobytes()
             number += count
             member = tarfile.TarInfo(f"{inside}/{file}")
             member.size = len(content)
@@ -395,7 +397,7 @@ GOOD = {
     "title": "mine",
     "train_images": np.zeros((6, 3, 4, 4), np.uint8),
     "train_labels": np.arange(6) % 3,
-    "test_images": np.zeros((2, 3, 4, 4), np.uint8),
+    "test_images": np.ones((2, 3, 4, 4), np.uint8),
     "test_labels": np.arange(2),
 }
 
@@ -441,6 +443,9 @@ def test_a_users_own_source_is_prepared(mine, tmp_path):
         ({"train_labels": GOOD["train_labels"][:5]}, "as many as images, and is int64 (5,)"),
         ({"train_labels": GOOD["train_labels"] - 1}, "are -1 to 1 in training"),
         ({"test_labels": np.array([0, 3])}, "0 to 3 in the test set"),
+        ({"train_labels": GOOD["train_labels"] + 1}, "no training image has the label 0: labels count from 0"),
+        ({"train_labels": GOOD["train_labels"] % 2 * 2}, "no training image has the label 1"),
+        ({"test_images": GOOD["train_images"][:2]}, "every test image is among the training images"),
         ({"title": ""}, "`title` should be a text"),
         (
             {"more": 1},

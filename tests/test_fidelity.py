@@ -7,6 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from diffusionblocks.base import tensors
+from diffusionblocks.base.files import UserError
 from diffusionblocks.evaluation.metrics import generation as metrics
 from diffusionblocks.scorers import fidelity
 from diffusionblocks.scorers.extractor import extract, extractor, load_extractor
@@ -174,3 +175,38 @@ def test_our_way_gives_torch_fidelitys_numbers(folders):
     assert 0 < theirs["recall"] < 1 and 0 < theirs["precision"] < 1 and theirs["frechet_inception_distance"] > 1
     # And the training images are another reference.
     assert abs(metrics.fid([ours], references, reference="train") - metrics.fid([ours], references)) > 0.1
+
+
+def test_fewer_images_than_neighbours_are_refused():
+    reference = {"features": np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)}
+    assert 0 <= fidelity.precision_recall(reference["features"], reference)[0] <= 1
+    with pytest.raises(UserError, match="3 neighbours of each image, and there are 3 generated and 4 real ones"):
+        fidelity.precision_recall(reference["features"][:3], reference)
+    with pytest.raises(UserError, match="4 generated and 3 real ones"):
+        fidelity.precision_recall(reference["features"], {"features": reference["features"][:3]})
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "has 1 test image, and FID needs two"), (3, "the same features of all 3")]
+)
+def test_a_reference_that_tells_nothing_is_refused(tmp_path, monkeypatch, count, words):
+    class Few:
+        title, train_size, test_size = "few", 4, count
+
+        def __init__(self, *_):
+            pass
+
+        def pixels(self, split):
+            size = 4 if split == "train" else count
+            yield (
+                torch.zeros(size, 1, 4, 4, dtype=torch.uint8)
+                + (torch.arange(size) * (split == "train"))[:, None, None, None]
+            )
+
+    module = "diffusionblocks.scorers.reference"
+    monkeypatch.setattr(f"{module}.Pictures", Few)
+    network = lambda images: images.flatten(1)[:, :2].float()  # noqa: E731
+    monkeypatch.setattr(f"{module}.load_extractor", lambda *_: (network, {"title": "two pixels"}))
+    with pytest.raises(UserError, match=words):
+        reference("weights", "data", None, tmp_path / "reference.safetensors")
+    assert not list(tmp_path.iterdir())

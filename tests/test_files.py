@@ -2,11 +2,12 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from diffusionblocks.base.files import TROUBLES, UserError, atomic, in_words, read_json_lines
+from diffusionblocks.base.files import TROUBLES, UserError, atomic, in_words, read_json_lines, user_path
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(13, "Permission denied")])
@@ -76,3 +77,43 @@ def test_every_refusal_of_a_file_system_has_a_path_a_cause_and_a_cure(number):
     assert words.startswith("/some/file: ") and os.strerror(number) in words and words.endswith(".")
     assert "\n" not in words and words.count(". ") == 1
     assert in_words(OSError(number, os.strerror(number)), "making a/b").startswith("making a/b: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("$SCRATCH/data", "/scratch/me/data"),
+        ("${SCRATCH}/data", "/scratch/me/data"),
+        ("~/data", "/home/me/data"),
+        ("$TILDE/data", "/home/me/data"),
+        ("results/downloads", "results/downloads"),
+        ("100$", "100$"),
+    ],
+)
+def test_a_users_path(monkeypatch, text, path):
+    for name, value in {"SCRATCH": "/scratch/me", "HOME": "/home/me", "TILDE": "~"}.items():
+        monkeypatch.setenv(name, value)
+    assert user_path("here", text) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("$ABSENT/data", "variable ABSENT is not set"),
+        ("/a/${ABSENT}", "variable ABSENT is not set"),
+        ("$EMPTY/data", "variable EMPTY is not set, or empty"),
+        ("${}/data", "variable  is not set"),
+        ("~nobody-of-this-name/data", "no such user"),
+    ],
+)
+def test_a_users_path_that_would_be_a_folder_of_that_name(monkeypatch, text, said):
+    monkeypatch.delenv("ABSENT", raising=False)
+    monkeypatch.setenv("EMPTY", "")
+    with pytest.raises(UserError, match=f"^here: {re.escape(text)}.*{said}"):
+        user_path("here", text)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_path_is_not_the_current_folder(text):
+    with pytest.raises(UserError, match=r"here: .* is empty"):
+        user_path("here", text)

@@ -201,6 +201,8 @@ def test_a_declaration_is_one_of_the_words():
     for key, value in {"better": "up", "figure": "pie", "over_sets": "most"}.items():
         with pytest.raises(UserError, match=rf"test_metrics\.py: metric own: {key} '{value}' is not one of "):
             metric(**{key: value})(own)
+    with pytest.raises(UserError, match=r"metric own: least: sample is none of samples, references, tokens"):
+        metric(least={"sample": 3})(own)
 
 
 @pytest.fixture

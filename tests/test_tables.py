@@ -194,6 +194,15 @@ def test_several_sets_of_samples_are_noted(build, column, note):
     assert frame.loc[("plain", column), "note"] == note
 
 
+def test_what_the_features_behind_mauve_do_not_see_is_noted(build):
+    value = number("mauve", 0.9, references=1000, blind="hardly see the order of tokens")
+    frame = build({"plain": [run(mauve=value)]})
+    note = "mauve: against 1,000 real texts, by features that hardly see the order of tokens"
+    assert frame.loc[("plain", "mauve"), "note"] == note
+    frame = build({"plain": [run(mauve={**value, "blind": None})]})
+    assert frame.loc[("plain", "mauve"), "note"] == "mauve: against 1,000 real texts"
+
+
 def test_nothing_measured_yet(build):
     frame = build({})
     assert frame["ours"].isna().all() and set(frame.index.get_level_values("row")) == set(PAPER["rows"])

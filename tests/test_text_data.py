@@ -131,6 +131,12 @@ def test_a_text_too_short_for_its_sequences_is_refused(tmp_path):
     found = {"title": "tiny", "tokenizer": Words(), "seq_len": 4, "test_size": 0, "documents": documents}
     with pytest.raises(UserError, match=r"too short for a test sequence of 4 tokens: lower data\.seq_len"):
         write.write(tmp_path / "tiny.safetensors", found)
+    with pytest.raises(UserError, match="too short for a teacher sequence of 4 tokens"):
+        write.write(
+            tmp_path / "tiny.safetensors", {**found, "documents": [*documents, ("test", "7 8"), ("teacher", "9")]}
+        )
+    with pytest.raises(UserError, match="tiny has no document for test"):
+        write.write(tmp_path / "tiny.safetensors", {**found, "documents": documents[:1]})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -523,9 +529,43 @@ def test_openwebtext_in_its_other_forms(llama2):
 @pytest.mark.parametrize("change", [link, hard_link])
 def test_openwebtext_follows_no_links(llama2, change):
     (llama2 / "openwebtext").mkdir()
-    (llama2 / "openwebtext/urlsf_subset00-1_data.xz").write_bytes(part_of_openwebtext(0, change))
-    openwebtext_archive(llama2 / "openwebtext/urlsf_subset00.tar", change=change)
-    assert documents_of(openwebtext.openwebtext(llama2)) == {}
+    for name in ("urlsf_subset00-1_data.xz", "urlsf_subset00.tar"):
+        path = llama2 / "openwebtext" / name
+        if path.suffix == ".xz":
+            path.write_bytes(part_of_openwebtext(0, change))
+        else:
+            openwebtext_archive(path, change=change)
+        with pytest.raises(UserError, match="has no document") as refusal:
+            documents_of(openwebtext.openwebtext(llama2))
+        assert str(path) in str(refusal.value)
+        path.unlink()
+
+
+def test_a_file_of_openwebtext_that_gives_nothing_is_named(llama2):
+    """All archives in one .xz, one in a .tar, an archive without any, an empty list: beside a file that is good."""
+    folder = llama2 / "openwebtext"
+    folder.mkdir()
+    (folder / "a_data.xz").write_bytes(part_of_openwebtext(0))
+    nested = io.BytesIO()
+    with tarfile.open(fileobj=nested, mode="w:xz") as archive:
+        add(archive, "urlsf_subset00.tar", b"", lambda member, content: (member, content))
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        add(archive, "more/urlsf_subset00-1_data.xz", nested.getvalue(), lambda member, content: (member, content))
+    plain = io.BytesIO()
+    tarfile.open(fileobj=plain, mode="w").close()
+    bad = {
+        "openwebtext.tar.xz": nested,
+        "urlsf_subset00.tar": tar,
+        "urlsf_subset01.tar": plain,
+        "m.jsonl": io.BytesIO(),
+    }
+    for name, content in bad.items():
+        (folder / name).write_bytes(content.getvalue())
+        with pytest.raises(UserError, match=r"has no document\. Give the folder .*remove this one") as refusal:
+            documents_of(openwebtext.openwebtext(llama2))
+        assert str(folder / name) in str(refusal.value)
+        (folder / name).unlink()
 
 
 @pytest.mark.parametrize(
@@ -653,6 +693,16 @@ def mine(tmp_path, monkeypatch):
 def test_a_users_own_texts_are_prepared(mine, tmp_path):
     data = prepared({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
     assert data.decode(data.test_tokens) == ["de ", "fgh"] and data.train_size == 2
+
+
+def test_texts_that_are_trained_and_tested_on_are_refused(mine, tmp_path):
+    """As of a source that ignores its split."""
+    texts = ["abc abc ", "de fgh "]
+    mine.FOUND["documents"] = [(split, text) for split in ("train", "test") for text in texts]
+    with pytest.raises(UserError, match="its test documents are also training documents"):
+        prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
+    mine.FOUND["documents"].append(("test", "ijk "))  # a few may well stand in both
+    prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
 
 
 class Wrong(tokens.Characters):

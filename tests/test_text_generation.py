@@ -212,6 +212,9 @@ def mine(*, title="mine") -> Teacher:
     wanted = {"ppl": {"name": "generative_perplexity", "teacher": section, "sampling": CONTINUED}}
     found = job.evaluate(wanted, job.shards(CONTINUED), [tmp_path / "mine.teacher"])["metrics"]["ppl"]
     assert found["value"] == pytest.approx(math.exp(1 / 5)) and found["extractor"] == "a nat a text"
+    wanted["mauve"] = {**wanted["ppl"], "name": "mauve"}
+    with pytest.raises(UserError, match=r"teacher my_teachers\.mine: has no features"):
+        job.evaluate(wanted, job.shards(CONTINUED), [tmp_path / "mine.teacher"])
 
 
 def test_nucleus_draws_from_the_fewest_tokens_that_reach_top_p():

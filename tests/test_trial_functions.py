@@ -22,6 +22,11 @@ from diffusionblocks.evaluation.trial import trial
         ),
         ([("mine(logits, labels)", "mine(logit, labels)"), ("logits.argmax", "logit.argmax")], "needs logit, and of"),
         ([("mine(logits, labels)", "mine(logits, text_nll)"), ("== labels", "== text_nll")], "needs text_nll, and of"),
+        (
+            [("logits.argmax(1) == labels", "logits.argmax(1) == 3")],
+            "metric {name} gives the same whatever its labels are",
+        ),
+        ([("logits.argmax(1) == labels", "labels == 3")], "metric {name} gives the same whatever its logits are"),
         ([("logits.argmax(1)", "logits.argmax(7)")], "line 10: metric {name} cannot be computed from random logits, "),
     ],
 )
@@ -47,6 +52,26 @@ DATA_FAULTS = [
     (edited(DATA, ("np.arange(10)", "np.arange(9)")), "`train_labels` should be int64 (10,)"),
     (edited(DATA, ('"test_labels": labels}', '"test_labels": labels + 1}')), "labels should lie between 0"),
     (edited(DATA, ('"title": "mine", ', "")), "instead of a dict of"),
+    (edited(DATA, ("images + 1", "images")), "every test image is among the training images"),
+    (
+        edited(
+            DATA,
+            ("(data_dir)", '(data_dir, *, split: Literal["test", "validation"] = "test")'),
+            ("import numpy as np", "from typing import Literal\n\nimport numpy as np"),
+        ),
+        "data source {name} gives the same test set for each `split`",
+    ),
+    (
+        edited(
+            TEXTS,
+            ("(data_dir)", '(data_dir, *, split: Literal["test", "validation"] = "test")'),
+            (
+                "from diffusionblocks.data.text.source",
+                "from typing import Literal\n\nfrom diffusionblocks.data.text.source",
+            ),
+        ),
+        "data source {name} gives the same test set for each `split`",
+    ),
     (edited(DATA, ("np.zeros(", "np.zeroes(")), "line 8: data source {name} called with data_dir '"),
     (edited(TEXTS, ('[("train", "a text of letters "), ("test", "another ")]', '["a", "b"]')), "should give pairs"),
     (
@@ -78,12 +103,16 @@ SCORER_FAULTS = [
     (edited(EXTRACTOR, (", {}\n", ", None\n")), "`obtain` should give ({{name: tensor}}"),
     (edited(EXTRACTOR, (".mean(2)", ".mean((1, 2))")), "should give finite numbers (2, D), and gives Tensor (2,)"),
     (edited(EXTRACTOR, ("torch.ones(1)", "torch.full((1,), torch.nan)")), "should give finite numbers (2, D)"),
+    (edited(EXTRACTOR, ('weights["scale"] *', "0 *")), "extractor {name} gives the same features of two random"),
     (edited(EXTRACTOR, ("(4, -1)", "(5, -1)")), "extractor {name}: build(weights): RuntimeError"),
-    (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(3)")), "`nll` should give finite numbers (20,), and gives"),
+    (edited(TEACHER, ("np.ones(len(tokens))", "np.ones((3, 1))")), "`nll` should give finite numbers (20,), and"),
     (edited(TEACHER, ("np.ones(len(tokens))", "1 / np.zeros(20)")), "`nll` should give finite numbers (20,)"),
-    (edited(TEACHER, ("def nll", "def score")), "`build` gives what has neither features nor nll"),
+    (edited(TEACHER, ("* letters(texts)", "* 2")), "`nll` gives the same of all of 20 random texts"),
+    (edited(TEACHER, ("def nll", "def score")), "`build` gives what has no nll: define it, or leave it out of"),
+    (edited(TEACHER, (', gives=("nll",)', "")), "`build` gives what has no features"),
+    (edited(TEACHER, ('gives=("nll",)', "gives=()")), "gives () names nothing of features, nll"),
     (edited(TEACHER, ("np.ones(len(tokens))", "np.ones(tokens)")), "line 8: teacher {name}: `nll`: "),
-    (edited(TEACHER, ('Teacher("mine", ', 'dict(title="mine").get(')), "teacher {name} returns function"),
+    (edited(TEACHER, ("return Teacher(", "return (lambda *_, **__: mine)(")), "teacher {name} returns function"),
 ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from users import BLOCKS, METHOD, MODEL, TEXT, edited, refusal
          ["`end_to_end_loss` fails on a small batch: KeyError: 'images'"]),
         ([("return self.read(self.condition(batch), self.layers)",
            "return self.read(self.condition(batch), self.layers if self.training else self.layer)")],
-         ["line ", "own with end_to_end breaks off: AttributeError: 'Model' object has no attribute 'layer'"]),
+         ["`end_to_end_loss` fails on a small batch: AttributeError: 'Model' object has no attribute 'layer'"]),
         ([("        super().__init__()\n", "        super().__init__()\n        raise ValueError('no such size')\n")],
          ["with diffusionblocks, sharing joint: refused", "no such size"]),
         ([("    def __init__(", "    noise_kind = 'gamma'\n\n    def __init__(")],

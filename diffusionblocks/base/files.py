@@ -6,6 +6,7 @@ import errno
 import glob
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -93,6 +94,22 @@ def suggest(word: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: `; did you mean 'vit'?`, or nothing."""
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def user_path(where: str, text: str) -> str:
+    """A path that a user gives at `where`, a key or an option, with ~ and $VARIABLES put in.
+
+    Raises UserError for what cannot be put in: left as it is, it would be the name of a new folder.
+    """
+    for name in (plain or braced for plain, braced in re.findall(r"\$(?:(\w+)|\{([^}]*)\})", text)):
+        if not os.environ.get(name):
+            raise UserError(f"{where}: {text}: the variable {name} is not set, or empty. Set it, or write it out.")
+    path = os.path.expanduser(os.path.expandvars(text))
+    if path.startswith("~"):
+        raise UserError(f"{where}: {text}: there is no such user. Write the path out.")
+    if not path.strip():
+        raise UserError(f"{where}: {text!r} is empty. Name a folder or a file; `.` is the current folder.")
+    return path
 
 
 @contextlib.contextmanager

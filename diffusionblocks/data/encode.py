@@ -18,13 +18,14 @@ def encode(section: dict, shard: int, data_dir: str | Path, path: str | Path) ->
     Latents (n, C, H, W), float16, and labels (n,), int64. Raises UserError for a set that is not encoded, a shard that
     it does not have, and an image that cannot be read.
     """
+    device = pick_device()
     kind, found = call_source(section, data_dir)
     if kind != "LatentSet":
         raise UserError(f"data {section['name']!r} is not encoded as latents: `prepare` needs no shards of it")
     train, shards, size = found["train"], found["shards"], found["image_size"]
     if not 0 <= shard < shards:
         raise UserError(f"shard {shard}: data {section['name']!r} has the shards 0 to {shards - 1}")
-    vae = VAE(data_dir, pick_device())
+    vae = VAE(data_dir, device)
     if size % vae.factor:
         raise UserError(f"config: data.image_size {size} is not a multiple of {vae.factor}, as the autoencoder needs")
 

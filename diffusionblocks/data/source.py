@@ -52,15 +52,26 @@ def _image_problems(found):
             f"labels should lie between 0 and the number of classes less 1, and are {train.min()} to {train.max()} in "
             f"training, {test.min()} to {test.max()} in the test set"
         )
+    elif len(empty := np.flatnonzero(np.bincount(train) == 0)):
+        yield f"no training image has the label {empty[0]}: labels count from 0, and each has images"
+    elif _hashes(found["test_images"]) <= _hashes(found["train_images"]):
+        yield "every test image is among the training images: the test set should have others"
 
 
 def _latent_problems(found):
     for split in ("train", "test"):
         if not all(hasattr(found[split], field) for field in ("root", "classes", "files", "labels")):
             yield f"`{split}` should be a Listing of image files, and is {_described(found[split])}"
+        elif not len(found[split].files) or len(found[split].files) != len(found[split].labels):
+            yield (
+                f"`{split}` should have image files and as many labels, and has {len(found[split].files)} and "
+                f"{len(found[split].labels)}"
+            )
     for key in ("shards", "image_size"):
         if type(found[key]) is not int or found[key] < 1:
             yield f"`{key}` should be a whole number from 1, and is {found[key]!r}"
+    if found["shards"] > len(found["train"].files):
+        yield f"shards {found['shards']}: more than its {len(found['train'].files)} training images"
 
 
 def _text_problems(found):
@@ -70,6 +81,10 @@ def _text_problems(found):
     for key, least in (("seq_len", 2), ("test_size", 0)):
         if type(found[key]) is not int or found[key] < least:
             yield f"`{key}` should be a whole number of at least {least}, and is {found[key]!r}"
+
+
+def _hashes(images):
+    return {hash(image.tobytes()) for image in images}
 
 
 def _form(value):

@@ -34,6 +34,8 @@ INPUTS = {
     "update_cost": Input(TEXT, "network"),  # {forward, backward: layers run in a training update}
     "training": Input(BOTH, "logs"),  # {updates, seconds: of all parts together}
 }
+# {input: the member of a teacher that gives it}.
+OFFERED = {"text_features": "features", "text_nll": "nll", "reference_nll": "nll"}
 
 
 def served(*sources: str) -> set[str]:

@@ -16,8 +16,12 @@ CHOICES = {
     "figure": ("accuracy_chain", "loss_chain", "likelihood", None),
     "over_sets": ("mean", "least"),
 }
+COUNTED = ("samples", "references", "tokens")  # what `least` may name beside the metric's own keywords
 # Of a number in metrics.json, what is no setting of its metric; and what else a column has beside its settings.
-FACTS = ("value", "samples", "sets", "idle_blocks", "extractor", "unit", "better", "beside", "over_sets", "sampling")
+FACTS = (
+    *("value", "samples", "sets", "idle_blocks", "extractor", "references", "blind"),
+    *("unit", "better", "beside", "over_sets", "sampling"),
+)
 RESERVED = (*FACTS, "name", "teacher")
 
 
@@ -31,6 +35,7 @@ class About:
     figure: str | None
     infinite: bool
     over_sets: str
+    least: dict
 
 
 def check_declaration(file: Path | str, name: str, about: dict | None, settings: Iterable[str]) -> None:
@@ -47,6 +52,9 @@ def check_declaration(file: Path | str, name: str, about: dict | None, settings:
             raise UserError(f"{file}: metric {name}: @metric takes no {key!r}{suggest(key, known)}")
         if value not in CHOICES.get(key, (value,)):
             raise UserError(f"{file}: metric {name}: {key} {value!r} is not one of {', '.join(map(str, CHOICES[key]))}")
+    for key in about.get("least") or {}:
+        if key not in (*COUNTED, *settings):
+            raise UserError(f"{file}: metric {name}: least: {key} is none of {', '.join((*COUNTED, *settings))}")
     if taken := sorted(set(settings) & set(RESERVED)):
         raise UserError(
             f"{file}: metric {name}: rename its keyword {', '.join(taken)}, which says something else of every number"
@@ -61,6 +69,7 @@ def metric(
     figure: Literal["accuracy_chain", "loss_chain", "likelihood"] | None = None,
     infinite: bool = False,
     over_sets: Literal["mean", "least"] = "mean",
+    least: dict[str, float] | None = None,
 ) -> Callable:
     """Decorator of a function that is a metric. Write the values out: planning reads them in the source.
 
@@ -68,13 +77,15 @@ def metric(
     stands below the table and not in it (a column's section in the configuration may say otherwise). figure: which
     figure draws it, for a curve, which is a list with one value per step. infinite: whether inf is a value, the worst
     there is; any other that is not finite ends the evaluation. over_sets: what the number is of several generated sets,
-    for the note beside it; the function gets all of them and does the reckoning.
+    for the note beside it; the function gets all of them and does the reckoning. least: {what: how much of it there
+    must be}, for planning to refuse what cannot be computed hours later: generated samples of a set, references (real
+    texts, one for each prompt), tokens of a text, or the metric's own keywords.
 
     The function's positional arguments are names of evaluation/inputs.py, and what it is computed from; its keyword
     arguments are the settings of a column; metrics.json keeps them, so none is named as what it says of every number
     (RESERVED). Raises UserError for such a name, and for values that are none of these.
     """
-    about = About(unit, better, beside, figure, infinite, over_sets)
+    about = About(unit, better, beside, figure, infinite, over_sets, least or {})
 
     def declare(function):
         parameters = inspect.signature(function).parameters.values()

@@ -1,8 +1,10 @@
 """How `trial` tries components that are functions: lines of what was tried, or a UserError that says what is wrong."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from diffusionblocks.evaluation.trial import at_fault
 from diffusionblocks.evaluation.trial_samples import Images, Texts
 
 N, STEPS, LEVELS = 40, 3, 24  # samples, and steps of a chain, of which metrics are computed; levels of a solver's chain
+REDRAWN = 10  # draws of an input, which by chance may give the same share of few samples
+COMPARED = 1000  # documents that are looked at
 
 
 # A metric
@@ -33,9 +37,13 @@ def try_metric(component: Component, function: Callable, data_dir: str | Path) -
     ]
     kinds = set.intersection(*(set(INPUTS[name].kinds) for name in wanted if name in INPUTS), {"images", "text"})
     metric = load_metric(component.name, min(kinds or {"images"}))
-    steps = LEVELS if "nelbo_per_level" in wanted else STEPS
+    steps, given = LEVELS if "nelbo_per_level" in wanted else STEPS, _inputs(0)
     with at_fault(component, f"metric {component.name} cannot be computed from random {', '.join(wanted)}"):
-        value = metric(_inputs(), {}, steps)
+        value = metric(given, {}, steps)
+        for name in wanted:
+            others = (metric({**given, name: _inputs(seed)[name]}, {}, steps) for seed in range(1, REDRAWN))
+            if all(other == value for other in others):
+                raise UserError(f"{component.file}: metric {component.name} gives the same whatever its {name} are")
     shown = f"{value:.4g}" if not isinstance(value, list) else f"a curve of {len(value)}"
     yield f"from random {', '.join(wanted)}: {shown}"
     about = metric.about
@@ -43,9 +51,9 @@ def try_metric(component: Component, function: Callable, data_dir: str | Path) -
     yield f"for {' and '.join(sorted(kinds))}; unit {about.unit or 'none'}; {better}"
 
 
-def _inputs():
+def _inputs(seed):
     """A random value of every input of metrics (see evaluation/inputs.py)."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
 
     def features():
         return random.standard_normal((N, 8)).astype(np.float32)
@@ -66,13 +74,13 @@ def _inputs():
         "nelbo_per_level": random.uniform(1, 3, LEVELS).tolist(),
         "features": [features(), features()],
         "references": {"train": split, "test": split},
-        "evaluations": {"layers": 12.0, "networks": 4.0, "num_layers": 3},
-        "texts": random.integers(11, size=(N, 12)),
+        "evaluations": {"layers": random.uniform(6, 12), "networks": 4.0, "num_layers": 3},
+        "texts": random.integers(3, size=(N, 12)),  # so few tokens that some follow each other again
         "text_features": (features(), features()),
         "text_nll": nll(),
         "reference_nll": nll(),
-        "update_cost": {"forward": 3.0, "backward": 3.0},
-        "training": {"updates": 100, "seconds": 10.0},
+        "update_cost": {"forward": random.uniform(2, 4), "backward": random.uniform(2, 4)},
+        "training": {"updates": int(random.integers(10, 1000)), "seconds": random.uniform(1, 10)},
     }
 
 
@@ -83,6 +91,12 @@ def try_data(component: Component, function: Callable, data_dir: str | Path) -> 
     """What it returns: keys, types, shapes; of texts the tokens of the first one."""
     with at_fault(component, f"data source {component.name} called with data_dir {str(data_dir)!r}"):
         kind, found = call_source({"name": component.name}, data_dir)
+        split = inspect.signature(function, eval_str=True).parameters.get("split")
+        splits = get_args(split.annotation) if split else ()
+        sections = ({"name": component.name, "split": value} for value in splits)
+        tests = [_tested(*call_source(section, data_dir)) for section in sections]
+    if len(tests) > 1 and tests[0] and tests.count(tests[0]) == len(tests):
+        raise UserError(f"{component.file}: data source {component.name} gives the same test set for each `split`")
     yield f"{kind}: {found['title']}"
     if kind == "ImageSet":
         for split in ("train", "test"):
@@ -92,6 +106,15 @@ def try_data(component: Component, function: Callable, data_dir: str | Path) -> 
         yield f"{len(found['train'].files)} + {len(found['test'].files)} files in {len(found['train'].classes)} classes"
     else:
         yield from _try_text(component, found)
+
+
+def _tested(kind, found):
+    """The test set, as far as a look at its start tells it from another."""
+    if kind == "ImageSet":
+        return found["test_images"].tobytes()
+    if kind == "LatentSet":
+        return found["test"].files
+    return [text for split, text in itertools.islice(found["documents"], COMPARED) if split == "test"]
 
 
 def _try_text(component, found):
@@ -127,6 +150,8 @@ def try_extractor(component: Component, function: Callable, data_dir: str | Path
     with at_fault(component, f"extractor {component.name}: build(weights)"), torch.inference_mode():
         features = chosen.build(weights)(images.pixels())
     _check_array(component, "the network that `build` gives", features, (len(images.pixels()), None))
+    if (features == features[0]).all():
+        raise UserError(f"{component.file}: extractor {component.name} gives the same features of two random images")
     yield f"{chosen.title}: {features.shape[1]:,} features"
 
 
@@ -141,21 +166,20 @@ def try_teacher(component: Component, function: Callable, data_dir: str | Path) 
     tokens, prompt = text.test_tokens, 2
     texts, prompts = text.decode(tokens), text.decode(tokens[:, :prompt])
     calls = {"features": (texts, tokens), "nll": (texts, tokens, prompt, prompts)}
-    calls = {member: arguments for member, arguments in calls.items() if hasattr(scorer, member)}
-    if not calls:
-        raise UserError(f"{component.file}: teacher {component.name}: `build` gives what has neither features nor nll")
-    for member, arguments in calls.items():
-        try:
-            with at_fault(component, f"teacher {component.name}: `{member}`"):
-                found = getattr(scorer, member)(*arguments)
-        except UserError as error:
-            if error.__cause__ is None:  # its own words, of what it cannot do
-                yield str(error)
-                continue
-            raise
+    told = f"{component.file}: teacher {component.name}:"
+    if not chosen.gives or not set(chosen.gives) <= calls.keys():
+        raise UserError(f"{told} gives {chosen.gives} names nothing of {', '.join(calls)}")
+    for member in chosen.gives:
+        if not hasattr(scorer, member):
+            raise UserError(f"{told} `build` gives what has no {member}: define it, or leave it out of `gives`")
+        with at_fault(component, f"teacher {component.name}: `{member}`"):
+            found = getattr(scorer, member)(*calls[member])
         for values in [found] if member == "features" else found:
             shape = (len(tokens), None) if member == "features" else (len(tokens),)
             _check_array(component, f"`{member}`", values, shape)
+        judged = np.asarray(found if member == "features" else found[0])
+        if (judged == judged[0]).all():
+            raise UserError(f"{told} `{member}` gives the same of all of {len(tokens)} random texts")
         yield f"{chosen.title}: `{member}` of {len(tokens)} texts"
 
 

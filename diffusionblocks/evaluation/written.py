@@ -9,6 +9,7 @@ import torch
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.text.dataset import Text
+from diffusionblocks.evaluation.inputs import OFFERED
 from diffusionblocks.sampling.sets import AGAIN, Sets, set_key
 from diffusionblocks.scorers.teacher import load_teacher
 
@@ -40,20 +41,29 @@ class Written:
         if teacher:
             if _key(teacher) not in self._teachers:
                 raise UserError(f"no weights of the teacher {teacher['name']}: hand them over (--scorers)")
-            known["extractor"] = tensors.about(self._teachers[_key(teacher)], AGAIN)["title"]
+            judge = tensors.about(self._teachers[_key(teacher)], AGAIN)
+            known["extractor"] = judge["title"]
+            if "text_features" in needed:
+                known |= {"references": self._references(sampling), "blind": judge.get("blind")}
             for name in needed:
                 if name not in found:
                     found[name] = self._score(name, teacher, tokens, sampling)
         return found, known
+
+    def _references(self, sampling):
+        """How many real texts there are: one for each prompt."""
+        return -(-sampling["num_samples"] // sampling["continuations"])
 
     def _score(self, name, teacher, tokens, sampling):
         """What a teacher says to an input's name, once for all metrics."""
         key = (name, set_key(sampling), _key(teacher))
         if key not in self._scored:
             prompt = sampling["prompt_len"]
-            count = -(-sampling["num_samples"] // sampling["continuations"])
+            count = self._references(sampling)
             references = self._data.test_tokens[:count, : prompt + sampling["new_tokens"]].cpu().long()
-            scorer = self._load(_key(teacher))
+            scorer, member = self._load(_key(teacher)), OFFERED[name]
+            if not hasattr(scorer, member):
+                raise UserError(f"teacher {teacher['name']}: has no {member}. Take another for this metric.")
             if name == "text_features":  # of texts of the same length
                 sets = (tokens, references)
                 scored = tuple(scorer.features(self._data.decode(part), part.to(self._device)) for part in sets)

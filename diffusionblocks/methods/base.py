@@ -1,11 +1,13 @@
 """The contract of a training method, a module with a class `Method(base.Method)`, and how both contracts are met."""
 
+import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.chains import Step
@@ -13,6 +15,8 @@ from diffusionblocks.diffusion.noise import Noise, noise_of
 from diffusionblocks.diffusion.partition import layers_of
 from diffusionblocks.models import base as models
 from diffusionblocks.models.base import broken, not_offered, where
+
+DRAWS = 20  # of noise, before a gradient counts as zero: of a few tokens, none may be masked
 
 
 class Network:
@@ -107,6 +111,7 @@ class Method(nn.Module):
     def check(self, batch: dict) -> None:
         """Meet the contract with one batch of two or more samples: every block of this part, and a chain.
 
+        Blocks are met with noise on all weights: where many are zero at first, they do not show what they are for.
         Raises UserError naming file, class and member. Nothing stays: weights, buffers, gradients and the state of the
         random number generators are as before.
         """
@@ -116,9 +121,10 @@ class Method(nn.Module):
             try:
                 for model in self.models.values():
                     _check_members(model)
-                for block in self.blocks:
-                    self.check_block(batch, block)
-                    self.zero_grad(set_to_none=True)
+                with shaken(self):
+                    for block in self.blocks:
+                        self.check_block(batch, block)
+                        self.zero_grad(set_to_none=True)
                 self.eval()
                 with torch.no_grad():
                     self.check_chain(batch)
@@ -152,6 +158,12 @@ class Method(nn.Module):
             if trained and not reached and id(layer) in mine:
                 what = f"are not all run: layer {index} has no gradient of block {block}"
                 raise broken(model, "layers", f"{what}, which holds it")
+        gradients = [value.grad for layer in layers for value in layer.parameters() if value.grad is not None]
+        for _ in range(DRAWS):
+            if not gradients or any(gradient.any() for gradient in gradients):
+                return
+            self.loss(batch, block)[0].backward()
+        raise broken(self, "loss", f"gives the layers of block {block} a gradient that is zero: they cannot learn")
 
     def check_chain(self, batch: dict, **sampling: Any) -> None:
         """Meet `predict`, with options of it."""
@@ -164,6 +176,25 @@ class Method(nn.Module):
             raise broken(self, "predict", "must give a list of at least one diffusion.chains.Step")
 
 
+@contextlib.contextmanager
+def shaken(module: nn.Module) -> Iterator[None]:
+    """In here all weights have noise on them, drawn from torch's generator; afterwards they have the same bits.
+
+    Of a matrix as much as keeps the size of what it multiplies, whatever its width.
+    """
+    parameters = list(module.parameters())
+    kept = [value.detach().clone() for value in parameters]
+    try:
+        with torch.no_grad():
+            for value in parameters:
+                value.add_(torch.randn_like(value), alpha=value[0].numel() ** -0.5 if value.dim() > 1 else 0.1)
+        yield
+    finally:
+        with torch.no_grad():
+            for value, before in zip(parameters, kept, strict=True):
+                value.copy_(before)
+
+
 def size(batch: dict) -> int:
     """N, the number of samples of a batch."""
     return len(next(iter(batch.values())))
@@ -171,8 +202,15 @@ def size(batch: dict) -> int:
 
 def meet(thing: nn.Module, member: str, *arguments: Any, **keywords: Any) -> Any:
     """What a member gives. Raises UserError where it fails, unless it is for want of memory."""
-    try:
+    with calling(thing, member):
         return getattr(thing, member)(*arguments, **keywords)
+
+
+@contextlib.contextmanager
+def calling(thing: nn.Module, member: str) -> Iterator[None]:
+    """Makes a UserError of whatever is raised in here, as `meet` does."""
+    try:
+        yield
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -192,6 +230,47 @@ def check_target(model: models.Model, member: str, z0: Any, like: Tensor) -> Non
     fits = torch.is_tensor(z0) and z0.shape == like.shape and z0.is_floating_point() == like.is_floating_point()
     if not fits or torch.promote_types(z0.dtype, like.dtype) != like.dtype:
         raise broken(model, member, f"gives {_seen(z0)}, and z_shape and the weights ask for {_seen(like)}")
+
+
+def check_heeded(model: models.Model, member: str, ask: Callable, given: dict, others: dict) -> None:
+    """Raise UserError where a member's answer stays the same, to the bit, when one of what it is given is another.
+
+    ask(**given): tensors of the answer; not finite, they say nothing. others: {name in `given`: (another value, what is
+    wrong, in words)}. Weights should be shaken and the network in evaluation, where nothing is drawn.
+    """
+    with torch.no_grad(), calling(model, member):
+        first = _asked(ask, given)
+        for name, (value, words) in others.items():
+            if not _same(value, given[name]) and _same(_asked(ask, {**given, name: value}), first):
+                raise broken(model, member, words)
+
+
+def _asked(ask, given):
+    torch.manual_seed(0)  # a network may draw a first state; `check` puts the generators back
+    return ask(**given)
+
+
+def _same(one, other):
+    """Whether two values hold the same tensors, as far as they can be looked into."""
+    one, other = tree_leaves(one), tree_leaves(other)
+    pairs = zip(one, other, strict=False)
+    return len(one) == len(other) and all(
+        torch.equal(a, b) and a.isfinite().all() if torch.is_tensor(a) and torch.is_tensor(b) else a is b
+        for a, b in pairs
+    )
+
+
+def rolled(batch: dict) -> dict:
+    """The batch with its samples in another order: each is in its neighbour's place."""
+    return {name: value.roll(1, 0) for name, value in batch.items()}
+
+
+def differ(batch: dict) -> bool:
+    """Whether each sample differs from its neighbour in all that the batch holds; the labels of two may agree."""
+    pairs = zip(batch.values(), rolled(batch).values(), strict=True)
+    return all(
+        (one != other).flatten(1).any(1).all() if one.dim() > 1 else (one != other).all() for one, other in pairs
+    )
 
 
 def _check_members(model):

@@ -244,6 +244,43 @@ class Method(base.Method):
         base.check_losses(model, "loss", base.meet(model, "loss", prediction, batch, z), count)
         base.check_target(model, "to_z", base.meet(model, "to_z", prediction), clean)
         super().check_block(batch, block)
+        training = model.training
+        model.eval()
+        self._check_heeded(batch, block, z0, level)
+        model.train(training)
+
+    @torch.no_grad()
+    def _check_heeded(self, batch, block, z0, level):
+        """Meet `predict` with one argument changed at a time: a network that ignores it trains without a word."""
+        (model, layers), other = self.acting(block), base.rolled(batch)
+        noisy = torch.full_like(level, 0.5) if self.noise.of_tokens else level  # at a low rate no token may be masked
+        seen, another = (self.noise.corrupt(z, noisy, self.noise.randomness(z)) for z in (z0, z0.roll(1, 0)))
+        given = {"z": seen, "level": level, "cond": model.condition(batch), "layers": layers}
+        others = {"z": (another, "gives the same for another z")}
+        if model.timed and not self.noise.of_tokens:  # of tokens, what is masked tells the level
+            high = torch.full_like(level, self.intervals[block][1])
+            others["level"] = (
+                high,
+                "gives the same at every level. If that is meant, say `timed = False` in the class",
+            )
+        if self.sharing == "joint" and len(self.blocks) > 1:
+            others["layers"] = (self.acting((block + 1) % len(self.blocks))[1], "gives the same with other `layers`")
+        if base.differ(batch):
+            if torch.equal(z0, z0.roll(1, 0)):
+                raise base.broken(model, "target", "gives the same for samples that differ")
+            others["cond"] = (
+                model.condition(other),
+                "gives the same under another condition. If nothing is known at inference, give None from `condition`",
+            )
+
+        def ask(z, level, cond, layers):
+            prediction = model.predict(z, level, cond, layers)
+            return model.to_z(prediction), model.loss(prediction, batch, seen)
+
+        base.check_heeded(model, "predict", ask, given, others)
+        if base.differ(batch):
+            prediction, wrong = model.predict(*given.values()), {"batch": (other, "gives the same whatever is true")}
+            base.check_heeded(model, "loss", lambda batch: model.loss(prediction, batch, seen), {"batch": batch}, wrong)
 
     def check_chain(self, batch: dict) -> None:
         """Meet a chain, where all its blocks are here; of tokens, which `predict` does not serve, a sampled one."""

@@ -30,6 +30,13 @@ class Method(base.Method):
         model = self.models["all"]
         base.check_losses(model, "end_to_end_loss", base.meet(model, "end_to_end_loss", batch), base.size(batch))
         super().check_block(batch, block)
+        if "tokens" not in batch and base.differ(batch):  # which are what is predicted, too
+            images = {name: value for name, value in base.rolled(batch).items() if name in ("image", "signed")}
+            training = model.training
+            model.eval()
+            wrong = {"batch": ({**batch, **images}, "gives the same for other images")}
+            base.check_heeded(model, "end_to_end_loss", model.end_to_end_loss, {"batch": batch}, wrong)
+            model.train(training)
 
     def extend(self, tokens: Tensor, eps: Tensor, draws: Tensor, *, top_p: float = 0.95) -> Tensor:
         """Texts (N, length) that go on from `tokens` (N, P), each token drawn from the network's distribution.

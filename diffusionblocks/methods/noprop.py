@@ -133,6 +133,30 @@ class Method(base.Method):
             z = a * model.to_z(model.predict(z, t, cond, layers)) + b * z + c**0.5 * torch.randn_like(z)
         return [Step(None, None, model.classify(z))]
 
+    def check_block(self, batch: dict, block: int) -> None:
+        """Meet the block's loss, then `predict` with one argument changed at a time."""
+        super().check_block(batch, block)
+        model = self.models["all"]
+        training = model.training
+        model.eval()
+        self._check_heeded(batch, block)
+        model.train(training)
+
+    @torch.no_grad()
+    def _check_heeded(self, batch, block):
+        """As that of DiffusionBlocks, of what this method looks at."""
+        (model, layers), z0 = self.acting(block), self.models["all"].target(batch)
+        level = None if self.process == "discrete" else z0.new_full((len(z0),), 0.5)
+        given = {"z": torch.randn_like(z0), "level": level, "cond": model.condition(batch), "layers": layers}
+        others = {"z": (torch.randn_like(z0), "gives the same for another z")}
+        if level is not None and model.timed:
+            others["level"] = (level / 2, "gives the same at every level")
+        if base.differ(batch):
+            others["cond"] = (model.condition(base.rolled(batch)), "gives the same under another condition")
+        if len(self.blocks) > 1:
+            others["layers"] = (self.acting((block + 1) % len(self.blocks))[1], "gives the same with other `layers`")
+        base.check_heeded(model, "predict", lambda **given: model.to_z(model.predict(*given.values())), given, others)
+
     def check_chain(self, batch: dict) -> None:
         """Meet a short chain, where its length is free."""
         super().check_chain(batch, num_steps=None if self.process == "discrete" else 2)

@@ -28,6 +28,7 @@ class Model(nn.Module):
     noise_kind: ClassVar[str] = "edm"  # "masking": z holds tokens, MASK where one is hidden; levels are masking rates
     layers: nn.ModuleList  # what is cut into blocks
     z_shape: tuple[int, ...] | None = None  # only of a denoiser
+    timed: bool = True  # False: `predict` gives the same at every level, and is meant to
 
     def all_layers(self) -> list[nn.Module]:
         """All layers, each once, where a network has others than `layers`: compiled, and counted as its compute."""

@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from diffusionblocks.base.files import UserError, read_json, unreadable
+from diffusionblocks.base.files import read_json, unreadable
 from diffusionblocks.evaluation.metric import FACTS
 
 # Of a table's csv.

@@ -132,6 +132,9 @@ def _note(number):
         notes.append(f"{number['over_sets']} of {number['sets']} sets")
     if number.get("idle_blocks"):
         notes.append(f"never acts: block {', '.join(map(str, number['idle_blocks']))}")
+    if number.get("references"):
+        blind = f", by features that {number['blind']}" if number.get("blind") else ""
+        notes.append(f"{number['name']}: against {number['references']:,} real texts{blind}")
     return "; ".join(notes) or None
 
 

@@ -3,12 +3,13 @@
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import function_returns, returned_set
 from diffusionblocks.diffusion.processes import check_process
-from diffusionblocks.evaluation.inputs import served, source_of
+from diffusionblocks.evaluation.inputs import OFFERED, served, source_of
 from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
-from diffusionblocks.plan.source import class_keywords, decorator_keywords
+from diffusionblocks.plan.source import call_keyword, class_keywords, decorator_keywords
 
+GIVES = ("features", "nll")  # of a teacher that does not say; as scorers/teachers/base.py has it
 COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
 
 
@@ -40,7 +41,13 @@ def _check(where, section, row):
             )
         if "teacher" not in section:
             raise UserError(f"config: {where}: {name} needs a `teacher: {{name: ...}}`")
-        check_section(f"{where}.teacher", "teacher", section["teacher"])
+        judge = check_section(f"{where}.teacher", "teacher", section["teacher"])
+        gives = call_keyword(judge.file, judge.attribute, "Teacher", "gives") or GIVES
+        if absent := {OFFERED[given] for given in inputs & OFFERED.keys()} - set(gives):
+            raise UserError(
+                f"config: {where}.teacher: {section['teacher']['name']} has no {', '.join(sorted(absent))}, which "
+                f"{name} needs. Take another teacher."
+            )
     if "features" in inputs:
         if row.extractor is None:
             raise UserError(f"config: {where}: {name} needs an `extractor`, of the row or its table")
@@ -49,6 +56,7 @@ def _check(where, section, row):
             raise UserError(
                 f"config: {row.where}.extractor: {chosen.name} is trained on pixels, and {row.data['name']} has latents"
             )
+    _check_least(where, section, row, about.get("least") or {}, declared(found))
     num_steps, method = section["sampling"].get("num_steps"), row.method_settings
     if num_steps is None:
         return
@@ -64,6 +72,25 @@ def _check(where, section, row):
             f"config: {where}.sampling.num_steps is {num_steps}: with fewer steps than the "
             f"{method.get('num_blocks', 1)} blocks some block would never act"
         )
+
+
+def _check_least(where, section, row, least, settings):
+    """A metric says how much it needs, of what is generated and of its own keywords."""
+    sampling, there = section["sampling"], {**settings, **section}
+    if GENERATED & set(row.inputs(section)):
+        there["samples"] = sampling["num_samples"]
+        there["tokens"] = sampling.get("new_tokens") or {**declared(row.component("data")), **row.data}.get("seq_len")
+        there["references"] = -(-sampling["num_samples"] // sampling.get("continuations", 1))
+    words = {
+        "samples": "sampling.num_samples",
+        "tokens": "sampling.new_tokens" if "new_tokens" in sampling else "data.seq_len",
+        "references": "sampling: num_samples by continuations, the number of real texts to compare with,",
+    }
+    for key, value in least.items():
+        if there.get(key) is not None and there[key] < value:
+            raise UserError(
+                f"config: {where}.{words.get(key, key)} is {there[key]}: {section['name']} needs at least {value}"
+            )
 
 
 def _check_sampling(where, section, row):
@@ -105,8 +132,15 @@ def _check_generation(where, sampling, row):
     if not 0 < sampling.get("top_p", 1) <= 1:
         raise UserError(f"config: {where}.top_p must lie above 0 and be at most 1, and is {sampling['top_p']}")
     if row.continues:
-        seq_len = {**declared(row.component("data")), **row.data}.get("seq_len")
-        # A source need not have the keyword, and only its data set knows how many prompts there are (sampling/text.py).
+        data = {**declared(row.component("data")), **row.data}
+        seq_len, test_size = data.get("seq_len"), data.get("test_size")
+        prompts = -(-sampling["num_samples"] // sampling["continuations"])
+        if test_size and prompts > test_size:
+            raise UserError(
+                f"config: {where}: num_samples {sampling['num_samples']} by continuations {sampling['continuations']} "
+                f"needs {prompts} prompts, and there are at most {test_size} test sequences (data.test_size)"
+            )
+        # A source need not have the keyword, and only its data set knows how long its sequences are.
         if seq_len is not None and sampling["prompt_len"] + sampling["new_tokens"] > seq_len:
             raise UserError(
                 f"config: {where}: prompt_len {sampling['prompt_len']} and new_tokens {sampling['new_tokens']} exceed "

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import math
 
-from diffusionblocks.base.components import PLACES, Component, locate, names
+from diffusionblocks.base.components import PACKAGE, PLACES, Component, locate, names
 from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.base.sections import keywords_of
 from diffusionblocks.plan.source import Choice, class_keywords, function_keywords
+
+# Whole numbers that may be 0: all test sequences, a network without layers around its core.
+FROM_ZERO = ("test_size", "prelude_layers", "coda_layers")
 
 
 def section_name(section: dict) -> str:
@@ -50,12 +54,18 @@ def declared(found: Component) -> dict | None:
 def check_section(where: str, kind: str, section: dict) -> Component:
     """Hold a section's name and keywords against its component. Raises UserError naming the key."""
     found = component(f"{where}.name", kind, section.get("name"))
-    check_keys(where, section, declared(found))
+    known = declared(found)
+    check_keys(where, section, known)
+    if found.file.is_relative_to(PACKAGE):  # what a user's own counts, and from where, nobody here can know
+        for key, default in known.items():
+            least = 0 if key in FROM_ZERO else 1
+            if type(default) is int and section.get(key, least) < least:
+                raise UserError(f"config: {where}.{key} is {section[key]}, and must be at least {least}")
     return found
 
 
 def check_keys(where: str, section: dict, known: dict) -> None:
-    """Refuse keys that are not in `known`, {keyword: default}, and values of another kind than the default's."""
+    """Refuse keys that are not in `known`, {keyword: default}, and values of another kind, or numbers not finite."""
     for key, value in section.items():
         if key == "name":
             continue
@@ -71,6 +81,8 @@ def check_keys(where: str, section: dict, known: dict) -> None:
         elif not _same_kind(value, default):
             hint = " (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)" if isinstance(default, float) else ""
             raise UserError(f"config: {where}.{key}: {value!r} should be of type {type(default).__name__}{hint}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config: {where}.{key}: {value} is no finite number")
 
 
 def _same_kind(value, default):

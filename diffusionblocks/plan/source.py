@@ -179,6 +179,16 @@ def _literal(node):
         return None
 
 
+def call_keyword(file: Path, name: str, callee: str, keyword: str):
+    """The literal of a keyword in the first call of `callee` within a function of a file; None if there is none."""
+    for node in tree(file).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == callee:
+                    return next((_literal(given.value) for given in call.keywords if given.arg == keyword), None)
+    return None
+
+
 def decorator_keywords(file: Path, name: str, decorator: str) -> dict | None:
     """{keyword: value} of `@decorator(...)` above a function, those that are literals; None without the decorator."""
     aliases = {decorator}

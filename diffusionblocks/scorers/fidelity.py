@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from diffusionblocks.base.compat import torch_fidelity
+from diffusionblocks.base.files import UserError
 
 KID_SUBSET = 1000  # torch-fidelity's default, or all there are if there are fewer
+NEIGHBOURS = 3  # of precision and recall; torch-fidelity's default
 MAX_FEATURES = 10_000  # KID and precision/recall compare single images: enough of them, and their distances fit memory
 
 
@@ -27,6 +29,11 @@ class Statistics:
         chosen = features[-self.count % self._every :: self._every]
         self.kept.append(chosen.to("cpu", torch.float32, copy=True))  # a view would hold all of ImageNet's 10 GB
         self.count += len(features)
+
+    def varies(self) -> bool:
+        """Whether any of the features that are kept differs from the first."""
+        kept = torch.cat(self.kept)
+        return bool((kept != kept[0]).any())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """mu (D,), sigma (D, D), and the features that were kept."""
@@ -64,10 +71,19 @@ def kid(features: np.ndarray, reference: dict) -> float:
 
 
 def precision_recall(features: np.ndarray, reference: dict) -> tuple[float, float]:
-    """Share of the samples near real images, and of the real images near samples (Kynkaanniemi et al. 2019), k = 3."""
+    """Share of the samples near real images, and of the real images near samples (Kynkaanniemi et al. 2019).
+
+    Raises UserError for fewer images than have NEIGHBOURS.
+    """
     torch_fidelity()
     from torch_fidelity.metric_prc import prc_features_to_metric
 
+    if min(len(features), len(reference["features"])) <= NEIGHBOURS:
+        raise UserError(
+            f"precision and recall look at {NEIGHBOURS} neighbours of each image, and there are {len(features)} "
+            f"generated and {len(reference['features'])} real ones"
+        )
     ours = torch.as_tensor(features)[:MAX_FEATURES]  # generated classes take turns: no stride, it would drop some
-    found = prc_features_to_metric(ours, torch.as_tensor(reference["features"]), verbose=False)
+    theirs = torch.as_tensor(reference["features"])
+    found = prc_features_to_metric(ours, theirs, prc_neighborhood=NEIGHBOURS, verbose=False)
     return found["precision"], found["recall"]

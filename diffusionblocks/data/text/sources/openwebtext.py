@@ -33,7 +33,7 @@ def openwebtext(
     if [file.name for file in files] != ARCHIVES:
         title += f" ({len(files)} files, not its {len(ARCHIVES)} archives)"
     held_out = {7: "test"} if split == "test" else {7: None, 3: "test"}
-    texts = (text for file in files for text in _texts_of(file))
+    texts = (text for file in files for text in _some(_texts_of(file), file))
     parts = ((held_out.get(index % 10, "train"), text) for index, text in enumerate(texts))
     documents = (document for document in parts if document[0])
     return text_set(title, split, llama2(data_dir), seq_len, test_size, documents)
@@ -52,10 +52,23 @@ def _texts_of(file):
             with tarfile.open(file, "r:") as archive:
                 for member in archive:
                     if member.isfile() and member.name.endswith(".xz"):
-                        yield from _members(archive.extractfile(member))
+                        yield from _some(_members(archive.extractfile(member)), f"{file}: {member.name}")
                 archive.fileobj.seek(archive.offset)
                 if archive.fileobj.read(512) != bytes(512):  # tarfile takes a header cut short for the end
                     raise tarfile.ReadError("no end of the archive")
+
+
+def _some(texts, where):
+    """The texts. Raises UserError where there is none."""
+    empty = True
+    for text in texts:
+        empty = False
+        yield text
+    if empty:
+        raise UserError(
+            f"{where}: has no document. Give the folder .tar of .xz archives, .xz archives of .txt files, or .jsonl: "
+            "unpack an archive of other archives into it, or remove this one."
+        )
 
 
 def _members(file):

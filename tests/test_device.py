@@ -1,0 +1,125 @@
+"""A job that holds a GPU never computes on the CPU without a word."""
+
+import json
+
+import pytest
+import torch
+
+from diffusionblocks.__main__ import main
+from diffusionblocks.base import device
+from diffusionblocks.base.files import UserError
+
+SAID = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", device.CHOICE)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine without a GPU, whatever this one has; `machine(name)` gives it a file in /dev."""
+    for variable in SAID:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(device, "DEVICES", tmp_path)
+    monkeypatch.setattr(device, "DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    return lambda name: (tmp_path / name).touch()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"SLURM_JOB_GPUS": "0"},
+        {"SLURM_STEP_GPUS": "1"},
+        {"CUDA_VISIBLE_DEVICES": "0,1"},
+        {"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""},
+        {device.CHOICE: "cuda"},
+    ],
+)
+def test_a_job_that_holds_a_gpu_stops_where_torch_cannot_use_it(machine, monkeypatch, said):
+    for variable, value in said.items():
+        monkeypatch.setenv(variable, value)
+    variable, value = next(iter(said.items()))
+    with pytest.raises(UserError, match=f"{variable}={value}: .*built without CUDA.*{device.CHOICE}=cpu"):
+        device.pick_device()
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "nvidia12", "driver"])
+def test_so_does_one_on_a_machine_with_a_gpu(machine, name):
+    machine(name)
+    with pytest.raises(UserError, match=f"{name}: .*built without CUDA"):
+        device.pick_device()
+
+
+def test_a_job_of_a_cluster_asks_whether_it_may_open_the_gpu(machine, monkeypatch):
+    machine("nvidia0")
+    machine("driver")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with pytest.raises(UserError, match="nvidia0"):
+        device.pick_device()
+
+    def denied(path, flags):
+        raise PermissionError
+
+    monkeypatch.setattr(device.os, "open", denied)
+    assert device.pick_device().type == "cpu"
+
+
+def test_torch_says_why(machine, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11000).\nPlease update it.")
+
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch, "zeros", broken)
+    with pytest.raises(UserError, match=r"driver on your system is too old \(found version 11000\)\. Mend that"):
+        device.pick_device()
+
+
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_no_gpu_is_wanted(machine, monkeypatch, hidden):
+    machine("nvidia0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert device.pick_device().type == "cpu"
+
+
+def test_the_cpu_can_be_chosen_all_the_same(machine, monkeypatch):
+    machine("nvidia0")
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv(device.CHOICE, "cpu")
+    assert device.pick_device().type == "cpu"
+    assert device.os.environ["CUDA_VISIBLE_DEVICES"] == ""  # whatever library asks torch
+
+
+def test_another_choice_is_refused(machine, monkeypatch):
+    monkeypatch.setenv(device.CHOICE, "gpu")
+    with pytest.raises(UserError, match="should be cpu or cuda"):
+        device.pick_device()
+
+
+def test_the_device_is_the_first_line_of_a_log(machine, capsys):
+    device.pick_device()
+    said = capsys.readouterr().out
+    assert said.startswith("device: cpu (") and "1 thread" in said and said.count("\n") == 1
+
+
+# Every verb that computes: what it is given does not matter, since the device comes first.
+@pytest.mark.parametrize("verb", ["train", "sample", "evaluate", "reference", "extractor", "teacher", "encode"])
+def test_every_verb_that_computes_stops_first(machine, monkeypatch, capsys, tmp_path, verb):
+    given = tmp_path / "given.json"
+    keys = ("table", "row", "seed", "data", "model", "method", "train", "name", "metrics", "teachers", "num_samples")
+    given.write_text(json.dumps(dict.fromkeys(keys, "x") | {"sets": 1, "shards": 1}))
+    arguments = {
+        "train": ["all", "--data", "x", "--state", "x"],
+        "sample": ["x", given, "0", "--data", "x"],
+        "evaluate": ["x", given, "--data", "x", "--logs", "x"],
+        "reference": ["--data", "x"],
+        "extractor": ["--data", "x"],
+        "teacher": ["--data", "x"],
+        "encode": ["0"],
+    }[verb]
+    monkeypatch.setattr("diffusionblocks.plan.check.check_run", lambda run: None)
+    monkeypatch.setattr("sys.argv", ["diffusionblocks", verb, *map(str, [given, *arguments, "-o", tmp_path / "out"])])
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    with pytest.raises(SystemExit):
+        main()
+    assert "SLURM_JOB_GPUS=0: this job is to compute on a GPU" in capsys.readouterr().err
