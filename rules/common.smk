@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError, in_words, user_path
-from diffusionblocks.plan import cluster, watch
+from diffusionblocks.plan import start, watch
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.stale import stale
 
@@ -21,15 +21,15 @@ def or_stop(function, *arguments):
         raise WorkflowError(in_words(error)) from None
 
 
-or_stop(cluster.right_place, workflow.basedir, os.getcwd())
+or_stop(start.right_place, workflow.basedir, os.getcwd())
 
 
 configfile: "config.yaml"
 
 
-or_stop(cluster.keep_keys, workflow.configfiles)
-or_stop(cluster.keep_profile, sys.argv)
-or_stop(cluster.keep_scale, config, sys.argv)
+or_stop(start.keep_keys, workflow.configfiles)
+or_stop(start.keep_profile, sys.argv)
+or_stop(start.keep_scale, config, sys.argv)
 or_stop(watch.refuse_unlock, sys.argv)
 PLAN = or_stop(Plan.of, config)
 RESULTS = PLAN.results
@@ -92,11 +92,7 @@ if workflow.remote_exec:
 
 
 onstart:
-    or_stop(cluster.refuse_without_slurm, workflow.executor_plugin.name)
-    # Snakemake shall find our sbatch, squeue and sacct, which wait for a controller that is away.
-    os.environ["PATH"] = (
-        f"{workflow.basedir}/workflow/slurm{os.pathsep}{os.environ['PATH']}"
-    )
+    or_stop(start.refuse_without_slurm, workflow.executor_plugin.name)
     or_stop(GUARD.start, not workflow.local_exec)
     or_stop(PLAN.write)
 
@@ -106,6 +102,4 @@ onsuccess:
 
 
 onerror:
-    GUARD.end(failed=True)
-    for text in cluster.hidden_logs(log):
-        print(text, file=sys.stderr)
+    GUARD.end(failed=log)

@@ -24,7 +24,7 @@ from diffusionblocks import __main__ as program
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, in_words, write_json
 from diffusionblocks.data.prepare import prepare
-from diffusionblocks.plan import cluster
+from diffusionblocks.plan import start
 from diffusionblocks.plan.configuration import read_tables
 from diffusionblocks.scorers.pretrained import identity
 from diffusionblocks.training import trainer
@@ -195,9 +195,7 @@ def snakemake(function, *arguments):
 def profile(content, *arguments):
     """A start with a profile of the user's."""
     name = "mine/profile.v9+.yaml"
-    return snakemake(
-        cluster.keep_profile, lambda place: ["--profile", str(place.file(name, content).parent), *arguments]
-    )
+    return snakemake(start.keep_profile, lambda place: ["--profile", str(place.file(name, content).parent), *arguments])
 
 
 def silent_slurm(place):
@@ -514,15 +512,15 @@ CASES = {
     ),
     # Command lines of Snakemake
     "set-resources alone": (
-        snakemake(cluster.keep_profile, ["--profile", SLURM, "--set-resources", "train:runtime=9"]),
+        snakemake(start.keep_profile, ["--profile", SLURM, "--set-resources", "train:runtime=9"]),
         ["profile.v9+.yaml", "train:slurm_partition=gpu train:gpu=1 train:mem_mb=32000", "Change the file"],
     ),
     "set-resources by =": (
-        snakemake(cluster.keep_profile, [f"--profile={SLURM}", "--set-resources=train:gpu=2"]),
+        snakemake(start.keep_profile, [f"--profile={SLURM}", "--set-resources=train:gpu=2"]),
         ["--set-resources train:gpu=2 train:slurm_partition=gpu", "evaluate:runtime=240"],
     ),
     "default-resources alone": (
-        snakemake(cluster.keep_profile, ["--profile", SLURM, "--default-resources"]),
+        snakemake(start.keep_profile, ["--profile", SLURM, "--default-resources"]),
         ["--default-resources slurm_partition=cpu mem_mb=8000", "Change the file"],
     ),
     "resources of a list": (profile("resources: [gpu=1, mem_mb=2]", "--res", "gpu=2"), ["--resources gpu=2 mem_mb=2"]),
@@ -535,35 +533,35 @@ CASES = {
         ["profile.v9+.yaml", "'jobs' stands twice", "remove one"],
     ),
     "key twice in config.yaml": (
-        snakemake(cluster.keep_keys, lambda place: [place.file("config.yaml", "seeds: [1]\nseeds: [2]\n")]),
+        snakemake(start.keep_keys, lambda place: [place.file("config.yaml", "seeds: [1]\nseeds: [2]\n")]),
         ["config.yaml: the key 'seeds' stands twice, in lines 1 and 2", "remove one"],
     ),
     "scale lost": (
         snakemake(
-            cluster.keep_scale,
+            start.keep_scale,
             {"scale": "demo"},
             [f"--profile={SLURM}", "--config", "seeds=[0]", "--configfile", "mine.yaml"],
         ),
         ["slurm is for scale paper", "--config scale=paper"],
     ),
     "scale of two files": (
-        snakemake(cluster.keep_scale, {"scale": "paper"}, ["--profile", SLURM, "--configfile", GPU]),
+        snakemake(start.keep_scale, {"scale": "paper"}, ["--profile", SLURM, "--configfile", GPU]),
         ["gpu.yaml asks for gpu", "--config scale=gpu"],
     ),
     "another folder": (
-        snakemake(cluster.right_place, ROOT, lambda place: place.folder),
+        snakemake(start.right_place, ROOT, lambda place: place.folder),
         ["this workflow runs in its own folder alone", "without --directory: cd"],
     ),
     "another checkout": (
-        snakemake(cluster.right_place, lambda place: place.folder, lambda place: place.folder),
+        snakemake(start.right_place, lambda place: place.folder, lambda place: place.folder),
         [str(ROOT), "was moved or copied", "rm -rf .venv"],
     ),
     "no SLURM": (
-        environment(snakemake(cluster.refuse_without_slurm, "slurm"), PATH=""),
+        environment(snakemake(start.refuse_without_slurm, "slurm"), PATH=""),
         ["no sbatch on this machine", "Start on a login node"],
     ),
     "silent SLURM": (
-        tampered(snakemake(cluster.refuse_without_slurm, "slurm"), silent_slurm),
+        tampered(snakemake(start.refuse_without_slurm, "slurm"), silent_slurm),
         ["no cluster answers (fatal: nobody)", "Start on a login node"],
     ),
 }

@@ -5,18 +5,21 @@ Standard library only.
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError, read_about
 from diffusionblocks.base.lock import holder, lock
+from diffusionblocks.plan.configuration import ROOT
 
 OURS = Path(".snakemake")  # where the Snakemake at work in a folder holds its lock
+PROGRAMS = ROOT / "workflow/slurm"  # which wait for a controller that is away
 STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,REQUEUED,COMPLETING"  # all in which a job may yet write
 PAUSE = 60  # seconds between two looks at a job that is waited for
 # SLURM's reasons for which a job would be pending for ever, and what to do.
@@ -140,6 +143,20 @@ def unfinished(results: str | Path) -> list[str]:
     return found
 
 
+def hidden_logs(files: Sequence[str | Path]) -> Iterator[str]:
+    """The last lines of logs that Snakemake has named in its own, `files`, and not shown.
+
+    It shows no further one after a log that is empty: of a job that never began on its node, SLURM's has the cause.
+    """
+    text = "\n".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in files)
+    for names in dict.fromkeys(re.findall(r"^ *log: (.+) \(check log file", text, re.MULTILINE)):
+        first, *others = names.split(", ")
+        if re.search(rf"^Logfile {re.escape(first)}(: empty file| not found\.)$", text, re.MULTILINE):
+            for other in filter(os.path.isfile, others):
+                lines = Path(other).read_text(encoding="utf-8", errors="replace").splitlines()[-50:]
+                yield "\n".join([f"Logfile {other}:", *lines])
+
+
 class Guard:
     """All of the above, from the start of a workflow to its end."""
 
@@ -147,17 +164,28 @@ class Guard:
         self.results, self.stack = results, contextlib.ExitStack()
 
     def start(self, on_cluster: bool) -> None:
-        """Hold the folder and watch the queue. Raises UserError as `hold` does."""
+        """Hold the folder; have Snakemake find our sbatch, squeue and sacct, and watch the queue.
+
+        Raises UserError as `hold` does.
+        """
         self.stack.enter_context(hold())
         if on_cluster:
+            os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
             dog = Watchdog(os.getcwd())
             dog.start()
             self.stack.callback(dog.done.set)
 
-    def end(self, failed: bool = False) -> None:
-        """Let go; where something failed, say of each training that was stopped how to go on."""
+    def end(self, failed: Sequence[str | Path] = ()) -> None:
+        """Let go; where something failed, show what Snakemake does not, and say how stopped trainings go on.
+
+        failed: Snakemake's own logs, where something did.
+        """
         self.stack.close()
-        if failed and (stopped := unfinished(self.results)):
+        if not failed:
+            return
+        for text in hidden_logs(failed):
+            print(f"\n{text}", file=sys.stderr)
+        if stopped := unfinished(self.results):
             print(
                 "\nTrainings that were stopped on their way are saved. Run the same command again: they go on from "
                 "there. Where a time limit stopped them, raise `runtime` of train.\n  " + "\n  ".join(stopped),

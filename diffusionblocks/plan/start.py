@@ -1,11 +1,14 @@
-"""What this workflow asks of Snakemake's command line and of SLURM beyond submitting jobs. Standard library only."""
+"""What is refused before anything is planned or submitted: the place, the command line, a missing cluster.
+
+Standard library only.
+"""
 
 import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError
@@ -35,20 +38,6 @@ def _unreachable():
         "unable to contact slurm controller|connection refused|connect failure", done.stderr, re.IGNORECASE
     )
     return f"no cluster answers ({last})" if done.returncode and not away else None
-
-
-def hidden_logs(files: Sequence[str | Path]) -> Iterator[str]:
-    """The last lines of logs that Snakemake has named in its own, `files`, and not shown.
-
-    It shows no further one after a log that is empty: of a job that never began on its node, SLURM's has the cause.
-    """
-    text = "\n".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in files)
-    for names in dict.fromkeys(re.findall(r"^ *log: (.+) \(check log file", text, re.MULTILINE)):
-        first, *others = names.split(", ")
-        if re.search(rf"^Logfile {re.escape(first)}(: empty file| not found\.)$", text, re.MULTILINE):
-            for other in filter(os.path.isfile, others):
-                lines = Path(other).read_text(encoding="utf-8", errors="replace").splitlines()[-50:]
-                yield "\n".join([f"Logfile {other}:", *lines])
 
 
 def keep_keys(files: Sequence[str | Path]) -> None:
