@@ -46,6 +46,17 @@ def try_(args):
     print(trial(args.name, args.kind, args.data_dir))
 
 
+def doctor(args):
+    """Check what a job needs of this machine or, with --asked, of a node of the cluster."""
+    from diffusionblocks.training.doctor import doctor, here
+
+    if args.seen:
+        print("\n".join(here(args.results, args.seen)))
+    else:
+        asked = None if args.asked is None else dict(item.partition("=")[::2] for item in args.asked)
+        doctor(args.results, asked, args.output)
+
+
 def autoencoder(args):
     """Fetch the autoencoder that makes latents, and write which it is."""
     from diffusionblocks.data.autoencoder import autoencoder
@@ -226,6 +237,12 @@ PRINT = {
         ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
         ("--kind", {"choices": sorted(PLACES), "help": "what it is, where its source does not tell"}),
         DIRECTORY,
+    ],
+    doctor: [
+        ("results", "folder of the results"),
+        ("--asked", {"nargs": "*", "metavar": "NAME=VALUE", "help": "what a training asks SLURM for, as in a profile"}),
+        ("--seen", {"help": "a file that the machine that asks has written"}),
+        ("--output", {"type": Path, "help": "file to write, if all is well"}),
     ],
     explain: [
         ("row", "<table>/<row>"),

@@ -72,6 +72,20 @@ def data_of(wildcards):
     return PLAN.row(wildcards).data_file
 
 
+def asked_of_slurm(wildcards):
+    """What a training asks SLURM for, as an option of the verb `doctor`; nothing where it runs here."""
+    if workflow.local_exec:
+        return ""
+    resources = workflow.get_rule("train").resources
+    found = {name: resources[name].raw for name in start.ASKED if name in resources}
+    return " ".join(
+        [
+            "--asked",
+            *(f"{name}={shlex.quote(str(value))}" for name, value in found.items()),
+        ]
+    )
+
+
 wildcard_constraints:
     table=r"\w+",
     row=r"\w+",

@@ -11,6 +11,7 @@ rule train:
     input:
         run=f"{RUN}/run.json",
         data=data_of,
+        nodes=ancient(f"{RESULTS}/nodes.txt"),
         code=code("train"),
     output:
         weights=f"{RUN}/parts/{{part}}.safetensors",

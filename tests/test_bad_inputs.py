@@ -517,7 +517,7 @@ CASES = {
     ),
     "set-resources by =": (
         snakemake(start.keep_profile, [f"--profile={SLURM}", "--set-resources=train:gpu=2"]),
-        ["--set-resources train:gpu=2 train:slurm_partition=gpu", "evaluate:runtime=240"],
+        ["--set-resources train:gpu=2 train:slurm_partition=gpu", "reference:runtime=240"],
     ),
     "default-resources alone": (
         snakemake(start.keep_profile, ["--profile", SLURM, "--default-resources"]),
@@ -605,7 +605,9 @@ def test_threads_are_what_openmp_would_take(monkeypatch, said, threads):
 def test_a_log_begins_with_the_process_that_writes_it(place, capsys):
     """Snakemake shows no log after an empty one, so no verb that a rule calls may be killed before its first line."""
     said(train(digits_dot_safetensors=None)(place), capsys, told := [])
-    assert re.fullmatch(rf"making \S+/block1\.safetensors: process {os.getpid()} on \S+, 20\S+ \S+\n", told[0])
+    assert re.fullmatch(
+        rf"making \S+/block1\.safetensors: process {os.getpid()} on \S+, 20\S+ \S+\ndevice: .+\n", told[0]
+    )
 
 
 @pytest.mark.slow

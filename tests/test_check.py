@@ -80,7 +80,7 @@ BAD = [
         {f"{ROW}__metrics__chain": {"name": "accuracy_per_step", "sampling": {"num_steps": 2}}},
         ["metrics.chain", "num_steps is 2", "3 blocks"],
     ),
-    ({"tables__table1__demo__model__num_layers": 0}, ["vit_end_to_end.model: num_layers must be", "is 0"]),
+    ({"tables__table1__demo__model__num_layers": 0}, ["vit_end_to_end.model.num_layers is 0", "at least 1"]),
     ({"tables__table1__demo__model__num_layers": 6.0}, ["vit_end_to_end.model.num_layers", "6.0", "int"]),
     # NoProp
     ({"tables__table6__rows__noprop_ct__demo__model__num_layers": 3}, ["noprop_ct.method", "continuous", "one layer"]),

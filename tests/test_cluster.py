@@ -1,13 +1,10 @@
 """Table 1 on a real SLURM: every block of a run is a job of its own, side by side on different nodes."""
 
 import json
-import os
-import signal
-import subprocess
 import time
 
 import pytest
-from conftest import TINY, Checkout
+from conftest import Checkout
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +40,7 @@ def test_blocks_are_jobs_side_by_side_on_different_nodes(slurm, tmp_path, capsys
     submit(checkout, "table1", *first, "--config", "scale=demo", "seeds=[0]")
     assert (checkout.folder / "results/demo/tables/table1.html").exists()
 
-    jobs = {job["JobId"]: job for job in ended_jobs(slurm, 14)}
+    jobs = {job["JobId"]: job for job in ended_jobs(slurm, 15) if job["Comment"]}  # the doctor's has none
     assert all(job["JobState"] == "COMPLETED" for job in jobs.values())
     assert len(jobs) == 8 + 6  # eight parts and six evaluations; tables and pages need no job
     blocks = {}
@@ -59,32 +56,3 @@ def test_blocks_are_jobs_side_by_side_on_different_nodes(slurm, tmp_path, capsys
     assert len({job["JobId"] for job in blocks.values()}) == 3
     assert len({job["NodeList"] for job in blocks.values()}) == 3
     assert max(job["StartTime"] for job in blocks.values()) < min(job["EndTime"] for job in blocks.values())
-
-
-def test_a_lost_snakemake_does_not_double_its_trainers(slurm, tmp_path):
-    """After SIGKILL of Snakemake its jobs go on; a new start is refused while they do, and can go on after them."""
-    checkout = Checkout(tmp_path / "checkout")
-    settings = {**TINY, "tables": {"table1": {"demo": {"train": {"steps": 100_000}}}}}
-    checkout.configure(settings)
-    target = f"{ROW}/parts/block0.safetensors"
-    command = ["--profile", "slurm", target, "--config", "scale=demo"]
-    own = ["--configfile", "tiny.yaml", "--slurm-init-seconds-before-status-checks", "2"]
-    lost = subprocess.Popen(
-        [f"{os.path.dirname(os.sys.executable)}/snakemake", *command, *own],
-        cwd=checkout.folder, env={**os.environ, "PYTHONPATH": str(checkout.folder)}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    state = checkout.folder / "results/demo/state/table1/vit_diffusionblocks/seed0/block0/log.jsonl"
-    assert until(lambda: state.exists() and '"loss"' in state.read_text(), 60), "the training never began"
-    os.killpg(lost.pid, signal.SIGKILL)
-    lost.wait()
-
-    checkout.snakemake("--unlock")
-    refused = checkout.snakemake(*command, check=False)
-    job = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout.split()[0]
-    assert refused.returncode != 0 and f"scancel {job}" in refused.stdout + refused.stderr
-
-    subprocess.run(["scancel", job], check=True)
-    assert [record["JobState"] for record in ended_jobs(slurm, 1)] == ["CANCELLED"]
-    # The trainer had half a minute between SIGTERM and SIGKILL, and used it.
-    assert until(state.with_name("checkpoint.safetensors").exists, 30)

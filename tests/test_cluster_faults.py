@@ -47,10 +47,10 @@ class Cluster(Checkout):
         self.edit(file, line, f"{indent}{statement}\n{line}")
 
     @contextmanager
-    def running(self, *targets):
-        """Snakemake in the background; its output lies in `output`."""
-        command = [f"{Path(sys.executable).parent}/snakemake", "--profile", "slurm", *targets]
-        command += ["--config", "scale=demo", "--configfile", "tiny.yaml"]
+    def running(self, *targets, profile="slurm"):
+        """Snakemake in the background, killed in the end where it still runs; its output lies in `output`."""
+        command = [f"{Path(sys.executable).parent}/snakemake", *targets, "--config", "scale=demo"]
+        command += ["--configfile", "tiny.yaml", *(["--profile", profile] if profile else [])]
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         with open(self.folder / "output", "a") as output:
             process = subprocess.Popen(
@@ -192,3 +192,56 @@ def test_a_controller_that_is_away_costs_nothing(slurm, tmp_path):
         assert until(lambda: snakemake.poll() is not None, 120), checkout.output()
     assert snakemake.returncode == 0 and (checkout.folder / row / "metrics.json").exists(), checkout.output()
     assert "restart" not in checkout.output()
+
+
+def test_jobs_of_a_lost_snakemake_are_waited_for_and_taken_over(slurm, tmp_path, undisturbed):
+    """Two kills: of Snakemake while its job trains, and a start beside a Snakemake that lives."""
+    checkout = Cluster(tmp_path / "checkout")
+    checkout.edit("diffusionblocks/plan/watch.py", "PAUSE = 60", "PAUSE = 1")
+    checkout.before("diffusionblocks/training/train.py", "        log = state.log.read_text", HOLD)
+    (checkout.folder / "window").touch()
+    with checkout.running(PART) as lost:
+        assert until(lambda: checkout.steps() > 0, 90), checkout.output()
+        beside = checkout.snakemake("--unlock", check=False)
+        assert beside.returncode and f"process {lost.pid}" in beside.stderr and "scancel" not in beside.stderr
+    job = checkout.job()
+    checkout.snakemake("--unlock")
+    with checkout.running(PART) as snakemake:
+        assert until(lambda: f"scancel {job}" in checkout.output(), 60), checkout.output()
+        (checkout.folder / "window").unlink()
+        assert until(lambda: snakemake.poll() is not None, 120), checkout.output()
+    assert snakemake.returncode == 0, checkout.output()
+    assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 3000)
+    assert [record["JobState"] for record in slurm.jobs() if "rule_train" in record["Comment"]] == ["COMPLETED"]
+    assert "Nothing to be done" in checkout.output()
+
+
+# Of a local Snakemake
+
+
+def test_outputs_that_snakemake_throws_away_are_only_written_again(tmp_path, undisturbed):
+    """A file of code with a time stamp in the future; a Snakemake that is killed while its trainer ends."""
+    checkout = Cluster(tmp_path / "checkout", steps=300)
+    future = checkout.folder / "diffusionblocks/models/vit.py"
+    os.utime(future, (time.time() + 3600, time.time() + 3600))
+    failed = checkout.snakemake(PART, check=False)
+    assert failed.returncode and "older modification time" in failed.stdout + failed.stderr
+    assert not (checkout.folder / PART).exists() and checkout.about()["step"] == 300
+    os.utime(future)
+    checkout.snakemake(PART)
+    assert "going on after step 300 of 300" in (checkout.folder / LOG).read_text()
+    assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 300)
+
+
+def test_a_snakemake_that_is_killed_while_its_trainer_ends(tmp_path, undisturbed):
+    checkout = Cluster(tmp_path / "checkout", steps=300)
+    checkout.before("diffusionblocks/training/train.py", "        log = state.log.read_text", HOLD)
+    (checkout.folder / "window").touch()
+    with checkout.running(PART, profile=None):
+        assert until((checkout.folder / PART).exists, 90), checkout.output()
+    assert not trainers(checkout.folder), "all of its processes were killed"
+    (checkout.folder / "window").unlink()
+    checkout.snakemake("--unlock")
+    checkout.snakemake(PART)
+    assert "going on after step 300 of 300" in (checkout.folder / LOG).read_text()
+    assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 300)

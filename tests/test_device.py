@@ -106,7 +106,20 @@ def test_the_device_is_the_first_line_of_a_log(machine, capsys):
 @pytest.mark.parametrize("verb", ["train", "sample", "evaluate", "reference", "extractor", "teacher", "encode"])
 def test_every_verb_that_computes_stops_first(machine, monkeypatch, capsys, tmp_path, verb):
     given = tmp_path / "given.json"
-    keys = ("table", "row", "seed", "data", "model", "method", "train", "name", "metrics", "teachers", "num_samples")
+    keys = (
+        "table",
+        "row",
+        "seed",
+        "data",
+        "model",
+        "method",
+        "train",
+        "name",
+        "metrics",
+        "teachers",
+        "extractor",
+        "num_samples",
+    )
     given.write_text(json.dumps(dict.fromkeys(keys, "x") | {"sets": 1, "shards": 1}))
     arguments = {
         "train": ["all", "--data", "x", "--state", "x"],
@@ -118,6 +131,7 @@ def test_every_verb_that_computes_stops_first(machine, monkeypatch, capsys, tmp_
         "encode": ["0"],
     }[verb]
     monkeypatch.setattr("diffusionblocks.plan.check.check_run", lambda run: None)
+    monkeypatch.setattr("diffusionblocks.plan.code.run_files", lambda *_, **__: [])
     monkeypatch.setattr("sys.argv", ["diffusionblocks", verb, *map(str, [given, *arguments, "-o", tmp_path / "out"])])
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
     with pytest.raises(SystemExit):

@@ -528,7 +528,9 @@ def test_assembled_model_is_the_union_of_its_parts(trained, tmp_path, digits, ca
         for name, value in load_file(part).items():
             assert torch.equal(model.pop(name), value)
     assert not model
-    write_json(tmp_path / "evaluation.json", {"metrics": {"accuracy": {"name": "accuracy"}}, "teachers": {}})
+    write_json(
+        tmp_path / "evaluation.json", {"metrics": {"accuracy": {"name": "accuracy"}}, "teachers": {}, "extractor": None}
+    )
     places = ["--data", digits, "--logs", *(job.log for job in jobs), "-o", tmp_path / "metrics.json"]
     files = [folder / "run.json", tmp_path / "model.safetensors", tmp_path / "evaluation.json"]
     code, errors = command(capsys, "evaluate", *files, *places)

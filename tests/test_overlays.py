@@ -165,7 +165,7 @@ def test_an_extractor_that_is_trained_on_pixels_is_refused_for_latents(own):
 
 
 def test_a_source_of_texts_need_not_have_a_keyword_for_its_sequences(own):
-    asked = {"name": "mauve", "teacher": {"name": "small_lm"}, "sampling": {"prompt_len": 400}}
+    asked = {"name": "mauve", "teacher": {"name": "small_lm"}, "sampling": {"prompt_len": 400, "num_samples": 1000}}
     texts = {"data": {"name": "own_things.judges.texts"}, "model": {"name": "autoregressive", "num_layers": 6}}
     assert refusal(row(**texts, metrics={"mauve": asked})) is None
     assert "prompt_len 400" in refusal(row(**{**texts, "data": {"name": "sotu_sentences"}}, metrics={"mauve": asked}))

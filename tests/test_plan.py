@@ -12,13 +12,13 @@ from conftest import ROOT
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import build
 from diffusionblocks.plan.check import check_frame
-from diffusionblocks.plan.cluster import keep_profile, keep_scale
 from diffusionblocks.plan.configuration import complete, merge, read_yaml
 from diffusionblocks.plan.explain import explain
 from diffusionblocks.plan.layers import layers, resolve, trained
 from diffusionblocks.plan.plan import Plan, plan
 from diffusionblocks.plan.row import Row, sample_name
 from diffusionblocks.plan.sections import fingerprint, section_name
+from diffusionblocks.plan.start import keep_profile, keep_scale
 from diffusionblocks.training.settings import Settings
 
 SHAPES = {

@@ -154,7 +154,7 @@ class Plan:
         keys = wildcards.keys() if wildcards is not None else ()
         if "row" in keys:
             row = self.row(wildcards)
-            sampling = row.sample_sets[wildcards.sampling] if step == "sample" else None
+            sampling = row.sample_sets.get(wildcards.sampling) if step == "sample" else None
             return run_files(step, row.run(0), sampling, row.evaluation() if step == "evaluate" else None)
         if step in ("prepare", "encode"):
             section = self._data[wildcards.data]

@@ -14,6 +14,9 @@ from pathlib import Path
 from diffusionblocks.base.files import UserError
 from diffusionblocks.plan.configuration import ROOT, read_yaml
 
+# Resources by which a profile says where a job may run; the verb `doctor` asks for the same.
+ASKED = ("slurm_partition", "slurm_account", "constraint", "qos", "gres", "gpu", "gpu_model")
+
 
 def refuse_without_slurm(executor: str) -> None:
     """Raise UserError where jobs should go to SLURM and this machine cannot submit any: each would be tried in vain."""
