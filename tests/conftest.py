@@ -208,6 +208,33 @@ def slurm(monkeypatch):
         yield cluster
 
 
+# The table of docs/reliability.md, made by the tests: (fault, what was done, what happened, what was lost).
+FAULTS = []
+BEGIN, END = "<!-- made by the tests -->\n", "<!-- end -->\n"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--reliability", type=Path, help="file whose table of faults is written anew by the tests that ran"
+    )
+
+
+def pytest_sessionfinish(session, exitstatus):
+    path = session.config.getoption("--reliability")
+    if path is None or exitstatus:
+        return
+    before, _, rest = path.read_text().partition(BEGIN)
+    head = "| fault | what was done | what happened | lost |\n| --- | --- | --- | --- |\n"
+    rows = "".join(f"| {' | '.join(row)} |\n" for row in FAULTS)
+    path.write_text(f"{before}{BEGIN}{head}{rows}{END}{rest.partition(END)[2]}")
+
+
+@pytest.fixture
+def told():
+    """told(fault, what was done, what happened, what was lost): a row of the table of faults; the test asserts it."""
+    return lambda *row: FAULTS.append(row)
+
+
 COUNTER = itertools.count()
 
 

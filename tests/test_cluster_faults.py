@@ -121,7 +121,7 @@ def tensor_bytes(path):
     return content[8 + int.from_bytes(content[:8], "little") :]
 
 
-def test_a_training_goes_on_through_many_time_limits(slurm, tmp_path, undisturbed):
+def test_a_training_goes_on_through_many_time_limits(slurm, tmp_path, undisturbed, told):
     """SLURM's warning before the limit makes the job save and queue itself again, more often than it has retries."""
     checkout = Cluster(tmp_path / "checkout")
     with checkout.running(PART) as snakemake:
@@ -144,9 +144,15 @@ def test_a_training_goes_on_through_many_time_limits(slurm, tmp_path, undisturbe
     assert len(starts) == 4 and starts == sorted(set(starts))
     assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 3000)
     assert (checkout.folder / LOG).read_text().count("asks SLURM to queue the job again") == 3
+    told(
+        "a training longer than its time limit",
+        f"SLURM's warning at updates {', '.join(map(str, starts[1:]))} of 3000, oftener than there are retries",
+        "saved, had SLURM queue the same job again, went on",
+        "no update",
+    )
 
 
-def test_stopped_while_it_saves_slowly_and_when_it_is_done(slurm, tmp_path, undisturbed):
+def test_stopped_while_it_saves_slowly_and_when_it_is_done(slurm, tmp_path, undisturbed, told):
     """A save that takes long is finished, whatever signal asks for it; a training that is done is not made again."""
     checkout = Cluster(tmp_path / "checkout")
     checkout.before("diffusionblocks/training/train.py", "            progress = {", "__import__('time').sleep(12)")
@@ -175,9 +181,14 @@ def test_stopped_while_it_saves_slowly_and_when_it_is_done(slurm, tmp_path, undi
     assert snakemake.returncode == 0, checkout.output()
     assert [tensor_bytes(checkout.folder / part) for part in parts] == [undisturbed(part, 3000) for part in parts]
     assert "going on after step 3000 of 3000" in (checkout.folder / LOG.replace("block0", "block2")).read_text()
+    slow = "finished a save of 12 s, then ended; the next attempt went on"
+    told("`scancel`, a time limit, pre-emption", "SIGTERM to all of a job under pgid", slow, "no update")
+    told("a warning by SIGUSR1", "`scancel --signal=USR1`", slow, "no update")
+    told("a kill between the end of a training and that of its job", "`scancel` in that window",
+         "Snakemake deleted the parts; the next attempt wrote them again", "no update")  # fmt: skip
 
 
-def test_a_controller_that_is_away_costs_nothing(slurm, tmp_path):
+def test_a_controller_that_is_away_costs_nothing(slurm, tmp_path, told):
     """While a job runs and another is to be submitted; with sacct installed and no accounting."""
     checkout = Cluster(tmp_path / "checkout", steps=6)
     checkout.before("diffusionblocks/training/assemble.py", "    tensors.write(", "__import__('time').sleep(10)")
@@ -192,9 +203,11 @@ def test_a_controller_that_is_away_costs_nothing(slurm, tmp_path):
         assert until(lambda: snakemake.poll() is not None, 120), checkout.output()
     assert snakemake.returncode == 0 and (checkout.folder / row / "metrics.json").exists(), checkout.output()
     assert "restart" not in checkout.output()
+    told("SLURM's controller away", "slurmctld ended for 25 s while a job ran and another was to be submitted, without "
+         "accounting", "both went on when it was back; no retry was spent", "the 25 s")  # fmt: skip
 
 
-def test_jobs_of_a_lost_snakemake_are_waited_for_and_taken_over(slurm, tmp_path, undisturbed):
+def test_jobs_of_a_lost_snakemake_are_waited_for_and_taken_over(slurm, tmp_path, undisturbed, told):
     """Two kills: of Snakemake while its job trains, and a start beside a Snakemake that lives."""
     checkout = Cluster(tmp_path / "checkout")
     checkout.edit("diffusionblocks/plan/watch.py", "PAUSE = 60", "PAUSE = 1")
@@ -214,12 +227,16 @@ def test_jobs_of_a_lost_snakemake_are_waited_for_and_taken_over(slurm, tmp_path,
     assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 3000)
     assert [record["JobState"] for record in slurm.jobs() if "rule_train" in record["Comment"]] == ["COMPLETED"]
     assert "Nothing to be done" in checkout.output()
+    told("Snakemake killed, login node lost", "SIGKILL to Snakemake while its job trained; then `--unlock` and the "
+         "same command", "waited for the job, took its parts", "no update")  # fmt: skip
+    told("a second Snakemake in the folder", "`--unlock` beside one that lives", "refused, naming its host and process",
+         "nothing")  # fmt: skip
 
 
 # Of a local Snakemake
 
 
-def test_outputs_that_snakemake_throws_away_are_only_written_again(tmp_path, undisturbed):
+def test_outputs_that_snakemake_throws_away_are_only_written_again(tmp_path, undisturbed, told):
     """A file of code with a time stamp in the future; a Snakemake that is killed while its trainer ends."""
     checkout = Cluster(tmp_path / "checkout", steps=300)
     future = checkout.folder / "diffusionblocks/models/vit.py"
@@ -231,9 +248,11 @@ def test_outputs_that_snakemake_throws_away_are_only_written_again(tmp_path, und
     checkout.snakemake(PART)
     assert "going on after step 300 of 300" in (checkout.folder / LOG).read_text()
     assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 300)
+    told("outputs that Snakemake finds wanting", "a file of code with a time stamp in the future", "Snakemake deleted "
+         "the parts; the next attempt wrote them again", "no update")  # fmt: skip
 
 
-def test_a_snakemake_that_is_killed_while_its_trainer_ends(tmp_path, undisturbed):
+def test_a_snakemake_that_is_killed_while_its_trainer_ends(tmp_path, undisturbed, told):
     checkout = Cluster(tmp_path / "checkout", steps=300)
     checkout.before("diffusionblocks/training/train.py", "        log = state.log.read_text", HOLD)
     (checkout.folder / "window").touch()
@@ -245,3 +264,5 @@ def test_a_snakemake_that_is_killed_while_its_trainer_ends(tmp_path, undisturbed
     checkout.snakemake(PART)
     assert "going on after step 300 of 300" in (checkout.folder / LOG).read_text()
     assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 300)
+    told("a local Snakemake killed while a trainer ends", "SIGKILL to all of its processes; then `--unlock` and the "
+         "same command", "the parts were written again", "no update")  # fmt: skip

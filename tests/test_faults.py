@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save_file
 
 from diffusionblocks import __main__ as program
 from diffusionblocks.base import files
-from diffusionblocks.base.files import Interrupted, UserError, read_json, read_json_lines, write_json
+from diffusionblocks.base.files import Interrupted, UserError, read_about, read_json, read_json_lines, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.models import vit
+from diffusionblocks.plan import code as program_code
 from diffusionblocks.plan.code import digest, run_files
 from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.source import PACKAGE
@@ -145,7 +146,7 @@ def command(capsys, *words):
         ("vit_diffusionblocks_joint", "all", {"steps": STEPS // 3}),
     ],
 )
-def test_killed_at_a_random_step_ends_with_the_same_bits(tmp_path, digits, row, part, settings):
+def test_killed_at_a_random_step_ends_with_the_same_bits(tmp_path, digits, row, part, settings, told):
     run = tiny(row, **settings)
     straight, killed = (Job(tmp_path / name, digits, run, part) for name in ("straight", "killed"))
     step = random.randrange(5, STEPS // 2)
@@ -170,6 +171,10 @@ def test_killed_at_a_random_step_ends_with_the_same_bits(tmp_path, digits, row, 
     assert logs[0] == logs[1] and len(logs[0]) == STEPS
     starts = [entry["step"] for entry in read_json_lines(killed.log) if entry.get("event") == "start"]
     assert starts == [0, resumed]
+    if part == "all" and "ema" in settings:
+        told("a node lost, SIGKILL", f"killed after update {step} of {STEPS}, a checkpoint after every update",
+             f"the next attempt went on after update {resumed}", "what was made since the last checkpoint, which is at "
+             "most five minutes old")  # fmt: skip
     assert killed.files() == [f"parts/{part}.jsonl", f"parts/{part}.safetensors", "run.json", *KEPT]
 
 
@@ -201,13 +206,14 @@ def test_sigterm_saves_and_a_restart_goes_on_even_over_a_full_disk(tmp_path, dig
     assert stopped.bits() == straight.bits()
 
 
-def test_sigterm_in_the_middle_of_an_update_loses_nothing(tmp_path, digits, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_in_the_middle_of_an_update_loses_nothing(tmp_path, digits, monkeypatch, number):
     """Wherever the signal arrives, the step that the message names is the one that is saved."""
     append = states.State.append
 
     def interrupt(self, *records):
         if records[0].get("step") == 5 and "loss" in records[0]:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         append(self, *records)
 
     monkeypatch.setattr(states.State, "append", interrupt)
@@ -217,6 +223,17 @@ def test_sigterm_in_the_middle_of_an_update_loses_nothing(tmp_path, digits, monk
     step = int(re.search(r"after step (\d+)", str(stop.value))[1])
     assert job.checkpoint.exists(), f"the message says step {step}, and nothing was saved"
     assert json.loads(safe_open(job.checkpoint, "pt").metadata()["about"])["step"] == step
+
+
+def test_nohup_is_heeded(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(states.State, "trim_log", lambda self, step: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        job = Job(tmp_path, digits, tiny())
+        job.here()
+        assert job.weights.exists() and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_stopped_between_the_weights_and_the_log(tmp_path, digits, monkeypatch):
@@ -301,6 +318,34 @@ def test_checkpoint_of_another_configuration(stopped, capsys):
     ):
         assert word in errors
     assert stopped.checkpoint.read_bytes() == before and not stopped.weights.exists()
+
+
+def test_checkpoint_of_other_code(stopped, capsys, monkeypatch):
+    """It is refused, or gone on with where the user says so; the part then tells of both."""
+    old = read_about(stopped.checkpoint)["identity"]["code"]
+    monkeypatch.setattr(program_code, "digest", lambda files: "new")
+    code, errors = command(capsys, *stopped.arguments(300))
+    assert code == 2 and errors.count("\n") == 1 and f"code: '{old}' there, 'new' here" in errors
+    assert "track_code=false" in errors and str(stopped.state) in errors and stopped.checkpoint.exists()
+    assert command(capsys, *stopped.arguments(300), "--code", "any")[0] == 0
+    assert read_about(stopped.weights)["code"] == f"{old}+new"
+
+
+@pytest.mark.parametrize("change", ["code", "configuration"])
+def test_a_finished_checkpoint_does_not_outlive_a_change(tmp_path, digits, capsys, monkeypatch, change):
+    """Trained anew, and not written out once more as what the new code or configuration has made."""
+    job = Job(tmp_path, digits, tiny())
+    job.here()
+    before = job.bits()
+    if change == "code":
+        monkeypatch.setattr(program_code, "digest", lambda files: "new")
+    else:
+        job.configure({**job.run, "seed": 1})
+    code, errors = command(capsys, *job.arguments(300))
+    assert code == 0, errors
+    assert (job.bits() == before) == (change == "code")
+    starts = [entry["step"] for entry in read_json_lines(job.log) if entry.get("event") == "start"]
+    assert starts == [0] and (read_about(job.weights)["code"] == "new") == (change == "code")
 
 
 def test_checkpoint_of_another_part(stopped, capsys):
@@ -421,7 +466,7 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path, digits, capsys, monkey
 
 
 @pytest.mark.parametrize("moment", ["first line", "checkpoint", "weights"])
-def test_a_trainer_waits_for_space(small_disk, tmp_path, digits, monkeypatch, capsys, moment):
+def test_a_trainer_waits_for_space(small_disk, tmp_path, digits, monkeypatch, capsys, moment, told):
     """Nothing computed is lost, and no attempt is spent, while a disk is full; the bits are those of an empty disk."""
     job, straight = (Job(tmp_path / name, digits, tiny()) for name in ("job", "straight"))
     straight.here()
@@ -455,6 +500,12 @@ def test_a_trainer_waits_for_space(small_disk, tmp_path, digits, monkeypatch, ca
     assert freed and job.bits() == straight.bits()
     losses = [[entry["loss"] for entry in read_json_lines(one.log) if "loss" in entry] for one in (job, straight)]
     assert losses[0] == losses[1] and len(losses[0]) == 12
+    told(
+        "a full disk",
+        f"filled before the {moment}",
+        "waited for space, for up to half an hour, and went on",
+        "no update",
+    )
 
 
 # A loss that is not finite

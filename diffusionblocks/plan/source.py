@@ -120,6 +120,7 @@ def _lineage(file, name, seen=()):
             yield from _lineage(*found, (*seen, (file, name)))
 
 
+@functools.cache  # nodes are those of `tree`, which is
 def _class_behind(file, base):
     """(file, name) of a base class: of the same file, or of a module of this package or beside the file; else None."""
     head, _, attribute = ast.unparse(base).rpartition(".")
@@ -189,6 +190,7 @@ def call_keyword(file: Path, name: str, callee: str, keyword: str):
     return None
 
 
+@functools.cache
 def decorator_keywords(file: Path, name: str, decorator: str) -> dict | None:
     """{keyword: value} of `@decorator(...)` above a function, those that are literals; None without the decorator."""
     aliases = {decorator}
