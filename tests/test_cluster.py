@@ -34,6 +34,7 @@ def ended_jobs(slurm, count):
 
 def test_blocks_are_jobs_side_by_side_on_different_nodes(slurm, tmp_path, capsys):
     checkout = Checkout(tmp_path / "checkout")
+    checkout.ask_often()
     # The demo as it is, except for one seed. The blocks of one run go first and three jobs at a time, so that the three
     # nodes get all of them at once.
     first = ["--prioritize", f"{ROW}/model.safetensors", "--jobs", "3"]

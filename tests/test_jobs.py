@@ -12,7 +12,7 @@ def asked(checkout):
     found = {}
     for rule, text in re.findall(r"^rule (\w+):\n((?: +.+\n)+)", output, re.MULTILINE):
         about = dict(re.findall(r"^ +(\w+): (.+)$", text, re.MULTILINE))
-        resources = dict(item.split("=") for item in about["resources"].split(", "))
+        resources = dict(item.split("=", 1) for item in about["resources"].split(", "))
         found.setdefault(rule, []).append((about.get("wildcards", ""), about.get("input", ""), resources))
     return found
 
