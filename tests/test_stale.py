@@ -9,6 +9,8 @@ from conftest import TINY
 from test_cluster import until
 from test_cluster_faults import HOLD, PART, Cluster
 
+from diffusionblocks.plan.configuration import merge
+
 pytestmark = pytest.mark.slow
 
 RUNS = "results/demo/runs/table1"
@@ -30,15 +32,14 @@ def test_results_that_were_copied_are_taken_as_they_are(copied):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"demo": {"train": {"steps": 7}}}, {"train": 7, "evaluate": 5, "plan": 4}),
+        ({"demo": {"train": {"steps": 7}}}, {"train": 7, "evaluate": 5, "plan": 5}),
         ({"rows": {"vit_end_to_end": {"metrics": {"accuracy": {"name": "accuracy"}, "more": {"name": "accuracy"}}}}},
          {"evaluate": 1, "plan": 1}),
         ({"rows": {"vit_end_to_end": {"remark": "another word"}}}, {"plan": 1}),
     ],
 )  # fmt: skip
 def test_results_of_other_settings(copied, change, jobs):
-    settings = {**TINY, "tables": {"table1": {**TINY["tables"]["table1"], **change}}}
-    copied.configure(settings)
+    copied.configure(merge(TINY, {"tables": {"table1": change}}))
     planned = copied.planned("all", *NO_MEMORY)
     assert {rule: count for rule, count in planned.items() if rule in ("train", "evaluate", "plan")} == jobs
 
