@@ -17,12 +17,16 @@ demo: $(READY)
 	@echo
 	@echo "Report: $(CURDIR)/$(REPORT)"
 
+# Two tests at a time, each with one thread; tests that share something costly stay together (tests/conftest.py).
+test quick: export OMP_NUM_THREADS := 1
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # What a developer wants before a commit, in a minute or two: all but the tests marked slow.
 quick: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
