@@ -95,8 +95,8 @@ def shipped(scale="demo"):
 SLOW = {"finished", "generated", "written", "fresh", "slurm"}
 
 
-# What one process builds for all tests that ask for it. The cluster comes first, as its tests take longest, and one alone
-# has it, as a machine can have only one.
+# What one process builds for all tests that ask for it. The cluster comes first, as its tests take longest; a machine
+# can have only one, so all of them are one process's.
 SHARED = {
     "slurm": "slurm",
     "undisturbed": "slurm",
