@@ -9,7 +9,7 @@ ifneq ($(filter-out $(CURDIR),$(shell cat $(READY) 2>/dev/null)),)
 $(error .venv was made in another folder, $(shell cat $(READY)). Make it anew: rm -rf .venv && make $(MAKECMDGOALS))
 endif
 
-.PHONY: demo test quick lint
+.PHONY: demo test quick lint lock
 
 demo: $(READY)
 	$(BIN)/snakemake all --config scale=demo --quiet rules
@@ -17,12 +17,16 @@ demo: $(READY)
 	@echo
 	@echo "Report: $(CURDIR)/$(REPORT)"
 
+# Two tests at a time, each with one thread; tests that share something costly stay together (tests/conftest.py).
+test quick: export OMP_NUM_THREADS := 1
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # What a developer wants before a commit, in a minute or two: all but the tests marked slow.
 quick: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -31,9 +35,30 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/snakemake --lint
 
-$(READY): pyproject.toml constraints.txt
+# uv takes seconds for what takes pip half a minute; where it cannot be had, pip does the same. torch always comes by pip,
+# whose settings say which build suits the machine; the libraries that a build needs for its GPUs follow with the package.
+UV := uv==0.13.9
+PIP := $(BIN)/python -m pip
+EXTRAS := workflow eval mauve dev
+comma := ,
+install = $(1) install --quiet --no-compile --no-deps --require-hashes -r requirements.lock && \
+  $(1) install --quiet --no-compile -c constraints.txt -e '.[$(subst $() ,$(comma),$(EXTRAS))]'
+
+$(READY): export PIP_DISABLE_PIP_VERSION_CHECK := 1
+$(READY): export VIRTUAL_ENV := $(CURDIR)/.venv
+$(READY): pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "Python 3.11 or newer with venv is needed (Debian: apt install python3-venv; or: make PYTHON=python3.12)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,eval,mauve,dev]'
+	$(PIP) install --quiet --no-compile --no-deps -c constraints.txt torch torchvision
+	@{ $(PIP) install --quiet $(UV) && $(call install,$(BIN)/uv pip); } 2> /dev/null || \
+	  { echo "uv cannot install here, so pip does, which takes half a minute longer."; $(call install,$(PIP)); }
 	@echo '$(CURDIR)' > $@
+
+# For after a change of pyproject.toml or constraints.txt: keeps the versions that still fit. Leaves out torch and libraries
+# for GPUs, which depend on the build of torch.
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header -c constraints.txt \
+	  $(addprefix --extra ,$(EXTRAS)) pyproject.toml -o requirements.lock > /dev/null
+	awk '/^[^ ]/ { keep = !/^(torch|torchvision|triton)=|^(cuda|nvidia)-/ } keep' requirements.lock > .venv/lock
+	mv .venv/lock requirements.lock

@@ -95,10 +95,29 @@ def shipped(scale="demo"):
 SLOW = {"finished", "generated", "written", "fresh", "slurm"}
 
 
+# What one process builds for all tests that ask for it. The cluster comes first, as its tests take longest; a machine
+# can have only one, so all of them are one process's.
+SHARED = {
+    "slurm": "slurm",
+    "undisturbed": "slurm",
+    "finished": "finished",
+    "generated": "generated",
+    "written": "written",
+}
+
+
 def pytest_collection_modifyitems(items):
+    """Mark slow tests, and put those that share a fixture, or else a file, into one process of pytest-xdist."""
+    order = [*dict.fromkeys(SHARED.values())]
+    groups = {}
     for item in items:
         if SLOW.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        asked = {*item.fixturenames, parameters.get("checkout")}  # a parameter of this name names a fixture
+        groups[item] = next((SHARED[name] for name in SHARED if name in asked), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
 
 
 def missing_program(reason, variable):
@@ -227,6 +246,11 @@ def pytest_addoption(parser):
     parser.addoption(
         "--reliability", type=Path, help="file whose table of faults is written anew by the tests that ran"
     )
+
+
+def pytest_configure(config):
+    if config.getoption("--reliability") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--reliability: each process knows only its own tests; leave out -n")
 
 
 def pytest_sessionfinish(session, exitstatus):

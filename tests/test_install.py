@@ -1,0 +1,67 @@
+"""The lock that `make` installs from, and what `make` does where uv cannot be had."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+BUILD = {"torch", "torchvision"}  # come by version alone, in the build that suits the machine
+# Stands in for Python: `-m venv` makes an environment with this file as its python; `pip install uv` puts a uv there.
+PYTHON = """#!/bin/sh
+echo "$*" >> log
+case "$*" in
+  "-m venv "*) mkdir -p .venv/bin && cp python .venv/bin/python ;;
+  *" uv=="*) %s ;;
+esac
+"""
+UV = "printf '#!/bin/sh\\necho uv $* >> log\\n%s\\n' > .venv/bin/uv && chmod +x .venv/bin/uv"
+
+
+def pins(text):
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
+
+
+def test_the_lock_has_the_pinned_versions_with_hashes_and_no_build_of_torch():
+    lock = (ROOT / "requirements.lock").read_text()
+    pinned = pins((ROOT / "constraints.txt").read_text())
+    locked = pins(lock)
+    assert pinned.items() <= locked.items() | {(name, pinned[name]) for name in BUILD}, "run: make lock"
+    entries = re.split(r"\n(?! )", lock.strip())
+    assert len(entries) == len(locked)
+    assert all(re.search(r"\\\n    --hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+    assert not [name for name in locked if name in BUILD | {"triton"} or name.startswith(("nvidia-", "cuda-"))]
+    assert "://" not in lock and "index" not in lock
+
+
+def make(folder, python):
+    """Run make's installation in `folder` with a stand-in for Python: (what came of it, the commands that were run)."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "python").write_text(python)
+    (folder / "python").chmod(0o755)
+    command = ["make", "--silent", ".venv/installed", "PYTHON=./python"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done, (folder / "log").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("uv", "falls_back"),
+    [(UV % "", False), ("echo no such package >&2; exit 1", True), (UV % "echo no route >&2; exit 1", True)],
+    ids=["uv", "no uv", "a uv that fails"],
+)
+def test_make_installs_by_uv_or_says_in_one_line_that_pip_does(tmp_path, uv, falls_back):
+    done, log = make(tmp_path, PYTHON % uv)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert (tmp_path / ".venv/installed").read_text() == f"{tmp_path}\n"
+    assert done.stdout.count("\n") == done.stdout.count("so pip does") == falls_back
+    asked = [line for line in log if "torch" not in line and " uv==" not in line and " install " in line]
+    assert [line.startswith("-m pip ") for line in asked[-2:]] == [falls_back] * 2
+    assert "--require-hashes -r requirements.lock" in asked[-2]
+    assert "-c constraints.txt -e .[workflow,eval,mauve,dev]" in asked[-1]
+
+
+def test_make_shows_what_pip_says_where_neither_can_install(tmp_path):
+    done, _ = make(tmp_path, PYTHON % "exit 1" + 'case "$*" in *.lock*) echo disk full >&2; exit 1 ;; esac\n')
+    assert done.returncode and "disk full" in done.stderr and not (tmp_path / ".venv/installed").exists()
