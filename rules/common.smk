@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusionblocks.base.files import UserError, in_words, user_path
 from diffusionblocks.plan import start, watch
 from diffusionblocks.plan.plan import Plan
-from diffusionblocks.plan.stale import stale
+from diffusionblocks.plan.stale import stale, told
 
 
 def or_stop(function, *arguments):
@@ -49,10 +49,7 @@ def look_at_disk():
     if not (workflow.dryrun or workflow.touch):
         watch.wait_for_jobs(os.getcwd())
     if found := stale(PLAN):
-        first, why = next(iter(found.items()))
-        logger.warning(
-            f"Made again: {len(found)} results that the plan would make otherwise; {first} {why}."
-        )
+        logger.warning(told(found))
         workflow.dag.forcefiles.update(found)
 
 

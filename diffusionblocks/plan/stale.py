@@ -28,6 +28,13 @@ def stale(plan: Plan) -> dict[str, str]:
     return found
 
 
+def told(found: dict[str, str]) -> str:
+    """What `stale` has found, in one line."""
+    first, why = next(iter(found.items()))
+    count = f"{len(found)} results that the plan" if len(found) > 1 else "a result that the plan"
+    return f"Made again: {count} would make otherwise; {first} {why}."
+
+
 def _made(row, seed, run):
     """(file, function that lists the source files behind it) of what is there of a row and a seed."""
     folder = f"{row.folder}/seed{seed}"

@@ -3,6 +3,7 @@
 Standard library only.
 """
 
+import atexit
 import contextlib
 import os
 import re
@@ -169,6 +170,7 @@ class Guard:
         Raises UserError as `hold` does.
         """
         self.stack.enter_context(hold())
+        atexit.register(self.stack.close)  # an interrupted Snakemake calls no handler of ours
         if on_cluster:
             os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
             dog = Watchdog(os.getcwd())
