@@ -106,6 +106,7 @@ SHARED = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Mark slow tests, and put those that share a fixture, or else a file, into one process of pytest-xdist."""
     order = [*dict.fromkeys(SHARED.values())]
