@@ -17,9 +17,9 @@ demo: $(READY)
 	@echo
 	@echo "Report: $(CURDIR)/$(REPORT)"
 
-# Two tests at a time, each with one thread; tests that share something costly stay together (tests/conftest.py).
+# Two files of tests at a time, each with one thread; those of the cluster first (tests/conftest.py).
 test quick: export OMP_NUM_THREADS := 1
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(PYTEST)

@@ -95,30 +95,12 @@ def shipped(scale="demo"):
 SLOW = {"finished", "generated", "written", "fresh", "slurm"}
 
 
-# What one process builds for all tests that ask for it. The cluster comes first, as its tests take longest; a machine
-# can have only one, so all of them are one process's.
-SHARED = {
-    "slurm": "slurm",
-    "undisturbed": "slurm",
-    "finished": "finished",
-    "generated": "generated",
-    "written": "written",
-}
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Mark slow tests, and put those that share a fixture, or else a file, into one process of pytest-xdist."""
-    order = [*dict.fromkeys(SHARED.values())]
-    groups = {}
+    """Mark slow tests; the cluster's, which take longest, come first, so that pytest-xdist ends with short ones."""
     for item in items:
         if SLOW.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        asked = {*item.fixturenames, parameters.get("checkout")}  # a parameter of this name names a fixture
-        groups[item] = next((SHARED[name] for name in SHARED if name in asked), item.path.name)
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
+    items.sort(key=lambda item: item.path.name != "test_cluster.py")
 
 
 def missing_program(reason, variable):

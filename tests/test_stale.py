@@ -6,8 +6,7 @@ import time
 
 import pytest
 from conftest import TINY
-from test_cluster import until
-from test_cluster_faults import HOLD, PART, Cluster
+from test_cluster import HOLD, PART, Cluster, until
 
 from diffusionblocks.plan.configuration import merge
 
