@@ -29,9 +29,12 @@ def _check(where, section, row):
         raise UserError(f"config: {where}: {error}") from None
     inputs = set(row.inputs(section))
     try:
-        source_of(sorted(inputs), row.kind)
+        source = source_of(sorted(inputs), row.kind)
     except ValueError as error:
         raise UserError(f"config: {where}: {found.file}: metric {name}: {error}") from None
+    if (source == "count") != row.counted:
+        why = "needs a trained network, and this table is `counted`" if row.counted else "is for tables that are `counted`"
+        raise UserError(f"config: {where}: {name} {why}")
     _check_sampling(where, section, row)
     if served("teacher") & inputs:
         if not row.continues:

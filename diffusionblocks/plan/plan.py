@@ -94,11 +94,16 @@ class Plan:
                 found.setdefault(alias, []).append(table)
         return found
 
+    @property
+    def counted(self) -> str:
+        """Regular expression of the tables that are counted, which matches nothing where there is none."""
+        return "|".join(table for table in self.config["tables"] if "counted" in self.config["tables"][table]) or "(?!)"
+
     # Files that planning writes
 
     @cached_property
     def _data(self):
-        return {row.data_name: row.data for row in self.rows.values()}
+        return {row.data_name: row.data for row in self.rows.values() if not row.counted}
 
     @cached_property
     def written(self) -> dict[str, dict]:
@@ -155,7 +160,7 @@ class Plan:
         if "row" in keys:
             row = self.row(wildcards)
             sampling = row.sample_sets.get(wildcards.sampling) if step == "sample" else None
-            return run_files(step, row.run(0), sampling, row.evaluation() if step == "evaluate" else None)
+            return run_files(step, row.run(0), sampling, row.evaluation() if step in ("evaluate", "count") else None)
         if step in ("prepare", "encode"):
             section = self._data[wildcards.data]
             return step_files(
