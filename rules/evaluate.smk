@@ -85,7 +85,7 @@ rule count:
     input:
         run=f"{RUN}/run.json",
         evaluation=f"{RESULTS}/runs/{{table}}/{{row}}/evaluation.json",
-        compared=lambda wildcards: PLAN.row(wildcards).compared(),
+        compared=lambda wildcards: PLAN.compared(PLAN.row(wildcards)),
         code=code("count"),
     output:
         f"{RUN}/metrics.json",

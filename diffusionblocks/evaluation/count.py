@@ -28,7 +28,7 @@ from diffusionblocks.evaluation.metric import load_metric
 from diffusionblocks.methods.base import Method
 from diffusionblocks.training.trainer import Trainer
 
-DRAWS = 20  # updates over which FLOP are averaged where they differ: of a random depth
+DRAWS = 10  # updates over which FLOP are averaged where they differ: of a random depth
 SAME = 3  # so many alike, and there is nothing random in it
 META = torch.device("meta")
 
@@ -98,25 +98,32 @@ def counted(run: dict, parts: list[str], shape: dict) -> dict[str, Any]:
     and backward of one update of every block. passes: {forward, backward: runs of a layer in an update}. network:
     parameters of all parts. micro_batch: samples; epochs: of the settings, or None.
     """
-    found = [_of_part(run, part, shape) for part in parts]
+    train, found, alike = run["train"], [], {}
+    # After the second micro-batch all that there is of gradients is there: further ones hold no more.
+    micro_batch, repeated = train["batch_size"] // train.get("accumulate", 1), min(train.get("accumulate", 1), 2)
+    brief = {**run, "train": {**train, "batch_size": micro_batch * repeated, "accumulate": repeated}}
+    for part in parts:
+        with META:
+            data = Chance(shape, micro_batch * repeated, META)
+        with META, Live(META) as live:
+            trainer = Trainer(brief, part, data, META)
+        shapes = str([value.shape for value in trainer.parameters.values()])
+        if shapes not in alike:  # parts whose weights have the same shapes are counted once
+            alike[shapes] = _of_part(trainer, live)
+        found.append(alike[shapes])
     largest = max(found, key=lambda part: part["peak"])
-    train = run["train"]
     return {
         **largest,
         "flop": sum(part["flop"] for part in found),
         "network": sum(part["network"] for part in found),
-        "micro_batch": train["batch_size"] // train.get("accumulate", 1),
+        "micro_batch": micro_batch,
         "checkpointing": train.get("checkpoint_activations", False),
         "epochs": train.get("epochs"),
     }
 
 
-def _of_part(run, part, shape):
-    """As `counted`, of one part."""
-    with META:
-        data = Chance(shape, run["train"]["batch_size"], META)
-    with META, Live(META) as live, fused():
-        trainer = Trainer(run, part, data, META)
+def _of_part(trainer, live):
+    """As `counted`, of one part. live: which has seen the trainer being made."""
     with live, fused():
         kept = [activations(trainer.method, next(trainer.batches.micro_batches(0)), block) for block in trainer.blocks]
         _every_block(trainer)  # after which the optimizer has its state
@@ -139,7 +146,7 @@ def _of_part(run, part, shape):
             "run": most["run"],
         },
         "network": sum(value.numel() for value in trainer.parameters.values()),
-        **work(trainer.method, shape, run["seed"]),
+        **work(trainer.method, trainer.batches.data.shape, trainer.run["seed"]),
     }
 
 
@@ -205,7 +212,8 @@ def work(method: Method, shape: dict, seed: int) -> dict[str, Any]:
         layers = sum(len(method.acting(block)[1]) for block in method.blocks)
         passes.append([len(ran) / layers, sum(ran) / layers])
     method.zero_grad(set_to_none=True)
-    return {"flop": fmean(flops), "passes": dict(zip(("forward", "backward"), map(fmean, zip(*passes)), strict=True))}
+    forward, backward = map(fmean, zip(*passes, strict=True))
+    return {"flop": fmean(flops), "passes": {"forward": forward, "backward": backward}}
 
 
 @contextlib.contextmanager

@@ -88,6 +88,7 @@ def check(plan) -> None:
     for row in plan.rows.values():
         check_run(row.run(0))
         check_counted(row)
+        plan.compared(row)
         check_metrics(row)
     check_claims(plan)
 
@@ -101,11 +102,12 @@ def check_counted(row) -> None:
         return
     known = SHAPES[row.kind]
     if not isinstance(shape, dict) or shape.keys() != set(known) or not all(type(n) is int for n in shape.values()):
-        raise UserError(f"{where}.shape: should have the sizes of {row.data['name']}, whole numbers: {', '.join(known)}")
+        raise UserError(f"{where}.shape: should have sizes of {row.data['name']}, whole numbers: {', '.join(known)}")
     for key, wanted in (("precision", "fp32"), ("compile", False)):
         if row.train.get(key, wanted) != wanted:
-            raise UserError(f"{where}.train.{key}: what is counted is single precision, not compiled: set it to {wanted}")
-    row.compared()
+            raise UserError(
+                f"{where}.train.{key}: updates are counted in single precision, not compiled: set it to {wanted}"
+            )
 
 
 def check_run(run: dict) -> None:

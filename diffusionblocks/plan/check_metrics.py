@@ -33,8 +33,8 @@ def _check(where, section, row):
     except ValueError as error:
         raise UserError(f"config: {where}: {found.file}: metric {name}: {error}") from None
     if (source == "count") != row.counted:
-        why = "needs a trained network, and this table is `counted`" if row.counted else "is for tables that are `counted`"
-        raise UserError(f"config: {where}: {name} {why}")
+        why = "needs what is trained, and this table is" if row.counted else "is for tables that are"
+        raise UserError(f"config: {where}: {name} {why} `counted`")
     _check_sampling(where, section, row)
     if served("teacher") & inputs:
         if not row.continues:

@@ -33,6 +33,7 @@ class Plan:
             check_like(config, table)
         wanted = config.get("select") or "all"
         self.tables = [name for name in config["tables"] if has_settings(config, name)]
+        self.tables.sort(key=lambda name: "counted" in config["tables"][name])  # what is trained comes first
         if wanted != "all":
             if absent := [name for name in wanted if name not in self.tables]:
                 raise UserError(f"config: select: there is no table {absent[0]!r} at scale {self.scale}")
@@ -62,6 +63,20 @@ class Plan:
     def row(self, wildcards) -> Row:
         """The row that wildcards `table` and `row` name."""
         return self.rows[wildcards.table, wildcards.row]
+
+    def compared(self, row: Row) -> list[str]:
+        """metrics.json of the row that a counted one is compared with, as on the page; of a trained one, or of none,
+        nothing. Raises UserError for a row that is not there, or is not counted.
+        """
+        entry = self.config["tables"][row.table]
+        printed = entry.get("printed", {}).get("rows", {}).get(row.paper_row, {})
+        other = row.against or printed.get("against")
+        if other is None or not row.counted:
+            return []
+        found = self.rows.get(self.origins.get((row.table, other)))
+        if found is None or not found.counted or found is row:
+            raise UserError(f"config: {row.where}.against: {other!r} is no other row of {row.table} that is counted")
+        return found.metrics_files()
 
     def shards_of(self, wildcards) -> list[str]:
         """The encoded shards that a prepared file joins; a source without the keyword `shards` has none."""

@@ -8,7 +8,7 @@ from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.evaluation.inputs import served
 from diffusionblocks.plan.configuration import SECTIONS, merge
-from diffusionblocks.plan.layers import layers, resolve, trained
+from diffusionblocks.plan.layers import layers, resolve
 from diffusionblocks.plan.sections import declared, fingerprint, section_name
 from diffusionblocks.plan.source import absent_members, class_constant, positional
 
@@ -24,9 +24,9 @@ GENERATED = served("samples", "teacher")  # inputs of metrics that are computed 
 class Row:
     """One row at one scale. Raises UserError, in the constructor, for a row without a section that training needs.
 
-    data, model, method, train: its sections. counted: whether its table is, so that nothing is trained; its scale is
-    then the one that its sizes are of, and only its first seed counts. metrics: {column: section}, each with all of its `sampling`. own: what the
-    row says itself. results: folder of all results of the scale.
+    data, model, method, train: its sections. metrics: {column: section}, each with all of its `sampling`. own: what the
+    row says itself. results: folder of all results of the scale. counted: whether its table is, so that nothing is
+    trained; `scale` is then the one whose sizes are counted, and it has one seed.
     """
 
     def __init__(self, config: dict, table: str, name: str):
@@ -45,7 +45,6 @@ class Row:
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
         self.series, self.remark = own.get("series", "ours"), at_scale.get("remark", own.get("remark"))
         self.seeds = config["seeds"][: 1 if self.counted else self.resolved.get("seeds_at_most")]
-        self._config = config
 
     # What it consists of
 
@@ -139,19 +138,6 @@ class Row:
         if self.counted:
             return {"metrics": self.metrics, "parts": self.parts, "shape": self.resolved.get("shape")}
         return {"metrics": self.metrics, "extractor": self.extractor, "teachers": self.teachers}
-
-    def compared(self) -> list[str]:
-        """metrics.json of the counted row that it is compared with, as on the page; of none, nothing."""
-        entry = self._config["tables"][self.table]
-        printed = entry.get("printed", {}).get("rows", {}).get(self.paper_row, {})
-        other = self.against or printed.get("against")
-        if other is None:
-            return []
-        if other not in entry["rows"] or not (found := Row(self._config, *trained(self._config, self.table, other))).counted:
-            raise UserError(f"config: {self.where}.against: there is no row {other!r} in {self.table} that is counted")
-        if found.where == self.where:
-            raise UserError(f"config: {self.where}.against: {other!r} is the row itself")
-        return found.metrics_files()
 
     # Its files
 
