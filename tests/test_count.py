@@ -167,6 +167,16 @@ def test_factors_at_the_papers_sizes():
         assert parameters(whole) / parameters(block) == pytest.approx(factor, abs=0.005), block
 
 
+@pytest.mark.parametrize(
+    ("row", "layers"),
+    [("dit_end_to_end_50_steps", 600), ("dit_diffusionblocks_50_steps", 200), ("vit_diffusionblocks_b3", 12)],
+)
+def test_layers_of_a_chain_are_those_of_appendix_h(row, layers):
+    found = shipped().rows["inference", row]
+    sampling = found.metrics["layer_evaluations"]["sampling"]
+    assert count.chain(found.run(0), found.resolved["shape"], sampling) == {"layers": layers}
+
+
 def parameters(name):
     row = shipped().rows["memory", name]
     run, shape = row.run(0), row.resolved["shape"]

@@ -24,7 +24,9 @@ from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.data.chance import Chance
+from diffusionblocks.diffusion.chains import layers_run
 from diffusionblocks.evaluation.metric import load_metric
+from diffusionblocks.methods import build
 from diffusionblocks.methods.base import Method
 from diffusionblocks.training.trainer import Trainer
 
@@ -56,13 +58,14 @@ def count(
     for column, metric in metrics.items():
         section = evaluation["metrics"][column]
         keywords = {key: value for key, value in section.items() if key not in ("name", "sampling", "beside")}
+        chained = {"chain": chain(run, evaluation["shape"], section["sampling"])} if "chain" in metric.inputs else {}
         numbers[column] = {
             **section,
             "unit": metric.about.unit,
             "better": metric.about.better,
             "beside": section.get("beside", metric.about.beside),
             "over_sets": metric.about.over_sets,
-            "value": metric(found, keywords, None),
+            "value": metric({**found, **chained}, keywords, None),
             "samples": own["micro_batch"],
         }
     result = {
@@ -79,6 +82,17 @@ def count(
         "evaluation": {"seconds": time.monotonic() - started, **record(torch.device("cpu"))},
     }
     write_json(path, result)
+
+
+def chain(run: dict, shape: dict, sampling: dict) -> dict[str, int]:
+    """{layers: that a run's whole method runs for one sample}, counted by hooks. sampling: keywords of `predict`."""
+    with META:
+        method = build(run, shape, None).eval()
+    batch = Chance(shape, 1, META).train_batch(torch.arange(1, device=META))
+    eps = torch.empty(1, *method.z_shape, device=META) if method.z_shape else None
+    with torch.no_grad(), layers_run(method) as ran:
+        method.predict(batch, eps, **sampling)
+    return {"layers": len(ran)}
 
 
 def _counted_in(file):

@@ -101,6 +101,8 @@ def _check_sampling(where, section, row):
     inputs, sampling = set(row.inputs(section)), section["sampling"]
     generated = GENERATED & inputs
     function = next((function for function in ("predict", "bound") if served(function) & inputs), None)
+    if "chain" in inputs:
+        function = "predict"
     if generated:
         function = "extend" if row.continues else "sample"
     if function is None:  # computed from the network itself, such as what an update costs

@@ -88,6 +88,12 @@ def work_factor(counted: dict, compared: dict) -> float:
     return counted["flop"] / compared["flop"]
 
 
+@metric(better="lower")
+def layers_in_chain(chain: dict) -> float:
+    """Layers run for a sample, from noise to the answer (appendix H); counted on the method's chain, not computed."""
+    return chain["layers"]
+
+
 @metric(beside=True)
 def epochs(counted: dict) -> float:
     """Epochs of training, of the settings."""
