@@ -18,6 +18,7 @@ import time
 import torch
 
 from diffusionblocks.base.device import pick_device
+from diffusionblocks.data.chance import Chance
 from diffusionblocks.plan.configuration import ROOT, read_yaml
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.row import parts_of
@@ -50,23 +51,6 @@ COLUMNS = (
     *("least_s", "updates", "held_mb", "peak_mb", "error", "device", "torch"),
 )
 SETTINGS = (("fp32", False), ("bf16", False), ("bf16", True))
-
-
-class Chance:
-    """One batch of chance in the shape of a data set."""
-
-    def __init__(self, shape, batch_size, device):
-        self.shape, self.train_size, self.train_device = shape, batch_size, device
-        if "vocab_size" in shape:
-            tokens = torch.randint(shape["vocab_size"], (batch_size, shape["seq_len"]), device=device)
-            self._values = {"tokens": tokens}
-        else:
-            images = torch.rand(batch_size, shape["channels"], shape["image_size"], shape["image_size"], device=device)
-            labels = torch.randint(shape["num_classes"], (batch_size,), device=device)
-            self._values = {"image": images, "signed": images * 2 - 1, "label": labels}
-
-    def train_batch(self, indices, augmentations=()):
-        return {name: value[indices] for name, value in self._values.items()}
 
 
 def measure(run, part, device, updates):

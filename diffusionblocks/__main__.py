@@ -148,6 +148,18 @@ def evaluate(args):
     evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code)
 
 
+def count(args):
+    """Count what an update of a row holds and computes; nothing is trained."""
+    from diffusionblocks.plan.code import digest, run_files
+
+    run, evaluation = settings(args.run, *RUN_KEYS), settings(args.evaluation, "metrics", "parts", "shape")
+    code = digest(run_files("count", run, evaluation=evaluation))
+
+    from diffusionblocks.evaluation.count import count
+
+    count(args.run, evaluation, args.output, args.compared, code)
+
+
 def table(args):
     """Set the measured numbers of a table beside the paper's."""
     from diffusionblocks.page.table import table
@@ -222,6 +234,10 @@ VERBS = {
         files("--logs", "training logs of all parts"),
         files("--samples", "all shards of all generated samples", "*"),
         files("--scorers", "of images the extractor's weights and the reference, of texts the teachers' weights", "*"),
+    ],
+    count: [
+        *(RUN, ("evaluation", "evaluation.json of the row")),
+        files("--compared", "metrics.json of the counted row that it is compared with", "*"),
     ],
     table: [("plan", "<table>.json: its rows, and what the paper prints")],
     page: [

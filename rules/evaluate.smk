@@ -1,6 +1,7 @@
 localrules:
     extractor,
     teacher,
+    count,
 
 
 rule sample:
@@ -79,6 +80,26 @@ rule teacher:
         " -o {output} > {log} 2>&1"
 
 
+# Of tables whose rows are not trained. It takes seconds and no GPU, so it is done where Snakemake runs.
+rule count:
+    input:
+        run=f"{RUN}/run.json",
+        evaluation=f"{RESULTS}/runs/{{table}}/{{row}}/evaluation.json",
+        compared=lambda wildcards: PLAN.compared(PLAN.row(wildcards)),
+        code=code("count"),
+    output:
+        f"{RUN}/metrics.json",
+    log:
+        f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/count.log",
+    wildcard_constraints:
+        table=PLAN.counted,
+    conda:
+        "../envs/diffusionblocks.yaml"
+    shell:
+        "python -m diffusionblocks count {input.run} {input.evaluation} --compared {input.compared} -o {output}"
+        " > {log} 2>&1"
+
+
 rule evaluate:
     input:
         run=f"{RUN}/run.json",
@@ -95,6 +116,8 @@ rule evaluate:
         f"{RUN}/metrics.json",
     log:
         f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/evaluate.log",
+    wildcard_constraints:
+        table=rf"(?!(?:{PLAN.counted})/)\w+",
     conda:
         "../envs/diffusionblocks.yaml"
     shell:

@@ -189,7 +189,7 @@ def test_inputs_come_from_one_source():
     with pytest.raises(ValueError, match=r"of predict and samples$"):
         source_of(["losses", "texts"], "text")
     assert {source for _, source in INPUTS.values()} == {
-        *("predict", "bound", "samples", "teacher", "network", "logs"),
+        *("predict", "bound", "samples", "teacher", "network", "logs", "count"),
     }
 
 

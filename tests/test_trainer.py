@@ -342,6 +342,20 @@ def test_memory_counts_weights_gradients_and_state():
     assert found["peak_bytes"] > 2**20
 
 
+@pytest.mark.parametrize("method", [{"name": "end_to_end"}, JOINT])
+def test_a_layer_that_is_run_again_for_its_gradient_gives_the_same_bits(method):
+    """Dropout included: what is run again draws what it drew."""
+    kept, again = (trainer_of(method, dropout=0.5, checkpoint_activations=chosen) for chosen in (False, True))
+    runs = []
+    for layer in again.method.models["all"].layers:
+        layer.attention.register_forward_hook(lambda *_: runs.append(None))
+    for step in range(3):
+        kept.update(step)
+        again.update(step)
+    assert_same_bits(kept.weights(), again.weights())
+    assert len(runs) == 2 * 3 * (3 if method["name"] == "end_to_end" else 1), "forward, and once more"
+
+
 def test_the_worst_sample_is_found_without_a_word_to_the_host():
     values = torch.tensor([0.1, 0.2, 0.3])
     assert at_worst(values, torch.tensor([1.0, 5.0, 2.0])) == values[1]

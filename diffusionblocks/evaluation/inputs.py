@@ -11,6 +11,8 @@ samples: images or texts that were generated; keywords of `sample` or `extend`, 
 teacher: another network's opinion of generated texts; the metric names the `teacher`
 network: an update of the network itself; no keywords
 logs: what training wrote; no keywords
+count: an update of a network that is not there (evaluation/count.py), in tables that are `counted`; of a `chain`,
+    keywords of `predict`
 """
 
 IMAGES, TEXT, BOTH = ("images",), ("text",), ("images", "text")
@@ -32,6 +34,9 @@ INPUTS = {
     "text_nll": Input(TEXT, "teacher"),  # (nats (n,), scored tokens (n,)) of generated texts
     "reference_nll": Input(TEXT, "teacher"),  # (nats (m,), scored tokens (m,)) of what really follows the prompts
     "update_cost": Input(TEXT, "network"),  # {forward, backward: layers run in a training update}
+    "counted": Input(BOTH, "count"),  # what an update of the row holds and computes, see evaluation/count.py
+    "compared": Input(BOTH, "count"),  # the same of the row that it is compared with
+    "chain": Input(BOTH, "count"),  # {layers: that the method's chain runs for a sample}
     "training": Input(BOTH, "logs"),  # {updates, seconds: of all parts together}
 }
 # {input: the member of a teacher that gives it}.

@@ -22,7 +22,7 @@ def verdict(claim: dict, frame: pd.DataFrame) -> dict:
     if "factor" in claim:
         ratio = other["ours"] / ours["ours"]
         word = "held" if ratio >= claim["factor"] else "did not hold"
-        return {**claim, **NOTHING, "verdict": word, "ratio": ratio}
+        return {**claim, **NOTHING, "verdict": word, "ratio": ratio, "scale": ours["scale"]}
     sign = -1 if ours["better"] == "lower" else 1
     difference = sign * (ours["ours"] - other["ours"])
     variance = sum(row["std"] ** 2 / row["seeds"] for row in (ours, other))

@@ -66,8 +66,9 @@ def _pictured(results, title, draw):
 
 
 def _losses(results: Results) -> Drawn:
-    limits = figures.loss_limits(results.runs.values())
-    for row, seeds in results.runs.items():
+    trained = {row: seeds for row, seeds in results.runs.items() if seeds[0]["parts"]}  # others are counted
+    limits = figures.loss_limits(trained.values()) if trained else None
+    for row, seeds in trained.items():
         yield f"Training loss of {row}", figures.losses(row, seeds, limits)
 
 

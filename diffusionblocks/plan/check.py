@@ -23,6 +23,10 @@ from diffusionblocks.training.settings import Settings
 SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
+SHAPES = {  # of a batch without data, by kind: what a network is told of its data
+    "images": ("image_size", "channels", "num_classes"),
+    "text": ("vocab_size", "seq_len"),
+}
 LOUDNESS = ("target_norm", "p_mean", "sigma_min")  # options of a method that make its noise
 
 
@@ -83,8 +87,27 @@ def check(plan) -> None:
             raise UserError(f"config: alias {alias!r} is the name of a table")
     for row in plan.rows.values():
         check_run(row.run(0))
+        check_counted(row)
+        plan.compared(row)
         check_metrics(row)
     check_claims(plan)
+
+
+def check_counted(row) -> None:
+    """Check what a row that is counted has in place of data: their `shape`; and that no other row has one."""
+    shape, where = row.resolved.get("shape"), f"config: {row.where}"
+    if not row.counted:
+        if shape is not None:
+            raise UserError(f"{where}.shape: is for tables that are `counted`: the data say their sizes themselves")
+        return
+    known = SHAPES[row.kind]
+    if not isinstance(shape, dict) or shape.keys() != set(known) or not all(type(n) is int for n in shape.values()):
+        raise UserError(f"{where}.shape: should have sizes of {row.data['name']}, whole numbers: {', '.join(known)}")
+    for key, wanted in (("precision", "fp32"), ("compile", False)):
+        if row.train.get(key, wanted) != wanted:
+            raise UserError(
+                f"{where}.train.{key}: updates are counted in single precision, not compiled: set it to {wanted}"
+            )
 
 
 def check_run(run: dict) -> None:

@@ -29,9 +29,12 @@ def _check(where, section, row):
         raise UserError(f"config: {where}: {error}") from None
     inputs = set(row.inputs(section))
     try:
-        source_of(sorted(inputs), row.kind)
+        source = source_of(sorted(inputs), row.kind)
     except ValueError as error:
         raise UserError(f"config: {where}: {found.file}: metric {name}: {error}") from None
+    if (source == "count") != row.counted:
+        why = "needs what is trained, and this table is" if row.counted else "is for tables that are"
+        raise UserError(f"config: {where}: {name} {why} `counted`")
     _check_sampling(where, section, row)
     if served("teacher") & inputs:
         if not row.continues:
@@ -98,6 +101,8 @@ def _check_sampling(where, section, row):
     inputs, sampling = set(row.inputs(section)), section["sampling"]
     generated = GENERATED & inputs
     function = next((function for function in ("predict", "bound") if served(function) & inputs), None)
+    if "chain" in inputs:
+        function = "predict"
     if generated:
         function = "extend" if row.continues else "sample"
     if function is None:  # computed from the network itself, such as what an update costs

@@ -25,6 +25,7 @@ MODULES = {
     "reference": "scorers.reference",
     "teacher": "scorers.teacher",
     "evaluate": "evaluation.evaluate",
+    "count": "evaluation.count",
     "table": "page.table",
     "page": "page.page",
 }
@@ -46,7 +47,7 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
     chosen, modules = [("model", run["model"]), ("method", method)], []
     if isinstance(split := method.get("partition"), str):
         chosen.append(("partition", {"name": split}))
-    if step != "assemble":  # which joins weights and sees no data
+    if step not in ("assemble", "count"):  # which see no data
         kind = SETS[returned_set(run["data"])]
         modules.append(f"diffusionblocks.data.{kind}.dataset")
         if step in BY_KIND:
@@ -56,7 +57,7 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
     samplings = [sampling or {}, *(section.get("sampling", {}) for section in metrics)]
     chosen += [("solver", {"name": own["solver"]}) for own in samplings if "solver" in own]
     chosen += [("metric", section) for section in metrics]
-    if evaluation:
+    if evaluation and step == "evaluate":
         chosen += [("teacher", section) for section in evaluation["teachers"].values()]
         chosen += [("extractor", evaluation["extractor"])] if evaluation["extractor"] else []
     return step_files(step, *chosen, modules=tuple(modules))

@@ -13,7 +13,8 @@ from diffusionblocks.base.files import UserError, in_words, listed
 ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
 SECTIONS = ("data", "model", "method", "train")  # what decides a trained model
-KEYS = (*SECTIONS, "metrics", "sampling", "extractor", "seeds_at_most")  # what is laid over each other
+MEASURED = ("metrics", "sampling", "extractor", "seeds_at_most")  # how it is measured
+KEYS = (*SECTIONS, *MEASURED, "shape")  # what is laid over each other
 # Two ways to say one thing, {key: the later one that displaces it}. Warm-up may count in steps where training does not.
 DISPLACED = {"steps": "epochs", "epochs": "steps", "warmup_epochs": "steps"}
 

@@ -33,7 +33,10 @@ def explain(name: str, scale: str | None = None, files: list[str | Path] = ()) -
     width = max(len(text) for text, _ in told)
     found += [f"  {text:<{width}}  {where}" for text, where in told]
     found.append(f"  seeds: {row.seeds}")
-    found.append(f"  trained in {len(row.parts)} job{'s' * (len(row.parts) > 1)} a seed: {', '.join(row.parts)}")
+    if row.counted:
+        found.append(f"  not trained: counted at the sizes of scale {row.scale}")
+    else:
+        found.append(f"  trained in {len(row.parts)} job{'s' * (len(row.parts) > 1)} a seed: {', '.join(row.parts)}")
     alike = [other for other, origin in origins.items() if other != name and _starts_from(plan.rows[origin], row)]
     found.append(f"  like it: {', '.join(alike) or 'no other row'}")
     same = [other for other, origin in origins.items() if other != name and plan.rows[origin] is row]

@@ -2,10 +2,13 @@
 
 A row's settings are, each on top of the one before: all that the row which it is `like` has, or else its table's and
 the table's at the chosen scale; its own; its own at the scale. A table may be `like` a row in the same way.
+
+A table that is `counted` takes its settings from the scale that it names, whichever is chosen. What its rows are like
+in another table is what is trained there; how it is measured they have from their own.
 """
 
 from diffusionblocks.base.files import UserError, suggest
-from diffusionblocks.plan.configuration import KEYS, merge
+from diffusionblocks.plan.configuration import KEYS, MEASURED, merge
 
 
 def layers(config: dict, table: str, row: str, seen: tuple = ()) -> list[tuple[tuple, dict]]:
@@ -13,10 +16,15 @@ def layers(config: dict, table: str, row: str, seen: tuple = ()) -> list[tuple[t
 
     Raises UserError for a `like` that leads nowhere, or in a circle.
     """
-    own, where = config["tables"][table]["rows"][row], ("tables", table, "rows", row)
+    entry, where = config["tables"][table], ("tables", table, "rows", row)
+    config, own = {**config, "scale": entry.get("counted", config["scale"])}, entry["rows"][row]
     seen = (*seen, where)
     if "like" in own:
-        below = layers(config, *_named(config, own["like"], (*where, "like"), seen), seen)
+        other = _named(config, own["like"], (*where, "like"), seen)
+        below = layers(config, *other, seen)
+        if "counted" in entry and other[0] != table:
+            below = [(path, {key: found[key] for key in found if key not in MEASURED}) for path, found in below]
+            below += _at_scale(config, ("tables", table), entry)
     else:
         below = _of_table(config, table, seen)
     return below + _at_scale(config, where, own)
@@ -41,7 +49,7 @@ def has_settings(config: dict, table: str) -> bool:
     seen = []
     while table in config["tables"] and table not in seen:
         entry = config["tables"][table]
-        if config["scale"] in entry:
+        if config["scale"] in entry or "counted" in entry:
             return True
         seen.append(table)
         table = entry.get("like", "").partition("/")[0]
@@ -86,6 +94,10 @@ def _named(config, name, where, seen):
         raise UserError(
             f"config: {'.'.join(where)}: {name!r} is not <table>/<row> of a row that is trained at scale "
             f"{config['scale']}"
+        )
+    if where[-1] == "like" and "counted" in entry and "counted" not in config["tables"][where[1]]:
+        raise UserError(
+            f"config: {'.'.join(where)}: {name!r} is counted and not trained; be like the row that it is like"
         )
     if ("tables", other, "rows", row) in seen:
         raise UserError(f"config: {'.'.join(where)}: {name!r} leads back to where it came from")

@@ -33,6 +33,7 @@ class Plan:
             check_like(config, table)
         wanted = config.get("select") or "all"
         self.tables = [name for name in config["tables"] if has_settings(config, name)]
+        self.tables.sort(key=lambda name: "counted" in config["tables"][name])  # what is trained comes first
         if wanted != "all":
             if absent := [name for name in wanted if name not in self.tables]:
                 raise UserError(f"config: select: there is no table {absent[0]!r} at scale {self.scale}")
@@ -62,6 +63,20 @@ class Plan:
     def row(self, wildcards) -> Row:
         """The row that wildcards `table` and `row` name."""
         return self.rows[wildcards.table, wildcards.row]
+
+    def compared(self, row: Row) -> list[str]:
+        """metrics.json of the row that a counted one is compared with, as on the page; of a trained one, or of none,
+        nothing. Raises UserError for a row that is not there, or is not counted.
+        """
+        entry = self.config["tables"][row.table]
+        printed = entry.get("printed", {}).get("rows", {}).get(row.paper_row, {})
+        other = row.against or printed.get("against")
+        if other is None or not row.counted:
+            return []
+        found = self.rows.get(self.origins.get((row.table, other)))
+        if found is None or not found.counted or found is row:
+            raise UserError(f"config: {row.where}.against: {other!r} is no other row of {row.table} that is counted")
+        return found.metrics_files()
 
     def shards_of(self, wildcards) -> list[str]:
         """The encoded shards that a prepared file joins; a source without the keyword `shards` has none."""
@@ -94,11 +109,16 @@ class Plan:
                 found.setdefault(alias, []).append(table)
         return found
 
+    @property
+    def counted(self) -> str:
+        """Regular expression of the tables that are counted, which matches nothing where there is none."""
+        return "|".join(table for table in self.config["tables"] if "counted" in self.config["tables"][table]) or "(?!)"
+
     # Files that planning writes
 
     @cached_property
     def _data(self):
-        return {row.data_name: row.data for row in self.rows.values()}
+        return {row.data_name: row.data for row in self.rows.values() if not row.counted}
 
     @cached_property
     def written(self) -> dict[str, dict]:
@@ -155,7 +175,7 @@ class Plan:
         if "row" in keys:
             row = self.row(wildcards)
             sampling = row.sample_sets.get(wildcards.sampling) if step == "sample" else None
-            return run_files(step, row.run(0), sampling, row.evaluation() if step == "evaluate" else None)
+            return run_files(step, row.run(0), sampling, row.evaluation() if step in ("evaluate", "count") else None)
         if step in ("prepare", "encode"):
             section = self._data[wildcards.data]
             return step_files(

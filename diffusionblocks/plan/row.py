@@ -25,11 +25,13 @@ class Row:
     """One row at one scale. Raises UserError, in the constructor, for a row without a section that training needs.
 
     data, model, method, train: its sections. metrics: {column: section}, each with all of its `sampling`. own: what the
-    row says itself. results: folder of all results of the scale.
+    row says itself. results: folder of all results of the scale. counted: whether its table is, so that nothing is
+    trained; `scale` is then the one whose sizes are counted, and it has one seed.
     """
 
     def __init__(self, config: dict, table: str, name: str):
-        self.table, self.name, self.scale = table, name, config["scale"]
+        self.counted = "counted" in config["tables"][table]
+        self.table, self.name, self.scale = table, name, config["tables"][table].get("counted", config["scale"])
         self.where = f"tables.{table}.rows.{name}"
         self.layers = layers(config, table, name)
         self.resolved = resolve(self.layers)
@@ -37,12 +39,12 @@ class Row:
             if section not in self.resolved:
                 raise UserError(f"config: {self.where} has no section {section!r} at scale {self.scale}")
         self.data, self.model, self.method, self.train = (self.resolved[section] for section in SECTIONS)
-        self.results = f"results/{self.scale}"
+        self.results = f"results/{config['scale']}"
         own = config["tables"][table]["rows"][name]
         at_scale = own.get(self.scale, {})
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
         self.series, self.remark = own.get("series", "ours"), at_scale.get("remark", own.get("remark"))
-        self.seeds = config["seeds"][: self.resolved.get("seeds_at_most")]
+        self.seeds = config["seeds"][: 1 if self.counted else self.resolved.get("seeds_at_most")]
 
     # What it consists of
 
@@ -133,6 +135,8 @@ class Row:
 
     def evaluation(self) -> dict:
         """What evaluation.json holds: the metrics, and what they need."""
+        if self.counted:
+            return {"metrics": self.metrics, "parts": self.parts, "shape": self.resolved.get("shape")}
         return {"metrics": self.metrics, "extractor": self.extractor, "teachers": self.teachers}
 
     # Its files

@@ -43,7 +43,9 @@ def _made(row, seed, run):
         for shard in range(sampling["shards"]):
             file = f"{folder}/samples/{name}/{shard}.safetensors"
             made[file] = lambda sampling=sampling: run_files("sample", run, sampling)
-    made[f"{folder}/metrics.json"] = lambda: run_files("evaluate", run, evaluation=row.evaluation())
+    made[f"{folder}/metrics.json"] = lambda: run_files(
+        "count" if row.counted else "evaluate", run, evaluation=row.evaluation()
+    )
     return [(file, files) for file, files in made.items() if Path(file).is_file()]
 
 

@@ -43,6 +43,7 @@ class Settings:
     ema: float | None = None  # decay, per update, of the averaged weights that are saved in place of the last ones
     precision: str = "fp32"
     compile: bool = False
+    checkpoint_activations: bool = False  # keep what enters a layer and run it again in the backward pass
     augment: list[str] = field(default_factory=list)
     log_every: int = 50
 
@@ -108,7 +109,7 @@ def _check(key, value):
     elif key == "precision":
         if value not in PRECISIONS:
             raise UserError(f"{where} is not one of {', '.join(PRECISIONS)}")
-    elif key == "compile":
+    elif key in ("compile", "checkpoint_activations"):
         if not isinstance(value, bool):
             raise UserError(f"{where} should be true or false")
     elif key == "augment":

@@ -5,6 +5,7 @@ again ends as one that was not: with the same bits on a CPU, and on a GPU where 
 """
 
 import contextlib
+import functools
 import math
 import os
 import platform
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from diffusionblocks.base.compat import AdamW
 from diffusionblocks.base.device import seed_of
@@ -76,8 +78,12 @@ class Trainer:
             lr=self.settings.lr,
             betas=tuple(self.settings.betas),
             weight_decay=self.settings.weight_decay,
-            fused=True,
+            fused=device.type != "meta",  # on which an update is counted, and which has no such kernel
         )
+        if self.settings.checkpoint_activations:
+            for model in self.method.models.values():
+                for layer in model.all_layers():  # generators are put back, so that dropout repeats
+                    layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
         self.ema = None
         if self.settings.ema:
             self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
@@ -112,7 +118,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         gathered = []
         for batch in self.batches.micro_batches(step):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            with self._autocast():
                 objective, losses, sigma = self.method.loss(batch, block)
             (objective / self.settings.accumulate).backward()
             level = losses.new_zeros(()) if sigma is None else at_worst(sigma, losses)
@@ -128,6 +134,12 @@ class Trainer:
         loss, objective, _ = gathered.mean(0).unbind()
         level = at_worst(gathered[:, 2], gathered[:, 0])
         return block, torch.stack([loss, objective, norm.to(loss.dtype), level])
+
+    def _autocast(self):
+        """The precision of an update. The meta device knows no autocast, even one that is turned off."""
+        if self.settings.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
 
     def decay(self, updates: int) -> float:
         """Decay of the averages after so many updates of a block. As in EDM, their half-life is at most 5% of these:

@@ -1,0 +1,301 @@
+"""What an update holds and computes, counted on the meta device, whose tensors have a size and no content (appendix G).
+
+The trainer is the one that trains: its network, its accumulation, its optimizer, its averages. So nothing is trained,
+no data are read, and the paper's sizes are counted on any machine.
+"""
+
+import contextlib
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from diffusionblocks.base.device import seed_of
+from diffusionblocks.base.files import UserError, read_json, write_json
+from diffusionblocks.base.provenance import record
+from diffusionblocks.data.chance import Chance
+from diffusionblocks.diffusion.chains import layers_run
+from diffusionblocks.evaluation.metric import load_metric
+from diffusionblocks.methods import build
+from diffusionblocks.methods.base import Method
+from diffusionblocks.training.trainer import Trainer
+
+DRAWS = 10  # updates over which FLOP are averaged where they differ: of a random depth
+SAME = 3  # so many alike, and there is nothing random in it
+META = torch.device("meta")
+
+
+def count(
+    run_path: str | Path,
+    evaluation: dict,
+    path: str | Path,
+    compared: Sequence[Path] = (),
+    code: str | None = None,
+) -> None:
+    """Write the metrics of a row that is counted, in the form of a trained one's.
+
+    evaluation: what evaluation.json holds. compared: metrics.json of the row that it is compared with; of none, it is
+    compared with itself. code: hash of the source files behind this step. Raises UserError for a network that does not
+    fit its method, for a metric that returns no number, and where `compared` is no counted row's.
+    """
+    run, started = read_json(run_path), time.monotonic()
+    kind = "text" if "vocab_size" in evaluation["shape"] else "images"
+    metrics = {column: load_metric(section["name"], kind) for column, section in evaluation["metrics"].items()}
+    others = [_counted_in(file) for file in compared]
+    own = counted(run, evaluation["parts"], evaluation["shape"])
+    found = {"counted": own, "compared": (others or [own])[0]}
+    numbers = {}
+    for column, metric in metrics.items():
+        section = evaluation["metrics"][column]
+        keywords = {key: value for key, value in section.items() if key not in ("name", "sampling", "beside")}
+        chained = {"chain": chain(run, evaluation["shape"], section["sampling"])} if "chain" in metric.inputs else {}
+        numbers[column] = {
+            **section,
+            "unit": metric.about.unit,
+            "better": metric.about.better,
+            "beside": section.get("beside", metric.about.beside),
+            "over_sets": metric.about.over_sets,
+            "value": metric({**found, **chained}, keywords, None),
+            "samples": own["micro_batch"],
+        }
+    result = {
+        "run": run,
+        "code": code,
+        "data": {"title": f"none: counted at the sizes of {run['data']['name']}", "shape": evaluation["shape"]},
+        "metrics": numbers,
+        "curves": {},
+        "samples": None,
+        "parameters": own["network"],
+        "parts": {},
+        "counted": own,
+        "sampling": [],
+        "evaluation": {"seconds": time.monotonic() - started, **record(torch.device("cpu"))},
+    }
+    write_json(path, result)
+
+
+def chain(run: dict, shape: dict, sampling: dict) -> dict[str, int]:
+    """{layers: that a run's whole method runs for one sample}, counted by hooks. sampling: keywords of `predict`."""
+    with META:
+        method = build(run, shape, None).eval()
+    batch = Chance(shape, 1, META).train_batch(torch.arange(1, device=META))
+    eps = torch.empty(1, *method.z_shape, device=META) if method.z_shape else None
+    with torch.no_grad(), layers_run(method) as ran:
+        method.predict(batch, eps, **sampling)
+    return {"layers": len(ran)}
+
+
+def _counted_in(file):
+    found = read_json(file)
+    if "counted" not in found:
+        raise UserError(f"{file}: is not of a row that is counted (--compared)")
+    return found["counted"]
+
+
+def counted(run: dict, parts: list[str], shape: dict) -> dict[str, Any]:
+    """What one update of a run holds, of its largest part, and computes, of all its blocks together.
+
+    parameters, gradients, optimizer, average: bytes of a process. activations: bytes kept for the backward pass when
+    the forward one of a micro-batch ends, weights not among them; peak: the most bytes at a time, the data set not
+    among them. layers: {parameters, activations: bytes, held: layers of the process, run: those that an update runs}.
+    flop: for a sample, two for each multiply and add of matrix products and attention (without causal halving), forward
+    and backward of one update of every block. passes: {forward, backward: runs of a layer in an update}. network:
+    parameters of all parts. micro_batch: samples; epochs: of the settings, or None.
+    """
+    train, found, alike = run["train"], [], {}
+    # After the second micro-batch all that there is of gradients is there: further ones hold no more.
+    micro_batch, repeated = train["batch_size"] // train.get("accumulate", 1), min(train.get("accumulate", 1), 2)
+    brief = {**run, "train": {**train, "batch_size": micro_batch * repeated, "accumulate": repeated}}
+    for part in parts:
+        with META:
+            data = Chance(shape, micro_batch * repeated, META)
+        with META, Live(META) as live:
+            trainer = Trainer(brief, part, data, META)
+        shapes = str([value.shape for value in trainer.parameters.values()])
+        if shapes not in alike:  # parts whose weights have the same shapes are counted once
+            alike[shapes] = _of_part(trainer, live)
+        found.append(alike[shapes])
+    largest = max(found, key=lambda part: part["peak"])
+    return {
+        **largest,
+        "flop": sum(part["flop"] for part in found),
+        "network": sum(part["network"] for part in found),
+        "micro_batch": micro_batch,
+        "checkpointing": train.get("checkpoint_activations", False),
+        "epochs": train.get("epochs"),
+    }
+
+
+def _of_part(trainer, live):
+    """As `counted`, of one part. live: which has seen the trainer being made."""
+    with live, fused():
+        kept = [activations(trainer.method, next(trainer.batches.micro_batches(0)), block) for block in trainer.blocks]
+        _every_block(trainer)  # after which the optimizer has its state
+        live.peak = live.now
+        _every_block(trainer)
+    memory, most = trainer.memory(), max(kept, key=lambda one: one["activations"])
+    layers = [layer for model in trainer.method.models.values() for layer in model.all_layers()]
+    bytes_of_layers = sum(value.nbytes for layer in layers for value in layer.parameters())
+    return {
+        "parameters": memory["parameter_bytes"],
+        "gradients": memory["gradient_bytes"],
+        "optimizer": memory["optimizer_bytes"],
+        "average": memory["average_bytes"],
+        "activations": most["activations"],
+        "peak": live.peak,
+        "layers": {
+            "parameters": bytes_of_layers,
+            "activations": most["of_layers"],
+            "held": len(layers),
+            "run": most["run"],
+        },
+        "network": sum(value.numel() for value in trainer.parameters.values()),
+        **work(trainer.method, trainer.batches.data.shape, trainer.run["seed"]),
+    }
+
+
+def _every_block(trainer):
+    """Updates until each block of the part has had one."""
+    left, step = set(trainer.blocks), 0
+    while left:
+        left.discard(trainer.update(step)[0])
+        step += 1
+
+
+def activations(method: Method, batch: dict, block: int) -> dict[str, int]:
+    """What the loss of a batch keeps for its backward pass: {activations, of_layers: bytes; run: layers that ran}.
+
+    Each storage once, however many saved tensors look at it, and none of a weight.
+    """
+    weights = {value.untyped_storage()._cdata for value in method.parameters()}
+    kept, depth, ran = {}, [], set()
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept.setdefault(storage._cdata, (storage.nbytes(), bool(depth)))
+        return tensor.detach()  # of an output that is saved, the tensor itself would hold what holds it
+
+    def enter(layer, _):
+        depth.append(layer)
+        ran.add(layer)
+
+    def leave(*_):
+        depth.pop()
+
+    hooks = []
+    for layer in (layer for model in method.models.values() for layer in model.all_layers()):
+        hooks += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            # Held until all is added up: a storage that is freed may give its address to another.
+            objective = method.loss(batch, block)[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    del objective
+    return {
+        "activations": sum(size for size, _ in kept.values()),
+        "of_layers": sum(size for size, inside in kept.values() if inside),
+        "run": len(ran),
+    }
+
+
+def work(method: Method, shape: dict, seed: int) -> dict[str, Any]:
+    """{flop: for a sample, of an update of every block; passes: {forward, backward: runs of a layer}}, see `counted`.
+
+    Of one sample, since all that is counted grows with their number.
+    """
+    batch, flops, passes = Chance(shape, 1, META).train_batch(torch.arange(1, device=META)), [], []
+    torch.manual_seed(seed_of(seed, "counted"))
+    while len(flops) < DRAWS and not (len(flops) == SAME and len(set(flops)) == 1):
+        with Flop() as counter, _layer_runs(method) as ran:
+            for block in method.blocks:
+                method.loss(batch, block)[0].backward()
+        flops.append(counter.total)
+        layers = sum(len(method.acting(block)[1]) for block in method.blocks)
+        passes.append([len(ran) / layers, sum(ran) / layers])
+    method.zero_grad(set_to_none=True)
+    forward, backward = map(fmean, zip(*passes, strict=True))
+    return {"flop": fmean(flops), "passes": {"forward": forward, "backward": backward}}
+
+
+@contextlib.contextmanager
+def _layer_runs(method) -> Iterator[list]:
+    """A list that has grown by an entry for each run of one of a method's `layers`: whether with gradients."""
+    ran = []
+    layers = [layer for model in method.models.values() for layer in model.layers]
+    hooks = [layer.register_forward_hook(lambda *_: ran.append(torch.is_grad_enabled())) for layer in layers]
+    try:
+        yield ran
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class Live(TorchDispatchMode):
+    """In here the bytes of all that is made on a device and still there are added up: `now`, and their `peak`."""
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self.device, self.now, self.peak, self._there = device, 0, 0, {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for value in tree_leaves(found):
+            if isinstance(value, Tensor) and value.device.type == self.device.type:
+                self._see(value.untyped_storage())
+        return found
+
+    def _see(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._there:
+            return
+
+        def gone(_):
+            del self._there[key]
+            self.now -= size
+
+        self._there[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+class Flop(TorchDispatchMode):
+    """In here the floating-point operations of products and convolutions are added up, by PyTorch's own formulas.
+
+    Its FlopCounterMode also tells them apart by module, and takes five times as long for that.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if formula := flop_registry.get(function._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=found)
+        return found
+
+
+def fused() -> contextlib.AbstractContextManager:
+    """In here attention is a GPU's kernel for single precision, which keeps no matrix of tokens by tokens.
+
+    The meta device would take the plain one, of products and a softmax.
+    """
+    return mock.patch.object(F, "scaled_dot_product_attention", _efficient)
+
+
+def _efficient(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+    attend = torch.ops.aten._scaled_dot_product_efficient_attention
+    return attend(query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale)[0]
