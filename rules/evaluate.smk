@@ -1,4 +1,5 @@
 localrules:
+    count,
     extractor,
     teacher,
     count,
