@@ -63,6 +63,14 @@ def _inputs(seed):
 
     real = features()
     split = {"mu": real.mean(0, dtype=np.float64), "sigma": np.cov(real.T), "features": real}
+
+    def counted():
+        names = ("parameters", "gradients", "optimizer", "average", "activations", "peak", "flop", "network", "epochs")
+        layers = {"parameters": 0.5, "activations": 0.4, "held": 4, "run": int(random.integers(2, 5))}
+        passes = {"forward": random.uniform(2, 4), "backward": random.uniform(2, 4)}
+        about = {"micro_batch": 8, "checkpointing": False, "layers": layers, "passes": passes}
+        return {**{name: random.uniform(1, 3) for name in names}, **about}
+
     losses = random.uniform(1, 3, (STEPS, N)).astype(np.float32)
     return {
         "logits": random.standard_normal((N, 10)).astype(np.float32),
@@ -80,6 +88,9 @@ def _inputs(seed):
         "text_nll": nll(),
         "reference_nll": nll(),
         "update_cost": {"forward": random.uniform(2, 4), "backward": random.uniform(2, 4)},
+        "counted": counted(),
+        "compared": counted(),
+        "chain": {"layers": random.uniform(6, 12)},
         "training": {"updates": int(random.integers(10, 1000)), "seconds": random.uniform(1, 10)},
     }
 
