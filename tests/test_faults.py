@@ -331,6 +331,15 @@ def test_checkpoint_of_other_code(stopped, capsys, monkeypatch):
     assert read_about(stopped.weights)["code"] == f"{old}+new"
 
 
+def test_checkpoint_of_an_older_version(stopped, capsys):
+    """It says neither its code nor how many updates there are to be."""
+    about = read_about(stopped.checkpoint)
+    del about["total"], about["identity"]["code"]
+    save_file(load_file(stopped.checkpoint), stopped.checkpoint, metadata={"about": json.dumps(about)})
+    code, errors = command(capsys, *stopped.arguments(300))
+    assert code == 2 and errors.count("\n") == 1 and "code: None there" in errors, errors
+
+
 @pytest.mark.parametrize("change", ["code", "configuration"])
 def test_a_finished_checkpoint_does_not_outlive_a_change(tmp_path, digits, capsys, monkeypatch, change):
     """Trained anew, and not written out once more as what the new code or configuration has made."""

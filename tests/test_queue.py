@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from diffusionblocks.base import lock as locks
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.lock import lock
 from diffusionblocks.plan import watch
@@ -128,6 +129,16 @@ def test_two_snakemakes_in_one_folder(tmp_path, monkeypatch):
     with watch.hold():  # it has let go
         assert json.loads(Path(".snakemake/lock.json").read_text())["pid"] == os.getpid()
     assert not Path(".snakemake/lock.json").exists()
+
+
+def test_a_lock_that_another_host_left_is_judged_once(tmp_path, monkeypatch):
+    """It takes three minutes, and a start asks twice before it holds the folder."""
+    judged = []
+    monkeypatch.setattr(locks, "_abandoned", lambda path, text: bool(judged.append(text) or True))
+    (tmp_path / "lock.json").write_text('{"host": "elsewhere", "pid": 1}')
+    assert locks.holder(tmp_path) is None
+    with watch.hold(tmp_path):
+        assert len(judged) == 1
 
 
 def test_the_watchdog_tells_once_of_each_job_that_will_never_start(queue, tmp_path):

@@ -44,10 +44,17 @@ def lock(folder: Path, worker: str = "trainer"):
 
 
 def holder(folder: Path) -> dict | None:
-    """Who holds a folder (host, pid, slurm_job_id), if somebody does and shows signs of life."""
+    """Who holds a folder (host, pid, slurm_job_id), if somebody does and shows signs of life.
+
+    An abandoned lock is removed: of another host it takes minutes to judge, and whoever asks next need not.
+    """
     path = folder / "lock.json"
-    judged = _text(path)
-    return json.loads(judged) if judged and not _abandoned(path, judged) else None
+    if not (judged := _text(path)):
+        return None
+    if not _abandoned(path, judged):
+        return json.loads(judged)
+    _remove(path, judged)
+    return None
 
 
 def _take(path, mine, worker):

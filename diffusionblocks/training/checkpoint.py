@@ -45,7 +45,7 @@ class State:
             self.identity["code"] = f"{theirs.get('code')}+{self.identity['code']}"
             theirs["code"] = self.identity["code"]
         differences = _differences(theirs, self.identity)
-        if differences and about["step"] == about["total"]:  # whose parts were not wanted any more
+        if differences and about["step"] == about.get("total"):  # whose parts were not wanted any more
             say(
                 f"{self.checkpoint}: a finished training of another configuration ({'; '.join(differences)}) is deleted"
             )
