@@ -25,6 +25,13 @@ def settings(path: str | Path, *keys: str) -> dict:
     return found
 
 
+def code_behind(step: str, *given: dict, **more: dict) -> str:
+    """Hash of a step's source files. Taken before torch is imported and the network built: what is read here runs."""
+    from diffusionblocks.plan.code import digest, run_files
+
+    return digest(run_files(step, *given, **more))
+
+
 def plan(args):
     """Write one file of settings out of the plan that Snakemake has made."""
     from diffusionblocks.plan.plan import plan
@@ -81,11 +88,10 @@ def prepare(args):
 def train(args):
     """Train one part of a run, or go on with it."""
     from diffusionblocks.plan.check import check_run
-    from diffusionblocks.plan.code import digest, run_files
 
     run = settings(args.run, *RUN_KEYS)
     check_run(run)
-    code = digest(run_files("train", run))  # before torch is imported and the network built: what is read here runs
+    code = code_behind("train", run)
 
     from diffusionblocks.training.train import train
 
@@ -104,10 +110,8 @@ def assemble(args):
 
 def sample(args):
     """Generate a shard of a trained model's images or texts."""
-    from diffusionblocks.plan.code import digest, run_files
-
     run, sampling = settings(args.run, *RUN_KEYS), settings(args.sampling, "num_samples", "sets", "shards")
-    code = digest(run_files("sample", run, sampling))
+    code = code_behind("sample", run, sampling)
 
     from diffusionblocks.sampling.sample import sample
 
@@ -137,10 +141,8 @@ def teacher(args):
 
 def evaluate(args):
     """Measure a trained model."""
-    from diffusionblocks.plan.code import digest, run_files
-
     run, evaluation = settings(args.run, *RUN_KEYS), settings(args.evaluation, "metrics", "teachers", "extractor")
-    code = digest(run_files("evaluate", run, evaluation=evaluation))
+    code = code_behind("evaluate", run, evaluation=evaluation)
 
     from diffusionblocks.evaluation.evaluate import evaluate
 
@@ -150,10 +152,8 @@ def evaluate(args):
 
 def count(args):
     """Count what an update of a row holds and computes; nothing is trained."""
-    from diffusionblocks.plan.code import digest, run_files
-
     run, evaluation = settings(args.run, *RUN_KEYS), settings(args.evaluation, "metrics", "parts", "shape")
-    code = digest(run_files("count", run, evaluation=evaluation))
+    code = code_behind("count", run, evaluation=evaluation)
 
     from diffusionblocks.evaluation.count import count
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from diffusionblocks.base import slurm
 from diffusionblocks.base.files import UserError, in_words, user_path
 from diffusionblocks.plan import start, watch
 from diffusionblocks.plan.plan import Plan
@@ -74,7 +75,7 @@ def asked_of_slurm(wildcards):
     if workflow.local_exec:
         return ""
     resources = workflow.get_rule("train").resources
-    found = {name: resources[name].raw for name in start.ASKED if name in resources}
+    found = {name: resources[name].raw for name in slurm.ASKED if name in resources}
     return " ".join(
         [
             "--asked",

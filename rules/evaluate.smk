@@ -1,5 +1,4 @@
 localrules:
-    count,
     extractor,
     teacher,
     count,

@@ -149,10 +149,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def disk_full(path: str | Path, error: Exception) -> UserError:
     """The refusal of a write that found no space; a limit on the size of files (ulimit) does not pass by itself."""
     kind = UserError if "File too large" in str(error) else DiskFull
-    return kind(
-        f"{path}: the disk is full or a quota is reached ({error}). Nothing was overwritten. "
-        "Free some space and start the same command again."
-    )
+    what, cure = TROUBLES[errno.ENOSPC]
+    return kind(f"{path}: {what} ({error}). Nothing was overwritten. {cure}")
 
 
 def patiently(write: Callable[[], Any], stop: Sequence = ()) -> Any:

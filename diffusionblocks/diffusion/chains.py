@@ -39,10 +39,13 @@ def block_by_block(chains: list[Generator], predictor: Callable) -> Iterator[tup
 
 @contextlib.contextmanager
 def layers_run(method: torch.nn.Module) -> Iterator[list]:
-    """A list that has grown, at the end, by one entry for each layer of a method's networks that was run in between."""
+    """A list that has grown, at the end, by one entry for each layer of a method's networks that was run in between:
+
+    whether it was run with gradients.
+    """
     ran = []
     layers = [layer for model in method.models.values() for layer in model.layers]
-    hooks = [layer.register_forward_hook(lambda *_: ran.append(None)) for layer in layers]
+    hooks = [layer.register_forward_hook(lambda *_: ran.append(torch.is_grad_enabled())) for layer in layers]
     try:
         yield ran
     finally:

@@ -4,28 +4,21 @@ The trainer is the one that trains: its network, its accumulation, its optimizer
 no data are read, and the paper's sizes are counted on any machine.
 """
 
-import contextlib
 import time
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-from unittest import mock
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.data.chance import Chance
 from diffusionblocks.diffusion.chains import layers_run
-from diffusionblocks.evaluation.metric import load_metric
+from diffusionblocks.evaluation.dispatch import Flop, Live, fused
+from diffusionblocks.evaluation.metric import keywords, load_metric
 from diffusionblocks.methods import build
 from diffusionblocks.methods.base import Method
 from diffusionblocks.training.trainer import Trainer
@@ -57,17 +50,9 @@ def count(
     numbers = {}
     for column, metric in metrics.items():
         section = evaluation["metrics"][column]
-        keywords = {key: value for key, value in section.items() if key not in ("name", "sampling", "beside")}
         chained = {"chain": chain(run, evaluation["shape"], section["sampling"])} if "chain" in metric.inputs else {}
-        numbers[column] = {
-            **section,
-            "unit": metric.about.unit,
-            "better": metric.about.better,
-            "beside": section.get("beside", metric.about.beside),
-            "over_sets": metric.about.over_sets,
-            "value": metric({**found, **chained}, keywords, None),
-            "samples": own["micro_batch"],
-        }
+        value = metric({**found, **chained}, keywords(section), None)
+        numbers[column] = metric.number(section, value, {"samples": own["micro_batch"]})
     result = {
         "run": run,
         "code": code,
@@ -219,7 +204,7 @@ def work(method: Method, shape: dict, seed: int) -> dict[str, Any]:
     batch, flops, passes = Chance(shape, 1, META).train_batch(torch.arange(1, device=META)), [], []
     torch.manual_seed(seed_of(seed, "counted"))
     while len(flops) < DRAWS and not (len(flops) == SAME and len(set(flops)) == 1):
-        with Flop() as counter, _layer_runs(method) as ran:
+        with Flop() as counter, layers_run(method) as ran:
             for block in method.blocks:
                 method.loss(batch, block)[0].backward()
         flops.append(counter.total)
@@ -228,74 +213,3 @@ def work(method: Method, shape: dict, seed: int) -> dict[str, Any]:
     method.zero_grad(set_to_none=True)
     forward, backward = map(fmean, zip(*passes, strict=True))
     return {"flop": fmean(flops), "passes": {"forward": forward, "backward": backward}}
-
-
-@contextlib.contextmanager
-def _layer_runs(method) -> Iterator[list]:
-    """A list that has grown by an entry for each run of one of a method's `layers`: whether with gradients."""
-    ran = []
-    layers = [layer for model in method.models.values() for layer in model.layers]
-    hooks = [layer.register_forward_hook(lambda *_: ran.append(torch.is_grad_enabled())) for layer in layers]
-    try:
-        yield ran
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class Live(TorchDispatchMode):
-    """In here the bytes of all that is made on a device and still there are added up: `now`, and their `peak`."""
-
-    def __init__(self, device: torch.device):
-        super().__init__()
-        self.device, self.now, self.peak, self._there = device, 0, 0, {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        found = function(*args, **(kwargs or {}))
-        for value in tree_leaves(found):
-            if isinstance(value, Tensor) and value.device.type == self.device.type:
-                self._see(value.untyped_storage())
-        return found
-
-    def _see(self, storage):
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._there:
-            return
-
-        def gone(_):
-            del self._there[key]
-            self.now -= size
-
-        self._there[key] = weakref.ref(storage, gone)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-
-class Flop(TorchDispatchMode):
-    """In here the floating-point operations of products and convolutions are added up, by PyTorch's own formulas.
-
-    Its FlopCounterMode also tells them apart by module, and takes five times as long for that.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        found = function(*args, **(kwargs or {}))
-        if formula := flop_registry.get(function._overloadpacket):
-            self.total += formula(*args, **(kwargs or {}), out_val=found)
-        return found
-
-
-def fused() -> contextlib.AbstractContextManager:
-    """In here attention is a GPU's kernel for single precision, which keeps no matrix of tokens by tokens.
-
-    The meta device would take the plain one, of products and a softmax.
-    """
-    return mock.patch.object(F, "scaled_dot_product_attention", _efficient)
-
-
-def _efficient(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
-    attend = torch.ops.aten._scaled_dot_product_efficient_attention
-    return attend(query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale)[0]

@@ -12,12 +12,11 @@ from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, read_json, read_json_lines, write_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.diffusion.partition import mass
-from diffusionblocks.evaluation.metric import load_metric
+from diffusionblocks.evaluation.metric import keywords, load_metric
 from diffusionblocks.methods import load_trained
 
 # What computes the inputs of metrics, by kind of data. By name, so that code for texts is not code behind images.
 KINDS = {"images": "diffusionblocks.evaluation.images", "text": "diffusionblocks.evaluation.text"}
-NOT_KEYWORDS = ("name", "sampling", "teacher", "beside")  # of a metric's section; the rest are the function's keywords
 
 
 def evaluate(
@@ -58,8 +57,7 @@ def evaluate(
         if metric.source != "logs":
             with torch.inference_mode():
                 found, about, steps = inputs.of(section, metric.inputs)
-        keywords = {name: value for name, value in section.items() if name not in NOT_KEYWORDS}
-        value = metric({**found, "training": training}, keywords, len(steps))
+        value = metric({**found, "training": training}, keywords(section), len(steps))
         if metric.about.figure:
             curves[column] = {
                 "sigma": [sigma for sigma, _ in steps],
@@ -69,15 +67,7 @@ def evaluate(
                 "from_target": section.get("sampling", {}).get("from_target", False),
             }
         else:
-            numbers[column] = {
-                **section,
-                "unit": metric.about.unit,
-                "better": metric.about.better,
-                "beside": section.get("beside", metric.about.beside),
-                "over_sets": metric.about.over_sets,
-                "value": value,
-                **about,
-            }
+            numbers[column] = metric.number(section, value, about)
     result = {
         "run": run,
         "code": code,

@@ -48,6 +48,11 @@ def served(*sources: str) -> set[str]:
     return {name for name, (_, source) in INPUTS.items() if source in sources}
 
 
+def prompts(sampling: dict) -> int:
+    """How many prompts so many samples need, by `continuations` of each; and so many real texts there are."""
+    return -(-sampling["num_samples"] // sampling.get("continuations", 1))
+
+
 def source_of(names: list[str], kind: str) -> str:
     """The one source of a metric's inputs, "samples" for a teacher's too; "logs" if there is no other.
 

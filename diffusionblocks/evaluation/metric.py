@@ -23,6 +23,12 @@ FACTS = (
     *("unit", "better", "beside", "over_sets", "sampling"),
 )
 RESERVED = (*FACTS, "name", "teacher")
+NOT_KEYWORDS = ("name", "sampling", "teacher", "beside")  # of a metric's section; the rest are the function's keywords
+
+
+def keywords(section: dict) -> dict:
+    """What of a column's section goes to the metric's function."""
+    return {name: value for name, value in section.items() if name not in NOT_KEYWORDS}
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,18 @@ class Metric:
         if wrong:
             raise UserError(f"{self.file}: metric {self.name} returned {wrong}")
         return value
+
+    def number(self, section: dict, value: float, about: dict) -> dict:
+        """What metrics.json holds of a column with this section. about: what the value was computed from."""
+        return {
+            **section,
+            "unit": self.about.unit,
+            "better": self.about.better,
+            "beside": section.get("beside", self.about.beside),
+            "over_sets": self.about.over_sets,
+            "value": value,
+            **about,
+        }
 
     def _wrong(self, value):
         if isinstance(value, bool) or not isinstance(value, int | float):

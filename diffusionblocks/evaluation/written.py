@@ -9,7 +9,7 @@ import torch
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.text.dataset import Text
-from diffusionblocks.evaluation.inputs import OFFERED
+from diffusionblocks.evaluation.inputs import OFFERED, prompts
 from diffusionblocks.sampling.sets import AGAIN, Sets, set_key
 from diffusionblocks.scorers.teacher import load_teacher
 
@@ -44,22 +44,18 @@ class Written:
             judge = tensors.about(self._teachers[_key(teacher)], AGAIN)
             known["extractor"] = judge["title"]
             if "text_features" in needed:
-                known |= {"references": self._references(sampling), "blind": judge.get("blind")}
+                known |= {"references": prompts(sampling), "blind": judge.get("blind")}
             for name in needed:
                 if name not in found:
                     found[name] = self._score(name, teacher, tokens, sampling)
         return found, known
-
-    def _references(self, sampling):
-        """How many real texts there are: one for each prompt."""
-        return -(-sampling["num_samples"] // sampling["continuations"])
 
     def _score(self, name, teacher, tokens, sampling):
         """What a teacher says to an input's name, once for all metrics."""
         key = (name, set_key(sampling), _key(teacher))
         if key not in self._scored:
             prompt = sampling["prompt_len"]
-            count = self._references(sampling)
+            count = prompts(sampling)
             references = self._data.test_tokens[:count, : prompt + sampling["new_tokens"]].cpu().long()
             scorer, member = self._load(_key(teacher)), OFFERED[name]
             if not hasattr(scorer, member):

@@ -3,13 +3,12 @@
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import function_returns, returned_set
 from diffusionblocks.diffusion.processes import check_process
-from diffusionblocks.evaluation.inputs import OFFERED, served, source_of
+from diffusionblocks.evaluation.inputs import OFFERED, prompts, served, source_of
 from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
 from diffusionblocks.plan.source import call_keyword, class_keywords, decorator_keywords
 
-GIVES = ("features", "nll")  # of a teacher that does not say; as scorers/teachers/base.py has it
 COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
 
 
@@ -45,7 +44,7 @@ def _check(where, section, row):
         if "teacher" not in section:
             raise UserError(f"config: {where}: {name} needs a `teacher: {{name: ...}}`")
         judge = check_section(f"{where}.teacher", "teacher", section["teacher"])
-        gives = call_keyword(judge.file, judge.attribute, "Teacher", "gives") or GIVES
+        gives = call_keyword(judge.file, judge.attribute, "Teacher", "gives") or OFFERED.values()
         if absent := {OFFERED[given] for given in inputs & OFFERED.keys()} - set(gives):
             raise UserError(
                 f"config: {where}.teacher: {section['teacher']['name']} has no {', '.join(sorted(absent))}, which "
@@ -83,7 +82,7 @@ def _check_least(where, section, row, least, settings):
     if GENERATED & set(row.inputs(section)):
         there["samples"] = sampling["num_samples"]
         there["tokens"] = sampling.get("new_tokens") or {**declared(row.component("data")), **row.data}.get("seq_len")
-        there["references"] = -(-sampling["num_samples"] // sampling.get("continuations", 1))
+        there["references"] = prompts(sampling)
     words = {
         "samples": "sampling.num_samples",
         "tokens": "sampling.new_tokens" if "new_tokens" in sampling else "data.seq_len",
@@ -139,11 +138,10 @@ def _check_generation(where, sampling, row):
     if row.continues:
         data = {**declared(row.component("data")), **row.data}
         seq_len, test_size = data.get("seq_len"), data.get("test_size")
-        prompts = -(-sampling["num_samples"] // sampling["continuations"])
-        if test_size and prompts > test_size:
+        if test_size and prompts(sampling) > test_size:
             raise UserError(
                 f"config: {where}: num_samples {sampling['num_samples']} by continuations {sampling['continuations']} "
-                f"needs {prompts} prompts, and there are at most {test_size} test sequences (data.test_size)"
+                f"needs {prompts(sampling)} prompts, and there are at most {test_size} test sequences (data.test_size)"
             )
         # A source need not have the keyword, and only its data set knows how long its sequences are.
         if seq_len is not None and sampling["prompt_len"] + sampling["new_tokens"] > seq_len:

@@ -7,15 +7,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffusionblocks.base import slurm
 from diffusionblocks.base.files import UserError
 from diffusionblocks.plan.configuration import ROOT, read_yaml
-
-# Resources by which a profile says where a job may run; the verb `doctor` asks for the same.
-ASKED = ("slurm_partition", "slurm_account", "constraint", "qos", "gres", "gpu", "gpu_model")
 
 
 def refuse_without_slurm(executor: str) -> None:
@@ -31,16 +28,9 @@ def _unreachable():
     """Why no job can be submitted from here, or None; a controller that is away for a while is waited for."""
     if not shutil.which("sbatch"):
         return "there is no sbatch on this machine"
-    command = ["squeue", "-h", "-u", str(os.getuid())]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"squeue cannot be asked ({error})"
-    last = "".join(done.stderr.splitlines()[-1:])
-    away = re.search(
-        "unable to contact slurm controller|connection refused|connect failure", done.stderr, re.IGNORECASE
-    )
-    return f"no cluster answers ({last})" if done.returncode and not away else None
+    _, failed = slurm.ask("squeue", "-h", "-u", str(os.getuid()))
+    away = re.search("unable to contact slurm controller|connection refused|connect failure", failed, re.IGNORECASE)
+    return f"no cluster answers ({failed.splitlines()[-1]})" if failed and not away else None
 
 
 def keep_keys(files: Sequence[str | Path]) -> None:

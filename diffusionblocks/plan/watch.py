@@ -8,13 +8,13 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from diffusionblocks.base import slurm
 from diffusionblocks.base.files import UserError, read_about
 from diffusionblocks.base.lock import holder, lock
 from diffusionblocks.plan.configuration import ROOT
@@ -49,12 +49,10 @@ def queue(folder: str | Path) -> list[tuple[str, str, str]] | None:
     """
     if not shutil.which("squeue"):
         return []
-    command = ["squeue", "-h", "-t", STATES, "-o", "%i|%T|%r|%k|%Z"]
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
+    text, failed = slurm.ask("squeue", "-h", "-t", STATES, "-o", "%i|%T|%r|%k|%Z")
+    if failed:
         return None
-    jobs = [line.split("|") for line in lines if line.count("|") == 4]
+    jobs = [line.split("|") for line in text.splitlines() if line.count("|") == 4]
     here = Path(folder).resolve()
     return [
         (job, state, reason)

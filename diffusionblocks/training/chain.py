@@ -1,8 +1,8 @@
 """A training that is longer than its job's time limit: the job asks SLURM to start it again. Standard library only."""
 
 import os
-import subprocess
 
+from diffusionblocks.base import slurm
 from diffusionblocks.base.files import say
 
 MARGIN = 600  # seconds before its limit in which a running job is stopped for no other reason
@@ -26,13 +26,13 @@ def go_on(stopped: str, moved: int) -> str:
     if not moved:
         return f"{stopped}. It made no update within its time limit. {raised}"
     say(f"{stopped}. Its time limit is near: it asks SLURM to queue the job again, and goes on from there")
-    failed = _slurm("scontrol", "requeue", job)[1]
+    failed = slurm.ask("scontrol", "requeue", job)[1]
     return f"{stopped}. " + (f"SLURM does not queue the job again ({failed}). {raised}" if failed else "Queued again.")
 
 
 def _queue(job):
     """(state, seconds left) of a job, as far as SLURM says."""
-    state, _, left = _slurm("squeue", "-h", "-j", job, "-o", "%T|%L")[0].partition("|")
+    state, _, left = slurm.ask("squeue", "-h", "-j", job, "-o", "%T|%L")[0].partition("|")
     return state, _seconds(left)
 
 
@@ -44,12 +44,3 @@ def _seconds(text):
         return int(days or 0) * 86400 + sum(part * 60**power for power, part in enumerate(reversed(parts)))
     except ValueError:
         return None
-
-
-def _slurm(*command):
-    """(what a command of SLURM prints, why it failed or an empty text)."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        return "", str(error)
-    return done.stdout.strip(), (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""

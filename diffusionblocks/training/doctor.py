@@ -17,17 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError, write_text
+from diffusionblocks.base.slurm import srun_options
 
 NEEDED = 1 << 30  # bytes that should be free where results lie
-# srun's options for what a rule asks for in a profile.
-OPTIONS = {
-    "slurm_partition": "--partition={}",
-    "slurm_account": "--account={}",
-    "constraint": "--constraint={}",
-    "qos": "--qos={}",
-    "gres": "--gres={}",
-    "gpu": "--gpus={}",
-}
 MINUTES = 5
 
 
@@ -79,10 +71,7 @@ def _line(what, good, cure):
 
 def _on_a_node(results, asked):
     """The lines that a node gives, or why there are none."""
-    command = ["srun", f"--time={MINUTES}", "--ntasks=1", "--job-name=doctor"]
-    if asked.get("gpu_model"):
-        asked = {**asked, "gpu": f"{asked['gpu_model']}:{asked.get('gpu', 1)}"}
-    command += [option.format(asked[name]) for name, option in OPTIONS.items() if asked.get(name)]
+    command = ["srun", f"--time={MINUTES}", "--ntasks=1", "--job-name=doctor", *srun_options(asked)]
     with tempfile.NamedTemporaryFile(dir=results, prefix="seen-by-nodes-") as seen:
         folder, python = shlex.quote(os.getcwd()), shlex.quote(sys.executable)
         script = f"""
