@@ -26,6 +26,19 @@ class AdamW(torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
+def fused_attention() -> contextlib.AbstractContextManager:
+    """In here attention is a GPU's kernel for single precision, which keeps no matrix of tokens by tokens.
+
+    The meta device would take the plain one, of products and a softmax.
+    """
+    return mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _efficient)
+
+
+def _efficient(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+    attend = torch.ops.aten._scaled_dot_product_efficient_attention
+    return attend(query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale)[0]
+
+
 @contextlib.contextmanager
 def hidden(name: str) -> Iterator[None]:
     """In here the package `name` cannot be imported; afterwards it is as it was."""

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from diffusionblocks.base.compat import fused_attention
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.data.chance import Chance
 from diffusionblocks.diffusion.chains import layers_run
-from diffusionblocks.evaluation.dispatch import Flop, Live, fused
+from diffusionblocks.evaluation.dispatch import Flop, Live
 from diffusionblocks.evaluation.metric import keywords, load_metric
 from diffusionblocks.methods import build
 from diffusionblocks.methods.base import Method
@@ -123,7 +124,7 @@ def counted(run: dict, parts: list[str], shape: dict) -> dict[str, Any]:
 
 def _of_part(trainer, live):
     """As `counted`, of one part. live: which has seen the trainer being made."""
-    with live, fused():
+    with live, fused_attention():
         kept = [activations(trainer.method, next(trainer.batches.micro_batches(0)), block) for block in trainer.blocks]
         _every_block(trainer)  # after which the optimizer has its state
         live.peak = live.now

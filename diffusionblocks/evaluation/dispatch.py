@@ -1,12 +1,9 @@
 """What PyTorch does in an update, seen tensor by tensor, also of tensors that have a size and no content."""
 
-import contextlib
 import weakref
-from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -55,16 +52,3 @@ class Flop(TorchDispatchMode):
         if formula := flop_registry.get(function._overloadpacket):
             self.total += formula(*args, **(kwargs or {}), out_val=found)
         return found
-
-
-def fused() -> contextlib.AbstractContextManager:
-    """In here attention is a GPU's kernel for single precision, which keeps no matrix of tokens by tokens.
-
-    The meta device would take the plain one, of products and a softmax.
-    """
-    return mock.patch.object(F, "scaled_dot_product_attention", _efficient)
-
-
-def _efficient(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
-    attend = torch.ops.aten._scaled_dot_product_efficient_attention
-    return attend(query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale)[0]
