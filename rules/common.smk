@@ -38,7 +38,8 @@ RUN = f"{RESULTS}/runs/{{table}}/{{row}}/seed{{seed}}"
 DATA_DIR = or_stop(user_path, "config: data_dir", PLAN.config["data_dir"])
 
 # Jobs find the Python that runs Snakemake, whether or not its environment is activated; conda brings its own.
-if not workflow.deployment_settings.deployment_method:
+SAME_PYTHON = not workflow.deployment_settings.deployment_method
+if SAME_PYTHON:
     shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 
@@ -105,7 +106,7 @@ if workflow.remote_exec:
 
 onstart:
     or_stop(start.refuse_without_slurm, workflow.executor_plugin.name)
-    or_stop(GUARD.start, not workflow.local_exec)
+    or_stop(GUARD.start, not workflow.local_exec, SAME_PYTHON)
     or_stop(PLAN.write)
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import shipped
 
-from diffusionblocks.__main__ import main
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.plan.code import digest, run_files
 from diffusionblocks.training.assemble import assemble
+from diffusionblocks.verbs import main
 
 RUN = {"table": "table1", "row": "vit_diffusionblocks", "seed": 0}
 NAMES = ["block0", "block1", "block2"]

@@ -20,7 +20,7 @@ import pytest
 import torch
 from conftest import ROOT, Checkout, shipped
 
-from diffusionblocks import __main__ as program
+from diffusionblocks import verbs as program
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, in_words, write_json
 from diffusionblocks.data.prepare import prepare

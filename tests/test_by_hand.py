@@ -7,7 +7,7 @@ import pytest
 from conftest import shipped
 from page_helpers import IMAGES, TEMPLATE, measured, plan
 
-from diffusionblocks.__main__ import main
+from diffusionblocks.verbs import main
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from conftest import Checkout
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from diffusionblocks.__main__ import main
 from diffusionblocks.base.components import load
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data import download
@@ -34,6 +33,7 @@ from diffusionblocks.data.images.sources import cifar, fashion_mnist, tiny_image
 from diffusionblocks.data.images.write import moments
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.plan.sections import section_name
+from diffusionblocks.verbs import main
 
 
 def header(path):

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from diffusionblocks.__main__ import main
 from diffusionblocks.base import device
 from diffusionblocks.base.files import UserError
+from diffusionblocks.verbs import main
 
 SAID = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", device.CHOICE)
 

@@ -20,7 +20,7 @@ from conftest import shipped
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from diffusionblocks import __main__ as program
+from diffusionblocks import verbs as program
 from diffusionblocks.base import files
 from diffusionblocks.base.files import Interrupted, UserError, read_about, read_json, read_json_lines, write_json
 from diffusionblocks.data.prepare import prepare

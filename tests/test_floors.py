@@ -29,7 +29,7 @@ def loaded(program, *arguments, ended=0):
     return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
 
-VERB = "from diffusionblocks.__main__ import main; main()"
+VERB = "from diffusionblocks.verbs import main; main()"
 
 
 def test_floors_hold():

@@ -166,7 +166,7 @@ def test_the_watchdog_ends_with_the_workflow(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.environ["PATH"])
     before = threading.active_count()
     guard = watch.Guard("results/demo")
-    guard.start(on_cluster=True)
+    guard.start(on_cluster=True, same_python=True)
     assert threading.active_count() == before + 2  # the watchdog, and the lock's sign of life
     assert os.environ["PATH"].startswith(str(ROOT / "workflow/slurm"))
     guard.end()

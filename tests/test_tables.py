@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from page_helpers import measured, number, of_the_paper, plan
 
-from diffusionblocks.__main__ import main
 from diffusionblocks.base.files import UserError
 from diffusionblocks.page.table import show, table
+from diffusionblocks.verbs import main
 
 PAPER = {
     "title": "ViT",

@@ -17,6 +17,7 @@ from pathlib import Path
 from diffusionblocks.base import slurm
 from diffusionblocks.base.files import UserError, read_about
 from diffusionblocks.base.lock import holder, lock
+from diffusionblocks.base.warm import warm
 from diffusionblocks.plan.configuration import ROOT
 
 OURS = Path(".snakemake")  # where the Snakemake at work in a folder holds its lock
@@ -162,8 +163,9 @@ class Guard:
     def __init__(self, results: str):
         self.results, self.stack = results, contextlib.ExitStack()
 
-    def start(self, on_cluster: bool) -> None:
-        """Hold the folder; have Snakemake find our sbatch, squeue and sacct, and watch the queue.
+    def start(self, on_cluster: bool, same_python: bool) -> None:
+        """Hold the folder; on a cluster have Snakemake find our sbatch, squeue and sacct, and watch the queue; else
+        keep a warm process for jobs that have the Python of this one.
 
         Raises UserError as `hold` does.
         """
@@ -174,6 +176,8 @@ class Guard:
             dog = Watchdog(os.getcwd())
             dog.start()
             self.stack.callback(dog.done.set)
+        elif same_python:
+            self.stack.enter_context(warm(f"{self.results}/logs/warm.log"))
 
     def end(self, failed: Sequence[str | Path] = ()) -> None:
         """Let go; where something failed, show what Snakemake does not, and say how stopped trainings go on.

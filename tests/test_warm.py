@@ -1,0 +1,176 @@
+"""The warm process: a job that it runs is, to all around it, the process that its command would have been."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffusionblocks.base import warm
+from diffusionblocks.plan.source import PACKAGE
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
+
+# In place of the package, beside the true base/warm.py: a verb that does what is asked of it, and says what it sees.
+VERBS = """
+import json, os, resource, signal, sys, time
+
+def main():
+    verb, *rest = sys.argv[1:]
+    if verb == "see":
+        sys.stdout.write(json.dumps({
+            "parent": os.getppid(), "folder": os.getcwd(), "own": os.environ.get("OWN"), "path": sys.path[0],
+            "mask": oct(os.umask(0)), "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "hangup": signal.getsignal(signal.SIGHUP).name, "input": sys.stdin.read(),
+            "open": len(os.listdir("/proc/self/fd")),
+            "modules": sorted(name for name in sys.modules if name.startswith("diffusionblocks")),
+        }))
+        print("also here", file=sys.stderr)
+    elif verb == "end":
+        sys.exit(int(rest[0]))
+    elif verb == "fail":
+        raise RuntimeError("told")
+    elif verb == "kill":
+        os.kill(os.getpid(), int(rest[0]))
+    elif verb == "wait":
+        signal.signal(signal.SIGTERM, lambda *_: (print("asked to stop", flush=True), sys.exit(7)))
+        print(os.getpid(), flush=True)
+        while True:
+            time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A folder with a package of the same name, whose verbs are VERBS."""
+    base = tmp_path / "diffusionblocks/base"
+    base.mkdir(parents=True)
+    for name in ("__init__.py", "__main__.py", "base/__init__.py", "base/warm.py"):
+        (tmp_path / "diffusionblocks" / name).write_text((PACKAGE / name).read_text())
+    (tmp_path / "diffusionblocks/verbs.py").write_text(VERBS)
+    return tmp_path
+
+
+@pytest.fixture
+def started(package, monkeypatch):
+    """The same, with its warm process at work."""
+    monkeypatch.chdir(package)
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    with warm.warm(package / "warm.log"):
+        wait_for(Path(os.environ[warm.VARIABLE]).exists)
+        yield package
+    assert (package / "warm.log").read_text() == ""
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+COMMAND = [sys.executable, "-m", "diffusionblocks"]
+
+
+def job(*arguments, **keywords):
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, **keywords)
+
+
+def seen(*arguments, **keywords):
+    done = job("see", *arguments, input="some input", **keywords)
+    assert done.returncode == 0 and done.stderr == "also here\n", done.stderr
+    return json.loads(done.stdout)
+
+
+def alive(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_job_sees_what_its_command_has(started, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def limited():
+        os.umask(0o27)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+
+    found = seen(cwd=elsewhere, preexec_fn=limited)
+    alone = seen(cwd=elsewhere, preexec_fn=limited, env={**os.environ, warm.VARIABLE: ""})
+    assert found.pop("parent") != os.getpid() == alone.pop("parent")  # else no warm process has run it
+    assert found == alone
+    assert (found["mask"], found["files"], found["hangup"], found["input"]) == ("0o27", 200, "SIG_IGN", "some input")
+
+
+def test_a_job_ends_its_command_as_it_ended_itself(started):
+    assert [job("end", code).returncode for code in ("0", "2", "130")] == [0, 2, 130]
+    assert [job("kill", str(number)).returncode for number in (9, 15)] == [-9, -15]
+    failed = job("fail")
+    assert failed.returncode == 1 and failed.stderr.endswith("RuntimeError: told\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_command_is_one_to_the_job(started, number):
+    command = subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, text=True)
+    pid = int(command.stdout.readline())
+    assert pid != command.pid and alive(pid)
+    command.send_signal(number)
+    assert command.wait(30) == (7 if number == signal.SIGTERM else -9)
+    wait_for(lambda: not alive(pid))
+    assert command.stdout.read() == ("asked to stop\n" if number == signal.SIGTERM else "")
+
+
+def test_a_job_dies_with_the_warm_process_and_says_so(started):
+    command = subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pid = int(command.stdout.readline())
+    status = Path(f"/proc/{pid}/status").read_text()
+    os.kill(int(status.split("PPid:")[1].split()[0]), signal.SIGKILL)
+    assert command.wait(30) == 1 and "was killed" in command.stderr.read()
+    wait_for(lambda: not alive(pid))
+    assert job("end", "3").returncode == 3  # later ones go on by themselves
+
+
+def test_a_job_outlives_whoever_started_the_warm_process(package, monkeypatch):
+    monkeypatch.chdir(package)
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    with warm.warm(package / "warm.log"):
+        wait_for(Path(os.environ[warm.VARIABLE]).exists)
+        command = subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, text=True)
+        pid = int(command.stdout.readline())
+        parent = int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
+    assert warm.VARIABLE not in os.environ
+    time.sleep(0.1)
+    assert alive(pid) and alive(parent)
+    command.terminate()
+    assert command.wait(30) == 7
+    wait_for(lambda: not alive(parent))
+
+
+def test_a_job_of_another_environment_goes_on_by_itself(started):
+    assert seen()["parent"] != os.getpid()
+    other = seen(env={**os.environ, "OMP_NUM_THREADS": "7"})
+    assert other["parent"] == os.getpid()
+
+
+def test_an_edit_counts_at_once(started):
+    assert job("end", "0").returncode == 0
+    verbs = started / "diffusionblocks/verbs.py"
+    verbs.write_text("def main():\n    print('edited')\n")
+    assert job("end", "0").stdout == "edited\n"
+
+
+def test_libraries_are_imported_once_for_a_verb(started):
+    (started / "diffusionblocks/verbs.py").write_text(
+        "import sys\n\n\ndef main():\n    before = 'torch' in sys.modules\n    import torch\n"
+        "    print(before, torch.cuda.is_initialized(), torch.get_num_threads())\n"
+    )
+    plan, alone = job("plan").stdout, job("train", env={**os.environ, warm.VARIABLE: ""}).stdout
+    assert plan == alone and plan.startswith("False False ")
+    assert job("train").stdout == job("train").stdout == plan.replace("False", "True", 1)
