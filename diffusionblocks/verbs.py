@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffusionblocks.base.components import PLACES
 from diffusionblocks.base.files import UserError, in_words, read_json, user_path
+from diffusionblocks.base.gpu import expected
 
 DATA_DIR = "results/downloads"
 # Keys that tell the files of settings from each other; all are written by planning.
@@ -246,6 +247,7 @@ VERBS = {
         ("--template", {"type": Path, "required": True, "help": "page template; its style sheet lies beside it"}),
     ],
 }
+COMPUTE = (encode, train, sample, extractor, reference, teacher, evaluate)  # of these, on a GPU where there is one
 # Verbs that print.
 PRINT = {
     show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
@@ -294,7 +296,8 @@ def main() -> None:
         args = parser().parse_args()
         making = f"making {args.output}" if args.function in VERBS else args.function.__name__.rstrip("_")
         if args.function in VERBS:  # the first line of a log, so that none is empty where the job is killed
-            print(f"{making}: process {os.getpid()} on {platform.node()}, {time.strftime('%F %T')}", flush=True)
+            where = f" {expected()}" if args.function in COMPUTE else ""
+            print(f"{making}{where}: process {os.getpid()} on {platform.node()}, {time.strftime('%F %T')}", flush=True)
         args.function(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -606,7 +606,7 @@ def test_a_log_begins_with_the_process_that_writes_it(place, capsys):
     """Snakemake shows no log after an empty one, so no verb that a rule calls may be killed before its first line."""
     said(train(digits_dot_safetensors=None)(place), capsys, told := [])
     assert re.fullmatch(
-        rf"making \S+/block1\.safetensors: process {os.getpid()} on \S+, 20\S+ \S+\ndevice: .+\n", told[0]
+        rf"making \S+/block1\.safetensors on .+: process {os.getpid()} on \S+, 20\S+ \S+\ndevice: .+\n", told[0]
     )
 
 

@@ -1,15 +1,16 @@
 """A job that holds a GPU never computes on the CPU without a word."""
 
 import json
+from fnmatch import fnmatch
 
 import pytest
 import torch
 
-from diffusionblocks.base import device
+from diffusionblocks.base import device, gpu
 from diffusionblocks.base.files import UserError
 from diffusionblocks.verbs import main
 
-SAID = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", device.CHOICE)
+SAID = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", gpu.CHOICE)
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def machine(tmp_path, monkeypatch):
     """A machine without a GPU, whatever this one has; `machine(name)` gives it a file in /dev."""
     for variable in SAID:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(device, "DEVICES", tmp_path)
-    monkeypatch.setattr(device, "DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpu, "DRIVER", tmp_path / "driver")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
     return lambda name: (tmp_path / name).touch()
@@ -31,14 +32,14 @@ def machine(tmp_path, monkeypatch):
         {"SLURM_STEP_GPUS": "1"},
         {"CUDA_VISIBLE_DEVICES": "0,1"},
         {"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""},
-        {device.CHOICE: "cuda"},
+        {gpu.CHOICE: "cuda"},
     ],
 )
 def test_a_job_that_holds_a_gpu_stops_where_torch_cannot_use_it(machine, monkeypatch, said):
     for variable, value in said.items():
         monkeypatch.setenv(variable, value)
     variable, value = next(iter(said.items()))
-    with pytest.raises(UserError, match=f"{variable}={value}: .*built without CUDA.*{device.CHOICE}=cpu"):
+    with pytest.raises(UserError, match=f"{variable}={value}: .*built without CUDA.*{gpu.CHOICE}=cpu"):
         device.pick_device()
 
 
@@ -59,7 +60,7 @@ def test_a_job_of_a_cluster_asks_whether_it_may_open_the_gpu(machine, monkeypatc
     def denied(path, flags):
         raise PermissionError
 
-    monkeypatch.setattr(device.os, "open", denied)
+    monkeypatch.setattr(gpu.os, "open", denied)
     assert device.pick_device().type == "cpu"
 
 
@@ -85,18 +86,39 @@ def test_the_cpu_can_be_chosen_all_the_same(machine, monkeypatch):
     machine("nvidia0")
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setenv(device.CHOICE, "cpu")
+    monkeypatch.setenv(gpu.CHOICE, "cpu")
     assert device.pick_device().type == "cpu"
     assert device.os.environ["CUDA_VISIBLE_DEVICES"] == ""  # whatever library asks torch
 
 
 def test_another_choice_is_refused(machine, monkeypatch):
-    monkeypatch.setenv(device.CHOICE, "gpu")
+    monkeypatch.setenv(gpu.CHOICE, "gpu")
     with pytest.raises(UserError, match="should be cpu or cuda"):
         device.pick_device()
 
 
-def test_the_device_is_the_first_line_of_a_log(machine, capsys):
+@pytest.mark.parametrize(
+    "environment, files, words",
+    [
+        ({}, [], "on the CPU"),
+        ({}, ["nvidia0"], "on a GPU (*/nvidia0)"),
+        ({"SLURM_JOB_GPUS": "0"}, [], "on a GPU (SLURM_JOB_GPUS=0)"),
+        ({"SLURM_JOB_GPUS": "0", gpu.CHOICE: "cpu"}, ["nvidia0"], "on the CPU"),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ["nvidia0", "kfd"], "on the CPU"),
+        ({gpu.CHOICE: "cuda"}, [], "on a GPU (DIFFUSIONBLOCKS_DEVICE=cuda)"),
+        ({}, ["kfd"], "on a GPU if torch finds one"),
+        ({gpu.CHOICE: "cpu"}, ["dxg"], "on the CPU"),
+    ],
+)
+def test_the_first_line_of_a_log_says_where_a_job_computes(machine, monkeypatch, environment, files, words):
+    for name in files:
+        machine(name)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert fnmatch(gpu.expected(), words)
+
+
+def test_the_device_is_named(machine, capsys):
     device.pick_device()
     said = capsys.readouterr().out
     assert said.startswith("device: cpu (") and "1 thread" in said and said.count("\n") == 1
@@ -136,4 +158,6 @@ def test_every_verb_that_computes_stops_first(machine, monkeypatch, capsys, tmp_
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
     with pytest.raises(SystemExit):
         main()
-    assert "SLURM_JOB_GPUS=0: this job is to compute on a GPU" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "SLURM_JOB_GPUS=0: this job is to compute on a GPU" in said.err
+    assert said.out.startswith(f"making {tmp_path / 'out'} on a GPU (SLURM_JOB_GPUS=0): process ")
