@@ -107,6 +107,7 @@ if workflow.remote_exec:
 onstart:
     or_stop(start.refuse_without_slurm, workflow.executor_plugin.name)
     or_stop(GUARD.start, not workflow.local_exec, SAME_PYTHON)
+    watch.lift_default_limit(workflow.scheduler)
     or_stop(PLAN.write)
 
 

@@ -8,9 +8,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
+from snakemake.scheduling.job_scheduler import JobRateLimiter
+from snakemake.settings.types import MaxJobsPerTimespan
 
 from diffusionblocks.base import lock as locks
 from diffusionblocks.base.files import UserError
@@ -174,6 +177,15 @@ def test_the_watchdog_ends_with_the_workflow(tmp_path, monkeypatch):
         if threading.active_count() > before:
             time.sleep(0.01)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("said", "left"), [("100/1s", False), ("100/1m", True), ("9/1s", True)])
+def test_a_limit_of_jobs_is_lifted_unless_a_user_has_set_it(said, left):
+    limit = JobRateLimiter(MaxJobsPerTimespan.parse_choice(said))
+    scheduler = SimpleNamespace(job_rate_limiter=limit)
+    watch.lift_default_limit(scheduler)
+    assert scheduler.job_rate_limiter is (limit if left else None)
+    watch.lift_default_limit(SimpleNamespace(job_rate_limiter=None))  # of a dry run
 
 
 def test_at_the_end_stopped_trainings_are_told_and_finished_ones_not(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -64,7 +65,8 @@ def started(package, monkeypatch):
     with warm.warm(package / "warm.log"):
         wait_for(Path(os.environ[warm.VARIABLE]).exists)
         yield package
-    assert (package / "warm.log").read_text() == ""
+    wait_for((package / "warm.log").read_text)
+    assert re.fullmatch(r"\d+ jobs were run here, [01] declined\n", (package / "warm.log").read_text())
 
 
 def wait_for(condition, seconds=30):
@@ -132,6 +134,7 @@ def test_a_job_dies_with_the_warm_process_and_says_so(started):
     pid = int(command.stdout.readline())
     status = Path(f"/proc/{pid}/status").read_text()
     os.kill(int(status.split("PPid:")[1].split()[0]), signal.SIGKILL)
+    (started / "warm.log").write_text("0 jobs were run here, 0 declined\n")  # what it can no longer say
     assert command.wait(30) == 1 and "was killed" in command.stderr.read()
     wait_for(lambda: not alive(pid))
     assert job("end", "3").returncode == 3  # later ones go on by themselves
@@ -147,7 +150,7 @@ def test_a_job_outlives_whoever_started_the_warm_process(package, monkeypatch):
         parent = int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
     assert warm.VARIABLE not in os.environ
     time.sleep(0.1)
-    assert alive(pid) and alive(parent)
+    assert alive(pid) and alive(parent) and not (package / "warm.log").read_text()
     command.terminate()
     assert command.wait(30) == 7
     wait_for(lambda: not alive(parent))

@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -66,6 +67,13 @@ def test_page_is_one_file_with_the_table_under_its_name(finished):
     sources = re.findall(r'(?:src|href)="([^"]{0,60})', page)
     assert sources and all(source.startswith(("data:", "#", "https://arxiv.org/")) for source in sources)
     assert page.count("<img") == 6 + 2 + 1  # losses of six rows, two chains, one partition for both
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
+def test_jobs_are_run_by_the_warm_process(finished):
+    said = (finished.folder / "results/demo/logs/warm.log").read_text()
+    jobs = re.fullmatch(r"(\d+) jobs were run here, 0 declined\n", said)
+    assert jobs and int(jobs[1]) > 2 * 8  # of six rows, one of them in three blocks, at least trainings and evaluations
 
 
 def test_nothing_to_do_the_second_time(finished):

@@ -48,7 +48,7 @@ LIBRARIES = {
 def warm(log: str | Path) -> Iterator[None]:
     """In here commands of this process's children find a warm process, which outlives it only while it has children.
 
-    log: file of what goes wrong there, beside which jobs go on by themselves.
+    log: file of what it has to say.
     """
     if sys.platform != "linux":
         yield
@@ -141,6 +141,7 @@ class Parent:
         self.watched.register(0, selectors.EVENT_READ, self._closed)
         self.watched.register(self.listening, selectors.EVENT_READ, self._connected)
         self.commands, self.environment, self.imported = {}, None, set()
+        self.forked, self.declined = 0, 0
 
     def serve(self) -> dict | None:
         """Fork until the input is closed and no child is left. Returns None then; in a child, at once, its request."""
@@ -164,6 +165,7 @@ class Parent:
         text, files, *_ = socket.recv_fds(command, MOST, 3)
         request = json.loads(text) if len(files) == 3 and text[-1:] == b"}" else None
         if request is None or not self._fits(request):
+            self.declined += 1
             return self._let_go(command, files)
         for name in LIBRARIES.get(next(iter(request["arguments"][1:]), None), ()):
             self._import(name)
@@ -172,6 +174,7 @@ class Parent:
         if not child:
             self._become(command, request, files)
             return request
+        self.forked += 1
         handle = os.pidfd_open(child)
         self.commands[command] = child
         self.watched.register(command, selectors.EVENT_READ, self._told)
@@ -258,5 +261,8 @@ class Parent:
 
 
 if __name__ == "__main__":
-    if Parent(sys.argv[1]).serve():
+    parent = Parent(sys.argv[1])
+    if parent.serve():
         runpy.run_module("diffusionblocks", run_name="__main__", alter_sys=True)
+    else:
+        print(f"{parent.forked} jobs were run here, {parent.declined} declined")

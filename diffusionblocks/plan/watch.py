@@ -157,6 +157,17 @@ def hidden_logs(files: Sequence[str | Path]) -> Iterator[str]:
                 yield "\n".join([f"Logfile {other}:", *lines])
 
 
+def lift_default_limit(scheduler) -> None:
+    """Take Snakemake's default limit of 100 jobs a second from its scheduler; one that a user has set stays.
+
+    It limits nothing here, and for every job that has ended it has the scheduler look at all that wait once more a
+    second: half a core after 300 of them.
+    """
+    limit = scheduler.job_rate_limiter
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        scheduler.job_rate_limiter = None
+
+
 class Guard:
     """All of the above, from the start of a workflow to its end."""
 
