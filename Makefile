@@ -9,6 +9,9 @@ ifneq ($(filter-out $(CURDIR),$(shell cat $(READY) 2>/dev/null)),)
 $(error .venv was made in another folder, $(shell cat $(READY)). Make it anew: rm -rf .venv && make $(MAKECMDGOALS))
 endif
 
+# Some machines set it for all. Without bytecode each of the hundreds of processes here would compile torch's sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test quick lint lock
 
 demo: $(READY)

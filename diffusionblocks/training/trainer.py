@@ -21,7 +21,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from diffusionblocks.base.compat import AdamW
-from diffusionblocks.base.device import seed_of
+from diffusionblocks.base.device import seed_of, set_seed
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import build
 from diffusionblocks.training.settings import Settings
@@ -63,7 +63,7 @@ class Trainer:
         self.run, self.part, self.device = run, part, device
         self.settings = Settings.of(run["train"])
         self.seed = (run["seed"], part)
-        torch.manual_seed(seed_of(*self.seed, "initial weights"))
+        set_seed(seed_of(*self.seed, "initial weights"), device)
         self.method = build(run, data.shape, part).to(device)
         for model in self.method.models.values():
             model.start_from(data)
@@ -110,7 +110,7 @@ class Trainer:
     def update(self, step: int) -> tuple[int, torch.Tensor]:
         """One update. Returns its block and, on the device, loss, objective, gradient norm, sigma of the worst."""
         seed = seed_of(*self.seed, step)
-        torch.manual_seed(seed)
+        set_seed(seed, self.device)
         block = random.Random(seed).choice(self.blocks)
         rate = self.settings.rate(step, self.total, self.warmup)
         for group in self.optimizer.param_groups:
