@@ -176,13 +176,21 @@ def show(args):
     show(args.tables)
 
 
+def figures(args):
+    """Draw the figures of a table."""
+    from diffusionblocks.page.figures import figures
+
+    settings(args.plan, *TABLE_KEYS)
+    figures(args.plan, args.output)
+
+
 def page(args):
     """Write the page from the tables and all that was measured on the way."""
     from diffusionblocks.page.page import page
 
     for path in args.plans:
         settings(path, *TABLE_KEYS)
-    page(args.plans, args.tables, args.template, args.output)
+    page(args.plans, args.tables, args.figures, args.template, args.output)
 
 
 def written(option: str) -> dict:
@@ -241,9 +249,11 @@ VERBS = {
         files("--compared", "metrics.json of the counted row that it is compared with", "*"),
     ],
     table: [("plan", "<table>.json: its rows, and what the paper prints")],
+    figures: [("plan", "<table>.json")],
     page: [
         ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
         files("--tables", "csv files of the tables, in the same order"),
+        files("--figures", "their drawn figures, in the same order"),
         ("--template", {"type": Path, "required": True, "help": "page template; its style sheet lies beside it"}),
     ],
 }

@@ -1,5 +1,6 @@
 localrules:
     table,
+    figures,
     page,
     page_of_table,
 
@@ -24,11 +25,28 @@ rule table:
         "python -m diffusionblocks table {input.plan} -o {output} > {log} 2>&1"
 
 
+rule figures:
+    """Drawn once, as soon as a table is measured, for the page of all tables and for its own."""
+    input:
+        plan=f"{RESULTS}/tables/{{table}}.json",
+        metrics=lambda wildcards: PLAN.metrics_of([wildcards.table]),
+        code=code("figures"),
+    output:
+        f"{RESULTS}/tables/{{table}}-figures.json",
+    log:
+        f"{RESULTS}/logs/tables/{{table}}-figures.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    shell:
+        "python -m diffusionblocks figures {input.plan} -o {output} > {log} 2>&1"
+
+
 rule page:
     """The report of all tables, as `all` makes it."""
     input:
         plans=expand(f"{RESULTS}/tables/{{table}}.json", table=PLAN.tables),
         tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=PLAN.tables),
+        figures=expand(f"{RESULTS}/tables/{{table}}-figures.json", table=PLAN.tables),
         metrics=PLAN.metrics_of(PLAN.tables),
         template="report/page.html.jinja",
         style="report/style.css",
@@ -40,8 +58,8 @@ rule page:
     conda:
         "../envs/diffusionblocks.yaml"
     shell:
-        "python -m diffusionblocks page {input.plans} --tables {input.tables} --template {input.template}"
-        " -o {output} > {log} 2>&1"
+        "python -m diffusionblocks page {input.plans} --tables {input.tables} --figures {input.figures}"
+        " --template {input.template} -o {output} > {log} 2>&1"
 
 
 # The same page with one table alone, for a table that was asked for by its name.
@@ -49,6 +67,7 @@ use rule page as page_of_table with:
     input:
         plans=f"{RESULTS}/tables/{{table}}.json",
         tables=f"{RESULTS}/tables/{{table}}.csv",
+        figures=f"{RESULTS}/tables/{{table}}-figures.json",
         metrics=lambda wildcards: PLAN.metrics_of([wildcards.table]),
         template="report/page.html.jinja",
         style="report/style.css",

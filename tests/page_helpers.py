@@ -10,6 +10,7 @@ import pandas as pd
 from conftest import shipped
 
 from diffusionblocks.base.files import write_json
+from diffusionblocks.page.figures import figures, groups
 from diffusionblocks.page.page import page, section
 from diffusionblocks.page.results import Results
 from diffusionblocks.page.table import table
@@ -123,7 +124,8 @@ def shown_section(folder: Path, rows: dict, paper=IMAGES, **about) -> dict:
     """What the page shows of a table, by the names that the template has for it."""
     path = plan(folder, rows, paper, **about)
     table(path, path.with_suffix(".csv"))
-    return section(Results(path), pd.read_csv(path.with_suffix(".csv")))
+    results = Results(path)
+    return section(results, pd.read_csv(path.with_suffix(".csv")), groups(results))
 
 
 def headings(part: dict) -> dict[str, list[str]]:
@@ -135,5 +137,7 @@ def written_page(folder: Path, *plans: Path) -> str:
     """The page of some tables, whose csv files are written too, beside the plans."""
     for path in plans:
         table(path, path.with_suffix(".csv"))
-    page(plans, [path.with_suffix(".csv") for path in plans], TEMPLATE, folder / "report.html")
+        figures(path, path.with_suffix(".figures"))
+    made = ([path.with_suffix(suffix) for path in plans] for suffix in (".csv", ".figures"))
+    page(plans, *made, TEMPLATE, folder / "report.html")
     return (folder / "report.html").read_text()

@@ -330,7 +330,20 @@ CASES = {
     "no csv": (verb("show", "{}/t.csv"), ["t.csv: no table of this workflow", "Ask snakemake"]),
     "csv of another program": (given("t.csv", "a,b\n1,2\n", "show", "{}/t.csv"), ["t.csv: no table", "Ask snakemake"]),
     "no template": (
-        given("t.json", TABLE, "page", "{}/t.json", "--tables", "{}/t.csv", "--template", "{}/none", "-o", "{}/t.html"),
+        given(
+            "t.json",
+            TABLE,
+            "page",
+            "{}/t.json",
+            "--tables",
+            "{}/t.csv",
+            "--figures",
+            "{}/f",
+            "--template",
+            "{}/none",
+            "-o",
+            "{}/t.html",
+        ),
         ["/none: no such file", "Bring it there"],
     ),
     # Data
@@ -476,7 +489,18 @@ CASES = {
         hidden(
             tampered(
                 given(
-                    "t.json", TABLE, "page", "{}/t.json", "--tables", "{}/t", "--template", "{}/page", "-o", "{}/t.html"
+                    "t.json",
+                    TABLE,
+                    "page",
+                    "{}/t.json",
+                    "--tables",
+                    "{}/t",
+                    "--figures",
+                    "{}/f",
+                    "--template",
+                    "{}/page",
+                    "-o",
+                    "{}/t.html",
                 ),
                 lambda place: place.file("page"),
             ),

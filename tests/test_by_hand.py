@@ -35,7 +35,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
 
 TRAIN = ("all", "--data", "d", "--state", "s")
-PAGE = ("--template", TEMPLATE, "--tables")
+PAGE = ("--template", TEMPLATE, "--figures", "figures.json", "--tables")
 
 
 @pytest.mark.parametrize(

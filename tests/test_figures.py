@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from page_helpers import IMAGES, curve, headings, measured, number, shown_section, written
 
-from diffusionblocks.page import canvas, figures, groups, pictures
+from diffusionblocks.page import canvas, figures, pictures, plots
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def block_counts(monkeypatch, shown):
 
     def block_counts(counts, column="fid_test", paper=BLOCKS, asked=("block_count",), **about):
         drawn = []
-        monkeypatch.setattr(figures, "block_count", lambda *arguments: drawn.append(arguments) or "<svg/>")
+        monkeypatch.setattr(plots, "block_count", lambda *arguments: drawn.append(arguments) or "<svg/>")
         rows = {}
         for row, count in counts.items():
             run = measured(row, blocks=count, **{column: 5.0 + count, "fid_train": 9.0, "relative_speed": 1.0 * count})
@@ -118,7 +118,7 @@ def test_a_run_without_noise_has_the_blocks_of_its_method(shown, monkeypatch, me
     for run in runs.values():
         del run["partition"]
     drawn = []
-    monkeypatch.setattr(figures, "block_count", lambda *arguments: drawn.append(arguments[2]) or "<svg/>")
+    monkeypatch.setattr(plots, "block_count", lambda *arguments: drawn.append(arguments[2]) or "<svg/>")
     shown({row: [run] for row, run in runs.items()}, figures=["block_count"])
     assert drawn == ([] if count == 1 else [{"ours": {4: [5.0], 1: [5.0]}}])
 
@@ -146,7 +146,7 @@ def chains(monkeypatch, shown):
 
     def chains(rows, **about):
         drawn = []
-        monkeypatch.setattr(figures, "chain", lambda *arguments: drawn.append(arguments) or "<svg/>")
+        monkeypatch.setattr(plots, "chain", lambda *arguments: drawn.append(arguments) or "<svg/>")
         shown(rows, **about)
         return drawn
 
@@ -176,7 +176,7 @@ def test_chains_of_other_steps_have_a_panel_of_their_own(chains):
 def test_a_chain_has_its_mean_its_range_and_a_dashed_line_from_the_target(drawn):
     curves = [curve("accuracy_chain", [50.0, 60.0]), curve("accuracy_chain", [60.0, 80.0])]
     lines = {"along the chain": curves, "from the true target": [curve("accuracy_chain", [90.0, 99.0], True)]}
-    (axes,) = figures.chain("title", "accuracy", lines, 75.0, 100).axes
+    (axes,) = plots.chain("title", "accuracy", lines, 75.0, 100).axes
     found = {line.get_label(): (line.get_linestyle(), list(line.get_ydata())) for line in axes.lines}
     assert found == {
         "along the chain": ("-", [55.0, 70.0]),
@@ -188,13 +188,13 @@ def test_a_chain_has_its_mean_its_range_and_a_dashed_line_from_the_target(drawn)
 
 
 def test_any_other_curve_is_drawn_over_its_steps(drawn):
-    (axes,) = figures.curve("title", "mine", [curve(None, [1.0, 2.0]), curve(None, [3.0, 2.0])]).axes
+    (axes,) = plots.curve("title", "mine", [curve(None, [1.0, 2.0]), curve(None, [3.0, 2.0])]).axes
     assert [line.get_ydata().tolist() for line in axes.lines] == [[2.0, 2.0]] and axes.get_ylabel() == "mine"
 
 
 def test_every_figure_has_a_heading_of_its_own():
-    found = [figure.heading for figure in groups.FIGURES]
-    assert len(set(found)) == len(found) and all(figure.text.endswith(".") for figure in groups.FIGURES)
+    found = [figure.heading for figure in figures.FIGURES]
+    assert len(set(found)) == len(found) and all(figure.text.endswith(".") for figure in figures.FIGURES)
 
 
 # What is drawn
@@ -227,7 +227,7 @@ def test_images_are_drawn_in_grey_and_in_colour(drawn):
 @pytest.mark.parametrize("relative", [True, False])
 def test_quality_against_the_number_of_blocks(drawn, relative):
     ours, paper = {"ours": {1: [4.0, 6.0], 3: [10.0]}, "louder": {1: [2.0], 3: [3.0]}}, {1: 40.0, 3: 50.0, 6: 60.0}
-    (axes,) = figures.block_count("title", "FID", ours, paper, relative).axes
+    (axes,) = plots.block_count("title", "FID", ours, paper, relative).axes
     lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in axes.lines}
     base = (5.0, 2.0, 40.0) if relative else (1.0, 1.0, 1.0)
     assert lines["ours"] == {1: 5 / base[0], 3: 10 / base[0]} and lines["louder"] == {1: 2 / base[1], 3: 3 / base[1]}
@@ -236,18 +236,18 @@ def test_quality_against_the_number_of_blocks(drawn, relative):
 
 def test_a_line_without_one_block_is_relative_to_the_first_that_has_it(drawn):
     ours = {"ours": {1: [4.0], 3: [8.0]}, "louder": {3: [2.0]}}
-    (axes,) = figures.block_count("title", "FID", ours, {1: 40.0, 3: 50.0}, True).axes
+    (axes,) = plots.block_count("title", "FID", ours, {1: 40.0, 3: 50.0}, True).axes
     assert {line.get_label(): list(line.get_ydata()) for line in axes.lines}["louder"] == [0.5]
 
 
 def test_without_printed_numbers_no_line_is_the_papers(drawn):
-    (axes,) = figures.block_count("title", "accuracy", {"ours": {1: [4.0], 3: [8.0]}}, {}, False).axes
+    (axes,) = plots.block_count("title", "accuracy", {"ours": {1: [4.0], 3: [8.0]}}, {}, False).axes
     assert [line.get_label() for line in axes.lines] == ["ours"] and axes.get_xticks().tolist() == [1, 3]
 
 
 def test_each_masking_rate_is_drawn_in_the_colour_of_its_block(drawn):
     levels = {"sigma": [0.25, 0.75], "block": [1, 0], "value": [2.0, 4.0]}
-    (axes,) = figures.likelihood("title", [levels], [levels]).axes
+    (axes,) = plots.likelihood("title", [levels], [levels]).axes
     bars = {round(bar.get_x() + bar.get_width() / 2, 2): bar for bar in axes.patches}
     assert {t: bar.get_height() for t, bar in bars.items()} == {0.25: 2.0, 0.75: 4.0}
     assert bars[0.25].get_facecolor() != bars[0.75].get_facecolor()
@@ -258,7 +258,7 @@ def test_each_masking_rate_is_drawn_in_the_colour_of_its_block(drawn):
 def test_a_masking_rate_is_drawn_as_uniform(drawn):
     masked = {"boundaries": [1.0, 0.5, 0.0], "intervals": [[0.45, 1.0], [0.0, 0.55]], "mass": [0.5, 0.5],
               "noise": {}, "layers": [[0, 1], [1, 2]]}  # fmt: skip
-    (axes,) = figures.partition("title", masked).axes
+    (axes,) = plots.partition("title", masked).axes
     assert axes.get_xscale() == "linear" and axes.get_xlabel() == "masking rate t"
     assert set(axes.lines[0].get_ydata()) == {1.0}
 
@@ -269,9 +269,9 @@ def test_a_masking_rate_is_drawn_as_uniform(drawn):
 def test_losses_of_all_rows_share_an_axis(drawn, lowest, scale, limits):
     """Its limits come from the rows together; it is logarithmic where a row would lie on it otherwise."""
     rows = {"high": [measured("high", loss=2.0)], "low": [measured("low", loss=lowest)]}
-    assert figures.loss_limits(rows.values()) == (lowest / 2, 2.0)
+    assert plots.loss_limits(rows.values()) == (lowest / 2, 2.0)
     for row, runs in rows.items():
-        (axes,) = figures.losses(row, runs, figures.loss_limits(rows.values())).axes
+        (axes,) = plots.losses(row, runs, plots.loss_limits(rows.values())).axes
         assert axes.get_yscale() == scale and axes.get_ylim() == pytest.approx(limits)
 
 

@@ -81,6 +81,7 @@ OTHERS = {
     "reference": wildcards(data="digits", extractor="small_cnn"),
     "teacher": wildcards(data=PLAN.row(ROWS["text"]).data_name, teacher="ngram"),
     "table": None,
+    "figures": None,
     "page": None,
 }
 
@@ -123,7 +124,7 @@ NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run'
         ("plan/row.py", "dit", set()),
         ("plan/check.py", "dit", set()),
         ("page/table.py", "dit", {"table"}),
-        ("page/figures.py", "dit", {"page"}),
+        ("page/figures.py", "dit", {"figures"}),
         ("data/text/dataset.py", "text", {"train", "sample", "evaluate", "teacher"}),
         ("sampling/text.py", "text", {"sample"}),
         ("evaluation/metrics/language.py", "text", {"evaluate"}),

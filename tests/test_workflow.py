@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "workflow/tables").glob("*.yaml")}
 RUNS = "results/demo/runs/table1"
 PAGES = {"page": 1, "page_of_table": 1}  # the report, and the page of the one table
+SHOWN = {"table": 1, "figures": 1, **PAGES}
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_changing_a_row_retrains_that_row_only(changed):
 
 def test_adding_a_metric_retrains_nothing(changed):
     changed.configure(tiny(metrics={"accuracy_6_steps": {"name": "accuracy", "sampling": {"num_steps": 6}}}))
-    assert changed.planned("all") == {"all": 1, "plan": 1, "evaluate": 1, **PAGES, "table": 1}
+    assert changed.planned("all") == {"all": 1, "plan": 1, "evaluate": 1, **SHOWN}
 
 
 @pytest.mark.parametrize(
@@ -96,10 +97,11 @@ def test_adding_a_metric_retrains_nothing(changed):
     [
         ("page/page.py", {**PAGES}),
         ("page/table.py", {**PAGES, "table": 1}),
-        ("evaluation/evaluate.py", {"evaluate": 6, **PAGES, "table": 1}),
-        ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, **PAGES, "table": 1}),
-        ("methods/forward_forward.py", {"train": 2, "assemble": 2, "evaluate": 2, **PAGES, "table": 1}),
-        ("models/vit.py", {"train": 8, "assemble": 6, "evaluate": 6, **PAGES, "table": 1}),
+        ("page/figures.py", {**PAGES, "figures": 1}),
+        ("evaluation/evaluate.py", {"evaluate": 6, **SHOWN}),
+        ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, **SHOWN}),
+        ("methods/forward_forward.py", {"train": 2, "assemble": 2, "evaluate": 2, **SHOWN}),
+        ("models/vit.py", {"train": 8, "assemble": 6, "evaluate": 6, **SHOWN}),
         ("plan/check.py", {}),
         ("data/images/sources/cifar.py", {}),
         ("diffusion/partitions/uniform.py", {}),

@@ -145,7 +145,7 @@ def altered(row=None, **changes):
 )  # fmt: skip
 def test_a_changed_setting_redoes_what_depends_on_it(changed, settings, jobs):
     changed.configure(settings)
-    assert changed.planned("table2") == {**jobs, "table": 1, "page_of_table": 1, "table2": 1}
+    assert changed.planned("table2") == {**jobs, "table": 1, "figures": 1, "page_of_table": 1, "table2": 1}
 
 
 def test_another_number_of_jobs_makes_the_same_images(changed):
@@ -153,7 +153,7 @@ def test_another_number_of_jobs_makes_the_same_images(changed):
     (folder,) = (changed.folder / RUNS / row / "seed0/samples").iterdir()
     changed.configure(altered(row, sampling={"shards": 2}))
     jobs, files = changed.plan("table2")
-    assert jobs == {"plan": 2, "sample": 2, "evaluate": 1, "table": 1, "page_of_table": 1, "table2": 1}
+    assert jobs == {"plan": 2, "sample": 2, "evaluate": 1, "table": 1, "figures": 1, "page_of_table": 1, "table2": 1}
     assert {f"{RUNS}/{row}/seed0/samples/{folder.name}/{shard}.safetensors" for shard in (0, 1)} <= set(files)
 
 
@@ -171,4 +171,6 @@ def test_another_number_of_jobs_makes_the_same_images(changed):
 def test_an_edit_redoes_what_it_can_affect(changed, file, jobs):
     path = changed.folder / "diffusionblocks" / file
     path.write_text(path.read_text() + "\n# edited\n")
-    assert changed.planned("table2") == ({**jobs, "table": 1, "page_of_table": 1, "table2": 1} if jobs else {})
+    assert changed.planned("table2") == (
+        {**jobs, "table": 1, "figures": 1, "page_of_table": 1, "table2": 1} if jobs else {}
+    )

@@ -34,7 +34,11 @@ PR_SET_PDEATHSIG = 1
 MOST = 1 << 17  # bytes of a message; a command whose environment is longer runs by itself
 
 NETWORK = ("torch", "numpy", "safetensors.torch", "yaml", "jsonschema")
-COUNTED = (*NETWORK, "torch._dynamo", "torch._meta_registrations")  # the meta device imports both, torchvision the first
+COUNTED = (
+    *NETWORK,
+    "torch._dynamo",
+    "torch._meta_registrations",
+)  # the meta device imports both, torchvision the first
 SCORES = (*NETWORK, "torch._dynamo", "torchvision", "torch_fidelity", "scipy.linalg", "sklearn.metrics", "faiss")
 PAGE = ("numpy", "pandas", "matplotlib.pyplot", "seaborn", "jinja2")
 # What is imported for a verb; those that are not named import next to nothing.
@@ -42,7 +46,7 @@ LIBRARIES = {
     **dict.fromkeys(("train", "assemble", "sample", "prepare"), NETWORK),
     "count": COUNTED,
     **dict.fromkeys(("evaluate", "reference", "extractor", "teacher"), SCORES),
-    **dict.fromkeys(("page", "table"), PAGE),
+    **dict.fromkeys(("figures", "page", "table"), PAGE),
 }
 
 

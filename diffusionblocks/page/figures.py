@@ -1,177 +1,228 @@
-"""Plots of the page: losses, chains, likelihood, block counts, noise partitions. No torch.
+"""Which figures the page shows of a table, and what they say: one entry of FIGURES each. No torch.
 
-Each function returns an SVG as text; groups.py says which table has which. `runs`: metrics.json of each seed of a row.
-`curves`: one of its curves, for each seed: {sigma, block, value, from_target}.
+A curve is drawn by the figure that its metric declares (`figure` in metrics.json); a figure of a whole table, such as
+`block_count`, is drawn where the table's file names it.
 """
 
+import base64
 import math
-from collections.abc import Iterable
-from statistics import NormalDist
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import seaborn as sns
+from diffusionblocks.base.files import write_json
+from diffusionblocks.page import pictures, plots
+from diffusionblocks.page.results import Results, num_blocks
 
-from diffusionblocks.page import canvas
+Drawn = Iterator[tuple[str, str]]  # alternative text and SVG of each picture
 
 
-def losses(title: str, runs: list[dict], limits: tuple[float, float]) -> str:
-    """Training loss against updates per block, a line per block, mean and range over seeds.
+@dataclass(frozen=True)
+class Figure:
+    """A heading of the page with what is drawn under it; left out where `draw` yields nothing."""
 
-    limits: (lowest, highest) loss of all rows, which share an axis.
+    heading: str
+    text: str
+    draw: Callable[[Results], Drawn]
+    wide: bool = False  # takes the page's whole width
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How curves along the chain of blocks are drawn."""
+
+    title: str
+    ylabel: str
+    baseline: str  # name of the metric that the row which is compared with has in place of a chain
+    most: float  # the largest value on the axis
+
+
+CHAINS = {
+    "accuracy_chain": Chain("Accuracy along the chain", "test accuracy (%)", "accuracy", 100),
+    "loss_chain": Chain("Cross-entropy along the chain", "nats per token", "next_token_loss", math.inf),
+}
+
+
+def figures(plan_path: Path | str, path: Path | str) -> None:
+    """Draw the figures of a table and write them, as `groups` gives them, for all pages that show it.
+
+    plan_path: the `<table>.json` that planning wrote; its metrics files must be there. Raises UserError as `Results`
+    does, and when the disk is full.
     """
-    points = []
-    for seed, run in enumerate(runs):
-        for part in run["parts"].values():
-            # A process that trains all blocks in turn counts its steps over all of them.
-            turns = len(part["losses"])
-            for block, curve in part["losses"].items():
-                points += [(seed, int(block), step / turns, value) for step, value in curve]
-    frame = pd.DataFrame(points, columns=["seed", "block", "step", "loss"])
-    # Blocks that take random turns are logged at other steps in each seed: put them on common ones.
-    width = max(frame["step"].max() / 40, 1)
-    frame["step"] = (frame["step"] / width).round() * width
-    frame = frame.groupby(["block", "step", "seed"], as_index=False)["loss"].mean()
-    blocks = sorted(frame["block"].unique())
-    with canvas.style():
-        figure, axes = canvas.panel(title, "updates per block", "loss")
-        for block, colour in zip(blocks, canvas.colours(len(blocks)), strict=True):
-            grouped = frame[frame["block"] == block].groupby("step")["loss"]
-            mean, low, high = grouped.mean(), grouped.min(), grouped.max()
-            axes.plot(mean.index, mean, color=colour, label=f"block {block}" if len(blocks) > 1 else "whole network")
-            axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        if limits[1] > 100 * limits[0]:  # blocks of low noise would lie on the axis
-            axes.set(yscale="log", ylim=(limits[0] / 1.2, limits[1] * 1.2))
-        else:
-            axes.set_ylim(0, limits[1] * 1.05)
-        axes.legend()
-        return canvas.svg(figure)
+    write_json(path, groups(Results(plan_path)))
 
 
-def loss_limits(rows: Iterable[list[dict]]) -> tuple[float, float]:
-    """(lowest, highest) training loss in the metrics of all rows."""
-    parts = [part for runs in rows for run in runs for part in run["parts"].values()]
-    values = [value for part in parts for curve in part["losses"].values() for _, value in curve]
-    return min(values), max(values)
+def groups(results: Results) -> list[dict]:
+    """The figures that a table has: {heading, text, wide, images: [(alternative text, address of the picture)]}."""
+    found = []
+    for figure in FIGURES:
+        # As an image of its own: the ids inside one SVG cannot meet those of another.
+        images = [
+            (alt, "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode())
+            for alt, svg in figure.draw(results)
+        ]
+        if images:
+            found.append({"heading": figure.heading, "text": figure.text, "wide": figure.wide, "images": images})
+    return found
 
 
-def block_count(title: str, ylabel: str, ours: dict, paper: dict[int, float], relative: bool) -> str:
-    """A metric against the number of blocks, mean and range over seeds; dashed: the paper's.
-
-    ours: {legend: {number of blocks: [value of each seed]}}; paper: {number of blocks: value}, or empty. relative:
-    divide each by its value of one block, which the paper and the first line to have one must have.
-    """
-    first = next((values[1] for values in ours.values() if 1 in values), None)
-    with canvas.style():
-        figure, axes = canvas.panel(title, "number of blocks B", ylabel)
-        for (label, values), colour in zip(ours.items(), sns.color_palette("colorblind"), strict=False):
-            counts, base = sorted(values), np.mean(values.get(1, first)) if relative else 1
-            values = [np.array(values[count]) / base for count in counts]
-            axes.plot(counts, [value.mean() for value in values], marker="o", color=colour, label=label)
-            low, high = ([getattr(value, end)() for value in values] for end in ("min", "max"))
-            axes.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
-        if paper:
-            printed = {count: paper[count] / (paper[1] if relative else 1) for count in sorted(paper)}
-            axes.plot(printed.keys(), printed.values(), "--", marker="s", color="0.4", label="paper")
-        if relative:
-            axes.axhline(1, color="0.6", linewidth=1, linestyle=":")
-        axes.set_xticks(sorted({count for values in (*ours.values(), paper) for count in values}))
-        axes.legend()
-        return canvas.svg(figure)
+def _pictured(results, title, draw):
+    """A picture of all rows on one data set; rows on other data have pictures of their own."""
+    found = {}
+    for row, seeds in results.runs.items():
+        if "images" in (seeds[0]["samples"] or {}):
+            found.setdefault(seeds[0]["data"]["title"], {})[row] = seeds[0]
+    for data, rows in found.items():
+        yield f"{title}{data}", draw(rows)
 
 
-def likelihood(title: str, curves: list[dict], baseline: list[dict] | None = None) -> str:
-    """Bits per character that each masking rate costs, mean over seeds, coloured by the block that owns the rate.
+def _losses(results: Results) -> Drawn:
+    trained = {row: seeds for row, seeds in results.runs.items() if seeds[0]["parts"]}  # others are counted
+    limits = plots.loss_limits(trained.values()) if trained else None
+    for row, seeds in trained.items():
+        yield f"Training loss of {row}", plots.losses(row, seeds, limits)
 
-    The area under the curve is the bound. baseline: the same curves of the row that this one is compared with, as a
-    line.
-    """
-    levels, owners = np.array(curves[0]["sigma"]), np.array(curves[0]["block"])
-    values, colours = _over_seeds(curves).mean(0), canvas.colours(owners.max() + 1)
-    with canvas.style():
-        figure, axes = canvas.panel(title, "masking rate t", "bits per character and unit of t")
-        for block, colour in enumerate(colours):
-            mine = owners == block
-            label = f"block {block}" if len(colours) > 1 else "whole network"
-            axes.bar(levels[mine], values[mine], width=1 / len(levels), color=colour, alpha=0.7, label=label)
-        if baseline:
-            axes.step(
-                levels, _over_seeds(baseline).mean(0), where="mid", color="0.2", linewidth=1, label="compared with"
+
+def _block_counts(results: Results) -> Drawn:
+    """Of each metric of the table, unless it is one that stands beside the others wherever it is not printed."""
+    if "block_count" not in results.plan["figures"]:
+        return
+    metrics = {column: number for row in results.runs for column, number in results.numbers(row).items()}
+    for column, number in metrics.items():
+        if number["beside"] or (results.printed and column not in results.paper["metrics"]):
+            continue
+        ours, paper = {}, {}
+        for row, seeds in results.runs.items():
+            if column in results.numbers(row):
+                count, series = num_blocks(seeds[0]), results.plan["rows"][row]["series"]
+                series = row if count in ours.get(series, {}) else series  # a second row of as many blocks
+                ours.setdefault(series, {})[count] = results.values(row, column)
+                if column in results.of_row(row):
+                    paper[count] = results.of_row(row)[column]
+        # Values on other data or of another extractor cannot be compared with the paper's, but ratios can.
+        relative = 1 in paper and any(1 in values for values in ours.values())
+        if any(len(values) > 1 for values in ours.values()):
+            title = f"{column}, {number['better']} is better" if number["better"] else column
+            ylabel = "relative to one block" if relative else number["unit"] or column
+            yield (
+                f"{column} against the number of blocks, {results.title}",
+                plots.block_count(title, ylabel, ours, paper, relative),
             )
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
-        axes.legend()
-        return canvas.svg(figure)
 
 
-def chain(title: str, ylabel: str, lines: dict[str, list[dict]], baseline: float | None = None, most=math.inf) -> str:
-    """What each step of a chain reaches, mean and range over seeds; dashed where it starts from the true target.
+def _chains(name: str) -> Callable[[Results], Drawn]:
+    """The chains of every row that has some; those with other steps have a picture of their own."""
 
-    lines: {legend: curves}, all of the same steps, which are numbered where a method has no levels. baseline: the value
-    of the row that this one is compared with, drawn as a line. most: the largest value on the axis.
-    """
-    first = next(iter(lines.values()))[0]
-    labels = [
-        str(step) if sigma is None else f"σ = {sigma:.3g}\nblock {block}"
-        for step, (sigma, block) in enumerate(zip(first["sigma"], first["block"], strict=True), 1)
-    ]
-    palette = sns.color_palette("colorblind", len(lines))
-    with canvas.style():
-        figure, axes = canvas.panel(title, "denoising step", ylabel)
-        for (name, curves), colour in zip(lines.items(), palette, strict=True):
-            values, style = _over_seeds(curves), "--" if curves[0]["from_target"] else "-"
-            axes.plot(labels, values.mean(0), style, marker="o", color=colour, label=name)
-            axes.fill_between(labels, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
-        if baseline is not None:
-            axes.axhline(baseline, color="0.4", linewidth=1, linestyle=":", label="compared with")
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend above the lines
-        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= most])
-        axes.legend(loc="upper left")
-        return canvas.svg(figure)
+    def draw(results: Results) -> Drawn:
+        chain = CHAINS[name]
+        for row in results.runs:
+            panels = {}
+            for column, curves in _curves(results, row, name).items():
+                panels.setdefault(str([curves[0]["sigma"], curves[0]["block"]]), {})[column] = curves
+            for number, panel in enumerate(panels.values()):
+                title = row if number == 0 else f"{row}, {', '.join(panel)}"
+                baseline = results.mean_of(results.against(row), chain.baseline)
+                drawn = plots.chain(title, chain.ylabel, _named(panel), baseline, chain.most)
+                yield f"{chain.title}, {title}", drawn
+
+    return draw
 
 
-def curve(title: str, ylabel: str, curves: list[dict]) -> str:
-    """Any other list of values, one per step, mean and range over seeds."""
-    values = _over_seeds(curves)
-    steps = np.arange(1, values.shape[1] + 1)
-    with canvas.style():
-        figure, axes = canvas.panel(title, "step", ylabel)
-        axes.plot(steps, values.mean(0), marker="o", markersize=3)
-        axes.fill_between(steps, values.min(0), values.max(0), alpha=0.2, linewidth=0)
-        return canvas.svg(figure)
+def _named(panel):
+    """{legend: curves}: where a chain starts, and where several start there, which column it is."""
+    starts = {column: curves[0]["from_target"] for column, curves in panel.items()}
+    named = {}
+    for column, curves in panel.items():
+        words = "from the true target" if starts[column] else "along the chain"
+        alone = list(starts.values()).count(starts[column]) == 1
+        named[words if alone else f"{words} ({column})"] = curves
+    return named
 
 
-def _over_seeds(curves):
-    """Values (seeds, steps)."""
-    return np.array([curve["value"] for curve in curves])
+def _likelihoods(results: Results) -> Drawn:
+    for row in results.runs:
+        for column, curves in _curves(results, row, "likelihood").items():
+            baseline = _curves(results, results.against(row), "likelihood").get(column)
+            yield f"Bits per character by masking rate, {row}", plots.likelihood(row, curves, baseline)
 
 
-def partition(title: str, partition: dict) -> str:
-    """Density of log sigma or of the masking rate, coloured by owner; bars below: where each block trains."""
-    bounds, noise = partition["boundaries"], partition["noise"]
-    if noise:
-        sigma = np.geomspace(bounds[-1], bounds[0], 800)
-        normal = NormalDist(noise["p_mean"], noise["p_std"])
-        density = np.array([normal.pdf(value) for value in np.log(sigma)])
-    else:
-        sigma, density = np.linspace(bounds[-1], bounds[0], 800), np.ones(800)
-    colours = canvas.colours(len(bounds) - 1)
-    labels = ("noise level σ", "training density of log σ") if noise else ("masking rate t", "training density of t")
-    with canvas.style():
-        figure, axes = canvas.panel(title, *labels)
-        axes.grid(visible=False)
-        axes.plot(sigma, density, color="0.2", linewidth=1)
-        step = density.max() * 0.07
-        for block, colour in enumerate(colours):
-            own = (sigma <= bounds[block]) & (sigma >= bounds[block + 1])
-            share = partition["mass"][block]
-            first, last = partition["layers"][block]
-            label = f"block {block}: layers {first + 1}–{last}, {share:.0%}"
-            axes.fill_between(sigma[own], density[own], color=colour, alpha=0.7, linewidth=0, label=label)
-            low, high = partition["intervals"][block]
-            axes.plot([low, high], [-step * (block + 1)] * 2, color=colour, linewidth=4, solid_capstyle="butt")
-        axes.set(
-            xscale="log" if noise else "linear", ylim=(-step * (len(colours) + 1), density.max() * 1.45), yticks=[]
-        )
-        axes.legend(loc="upper right")
-        return canvas.svg(figure)
+def _others(results: Results) -> Drawn:
+    """Curves of metrics that name no figure of this page, so that nothing measured is lost."""
+    for row, seeds in results.runs.items():
+        for column, curve in seeds[0]["curves"].items():
+            if curve["figure"] not in (*CHAINS, "likelihood"):
+                yield f"{column} of {row}", plots.curve(row, column, [run["curves"][column] for run in seeds])
+
+
+def _curves(results, row, name):
+    """{column: its curve for each seed} of a row's metrics that a figure draws."""
+    seeds = results.runs.get(row, [{"curves": {}}])
+    columns = [column for column, curve in seeds[0]["curves"].items() if curve["figure"] == name]
+    return {column: [run["curves"][column] for run in seeds] for column in columns}
+
+
+def _partitions(results: Results) -> Drawn:
+    """Rows with one partition share a figure."""
+    found = []  # (rows, their partition)
+    for row, seeds in results.runs.items():
+        if "partition" in seeds[0]:
+            same = next((rows for rows, partition in found if partition == seeds[0]["partition"]), None)
+            if same is None:
+                found.append(([row], seeds[0]["partition"]))
+            else:
+                same.append(row)
+    for rows, partition in found:
+        yield f"Noise partition of {', '.join(rows)}", plots.partition("\n".join(rows), partition)
+
+
+FIGURES = (
+    Figure(
+        "Generated images",
+        "The same noise and the same ten classes for every row, seed 0; not selected.",
+        lambda results: _pictured(results, "Images generated from ", pictures.samples),
+        wide=True,
+    ),
+    Figure(
+        "One image on its way from noise",
+        "What the acting block takes the clean image to be, at some of the steps; above the noise level, below and in "
+        "the frame's colour the block.",
+        lambda results: _pictured(results, "An image's way, ", pictures.trajectory),
+        wide=True,
+    ),
+    Figure(
+        "Quality against the number of blocks",
+        "Mean and range over seeds. Beside printed values, which are of other data or another extractor, every line is "
+        "relative to its value of one block, where that is known.",
+        _block_counts,
+    ),
+    Figure(
+        "Cross-entropy of the next token along the chain",
+        "Each token from the z that the blocks before left, all true tokens before it given; the first step, from pure "
+        "noise, shows what the context says. Dashed: the block shown the true token under its own noise.",
+        _chains("loss_chain"),
+    ),
+    Figure(
+        "What each masking rate costs",
+        "The bound's density over the masking rate, by the block that owns it; the area is the bits per character.",
+        _likelihoods,
+    ),
+    Figure(
+        "Training loss per block",
+        "Unweighted loss of each block on its own noise levels, mean and range over seeds. A block at low noise sees a "
+        "target that is nearly clean, so its loss is low from the start.",
+        _losses,
+    ),
+    Figure(
+        "Accuracy along the chain of blocks",
+        "Each step is one block's prediction from the z that the blocks before it left. Dashed: the same block shown "
+        "the true label under its own noise, which at low noise can be read off without the image.",
+        _chains("accuracy_chain"),
+    ),
+    Figure("Other curves", "What a metric gives for each step, mean and range over seeds.", _others),
+    Figure(
+        "Noise partition",
+        "Which block owns which noise levels (area: share of all training draws), and the intervals on which the "
+        "blocks train, overlap included (bars).",
+        _partitions,
+    ),
+)

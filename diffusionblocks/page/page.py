@@ -8,18 +8,23 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from diffusionblocks.base.files import write_text
+from diffusionblocks.base.files import read_json, write_text
 from diffusionblocks.page.claims import verdict
-from diffusionblocks.page.groups import groups
 from diffusionblocks.page.results import Results, read
 
 
-def page(plan_paths: list[Path | str], table_paths: list[Path | str], template_path: Path, path: Path | str) -> None:
+def page(
+    plan_paths: list[Path | str],
+    table_paths: list[Path | str],
+    figure_paths: list[Path | str],
+    template_path: Path,
+    path: Path | str,
+) -> None:
     """Write the page of some tables.
 
     plan_paths: the `<table>.json` that planning wrote of each; their metrics files must be there. table_paths: the csv
-    of each, in the same order. template_path: a template of jinja2, with style.css beside it. Raises UserError as
-    `Results` and `read` do, and when the disk is full.
+    of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with style.css
+    beside it. Raises UserError as `Results` and `read` do, and when the disk is full.
     """
     open(template_path).close()  # of one that it cannot open, jinja2 only says that it has not found it
     tables, frames = [Results(plan) for plan in plan_paths], [read(file) for file in table_paths]
@@ -31,7 +36,8 @@ def page(plan_paths: list[Path | str], table_paths: list[Path | str], template_p
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration}
-    sections = [section(results, frame) for results, frame in zip(tables, frames, strict=True)]
+    drawn = [read_json(file) for file in figure_paths]
+    sections = [section(*of_table) for of_table in zip(tables, frames, drawn, strict=True)]
     text = environment.get_template(template_path.name).render(
         style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
         scale=tables[0].plan["scale"],
@@ -46,8 +52,8 @@ def page(plan_paths: list[Path | str], table_paths: list[Path | str], template_p
     write_text(path, text)
 
 
-def section(results: Results, frame: pd.DataFrame) -> dict:
-    """All that the page shows of one table. frame: its csv."""
+def section(results: Results, frame: pd.DataFrame, drawn: list[dict]) -> dict:
+    """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them."""
     lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
     properties = {row: results.properties(row) for row in lines}
     return {
@@ -62,7 +68,7 @@ def section(results: Results, frame: pd.DataFrame) -> dict:
         "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
         "more": _more(frame),
         "claims": [verdict(claim, frame) for claim in results.plan["claims"]],
-        "figures": groups(results),
+        "figures": drawn,
         "texts": _texts(results),
         "jobs": [
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}

@@ -27,6 +27,7 @@ MODULES = {
     "evaluate": "evaluation.evaluate",
     "count": "evaluation.count",
     "table": "page.table",
+    "figures": "page.figures",
     "page": "page.page",
 }
 # What else a step reaches by a row's kind of data, beside the data set itself.
