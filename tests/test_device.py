@@ -1,6 +1,9 @@
 """A job that holds a GPU never computes on the CPU without a word."""
 
 import json
+import platform
+import subprocess
+import sys
 from fnmatch import fnmatch
 
 import pytest
@@ -161,3 +164,15 @@ def test_every_verb_that_computes_stops_first(machine, monkeypatch, capsys, tmp_
     said = capsys.readouterr()
     assert "SLURM_JOB_GPUS=0: this job is to compute on a GPU" in said.err
     assert said.out.startswith(f"making {tmp_path / 'out'} on a GPU (SLURM_JOB_GPUS=0): process ")
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="only glibc is told to keep what is freed")
+def test_large_blocks_that_are_freed_are_used_again():
+    program = (
+        "import resource, torch; from diffusionblocks.base.device import pick_device\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def use(): a, b = torch.ones(2**23), torch.ones(2**22); del a; b.add_(1)\n"
+        "pick_device(); use(); before = faults(); use(); use(); print(faults() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) < 1000  # of 12,288 pages each time
