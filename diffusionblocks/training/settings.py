@@ -82,6 +82,16 @@ class Settings:
         steps = self.steps if self.steps is not None else self.epochs * steps_per_epoch
         return steps, self.warmup_steps + self.warmup_epochs * steps_per_epoch
 
+    def check_shared(self, processes: int) -> None:
+        """Raise UserError where so many processes cannot share out an update: they take whole micro-batches."""
+        if processes < 1 or self.accumulate % processes:
+            fitting = [str(number) for number in range(1, self.accumulate + 1) if self.accumulate % number == 0]
+            raise UserError(
+                f"train.accumulate: {self.accumulate}: so many micro-batches an update cannot be shared out evenly "
+                f"among {processes} GPUs. Ask for {' or '.join(fitting)} (`gpu` of train in the profile), or set "
+                "accumulate to a multiple of the GPUs, which is another run"
+            )
+
     def rate(self, step: int, total: int, warmup: int) -> float:
         """Learning rate of update `step` (from 0): linear warm-up, then a cosine down to min_lr."""
         if step < warmup:
