@@ -40,7 +40,7 @@ class Settings:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     clip: float = 1.0
     accumulate: int = 1  # micro-batches per update; `decoupled` weights are averaged within each
-    ema: float | None = None  # decay, per update, of the averaged weights that are saved in place of the last ones
+    ema: float | None = None  # decay, per update, of averaged weights, which are what is evaluated; the last are kept
     precision: str = "fp32"
     compile: bool = False
     checkpoint_activations: bool = False  # keep what enters a layer and run it again in the backward pass

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from diffusionblocks.base.compat import AdamW
 from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError
-from diffusionblocks.methods import build
+from diffusionblocks.methods import LAST, build
 from diffusionblocks.training.settings import Settings
 
 # Where Python's own headers may be, without which nothing that torch.compile writes can be compiled.
@@ -199,8 +199,9 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats(self.device)  # the checkpoint's copy is no part of training
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What the part hands on: its state, with the averaged weights where there are any."""
-        return {**self.method.state_dict(), **(self.ema or {})}
+        """What the part hands on: its state; where weights are averaged, with those, and the last ones beside them."""
+        last = {LAST + name: self.parameters[name].detach() for name in self.ema or {}}
+        return {**self.method.state_dict(), **(self.ema or {}), **last}
 
     def memory(self) -> dict[str, int]:
         """Bytes held by this process for parameters, gradients and optimizer state, and its peak."""
