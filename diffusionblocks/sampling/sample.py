@@ -36,10 +36,10 @@ def sample(
 ) -> None:
     """Write one shard of a row's generated samples, with what they cost.
 
-    sampling: a row's `sampling` section with num_samples, sets and shards, and perhaps `weights` (averaged or
-    last); the rest are options of generation (see images.py and text.py beside this file). shard: which of the shards this is, from 0. data_dir: where latents find
-    their autoencoder. code: hash of the source files behind this step. Raises UserError for a shard that is not there,
-    and weights of another run.
+    sampling: a row's `sampling` section with num_samples, sets and shards, and perhaps `weights` (averaged or last);
+    the rest are options of generation (see images.py and text.py beside this file). shard: which of the shards this is,
+    from 0. data_dir: where latents find their autoencoder. code: hash of the source files behind this step. Raises
+    UserError for a shard that is not there, weights of another run, and a model without the weights asked for.
     """
     if not 0 <= shard < sampling["shards"]:
         raise UserError(f"shard {shard}: the sampling section has the shards 0 to {sampling['shards'] - 1}")
