@@ -1,5 +1,6 @@
 """A training that several processes share out is the training of one: the same updates, the same files."""
 
+import copy
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY, Checkout
 from safetensors.torch import load_file
 from test_faults import Job, command, digits, tiny  # noqa: F401 (digits is a fixture)
 
@@ -290,3 +292,19 @@ def test_the_profile_says_how_many_and_what_cannot_be_is_refused_at_once(fresh):
     assert refused.returncode
     assert "table2/cifar10_dit_end_to_end: train.accumulate: 1: so many" in refused.stdout + refused.stderr
     assert not (fresh.folder / "results/demo/data").exists()
+
+
+@pytest.mark.slow
+def test_a_workflow_with_two_processes_a_training(tmp_path):
+    """Through rule and warm process; another number of them is no reason to train again."""
+    settings = copy.deepcopy(TINY)
+    settings["tables"]["table1"]["demo"]["train"]["accumulate"] = 2
+    checkout = Checkout(tmp_path / "checkout", settings=settings)
+    folder = "results/demo/runs/table1/vit_end_to_end/seed0/parts"
+    asked = ("--resources", "gpu=2", "--set-resources", "train:gpu=2")
+    checkout.snakemake(f"{folder}/all.safetensors", *asked)
+    starts = [
+        entry for entry in read_json_lines(checkout.folder / folder / "all.jsonl") if entry.get("event") == "start"
+    ]
+    assert [entry["processes"] for entry in starts] == [2]
+    assert checkout.planned(f"{folder}/all.safetensors") == {}

@@ -39,7 +39,7 @@ class Team:
     def __init__(self, rank: int, size: int, device: torch.device, buffers: dict[str, Tensor]):
         self.rank, self.size = rank, size
         self._buffers = [(name, value, value._version) for name, value in buffers.items()]
-        self._cuda = device.type == "cuda"
+        self.on_gpus = device.type == "cuda"
         self._moves = {}  # by key: how far an item moves the GPU's generator, where it moves no other
         self._steady, self._astray = True, False
 
@@ -49,7 +49,7 @@ class Team:
         if Path("/sys/class/net/lo").exists():  # all are on this machine, wherever its name leads to
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-        backend = "cpu:gloo,cuda:nccl" if self._cuda else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if self.on_gpus else "gloo"
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
         try:
             yield self
@@ -113,12 +113,12 @@ class Team:
 
     def _state(self):
         state = torch.random.get_rng_state()
-        return torch.cat([state, torch.cuda.get_rng_state()]) if self._cuda else state
+        return torch.cat([state, torch.cuda.get_rng_state()]) if self.on_gpus else state
 
     def _set(self, state):
         size = len(torch.random.get_rng_state())
         torch.random.set_rng_state(state[:size])
-        if self._cuda:
+        if self.on_gpus:
             torch.cuda.set_rng_state(state[size:])
 
     def _send(self, state, number):
@@ -132,7 +132,7 @@ class Team:
 
     def _learn(self, key, before, after):
         """Only a GPU's generator can be moved on without drawing: of an item that moves the CPU's nothing is known."""
-        move = int(after[-OFFSET:].view(torch.int64) - before[-OFFSET:].view(torch.int64)) if self._cuda else 0
+        move = int(after[-OFFSET:].view(torch.int64) - before[-OFFSET:].view(torch.int64)) if self.on_gpus else 0
         if torch.equal(self._moved(before, move), after):
             self._moves[key] = move
         else:
@@ -154,10 +154,11 @@ def lead(team: Team, work: Callable, arguments: tuple, deaf_to: Iterable[signal.
     deaf_to: signals that are for the first process alone. Raises UserError where another process has ended.
     """
     store = dist.TCPStore(HOST, 0, team.size, is_master=True, wait_for_workers=False)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    visible = seen.split(",") if team.on_gpus else None
     helpers = [
         multiprocessing.get_context("spawn").Process(
-            target=_help, args=(work, rank, team.size, store.port, arguments, visible.split(",")), daemon=True
+            target=_help, args=(work, rank, team.size, store.port, arguments, visible), daemon=True
         )
         for rank in range(1, team.size)
     ]
@@ -195,7 +196,7 @@ def lead(team: Team, work: Callable, arguments: tuple, deaf_to: Iterable[signal.
 
 def _help(work, rank, size, port, arguments, visible):
     """The whole life of another process than the first. It sees one GPU, and what it says is what goes wrong."""
-    if visible != [""]:
+    if visible:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
