@@ -97,7 +97,7 @@ def train(args):
     from diffusionblocks.training.train import train
 
     places = args.output, args.data, args.state
-    train(args.run, args.part, *places, args.checkpoint_seconds, code, any_code=args.code == "any")
+    train(args.run, args.part, *places, args.checkpoint_seconds, code, args.code == "any", args.processes)
 
 
 def assemble(args):
@@ -228,6 +228,7 @@ VERBS = {
             "--code",
             {"choices": ["same", "any"], "default": "same", "help": "that a checkpoint may be of"},
         ),
+        ("--processes", {"type": int, "default": 1, "help": "that share out every update, each on a GPU of its own"}),
     ],
     assemble: [
         *(RUN, ("parts", {"nargs": "+", "help": "weights of all parts"})),

@@ -98,6 +98,13 @@ wildcard_constraints:
     planned=PLAN.PLANNED,
 
 
+def refuse_shares():
+    """Look at the number of processes of every training that is to be done, and not hours later at its turn."""
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name == "train":
+            job.params
+
+
 GUARD = watch.Guard(RESULTS)
 if workflow.remote_exec:
     # It would end the Snakemake around a trainer, and SLURM then the trainer, which has understood and is saving.
@@ -106,6 +113,7 @@ if workflow.remote_exec:
 
 onstart:
     or_stop(start.refuse_without_slurm, workflow.executor_plugin.name)
+    refuse_shares()
     or_stop(GUARD.start, not workflow.local_exec, SAME_PYTHON)
     watch.lift_default_limit(workflow.scheduler)
     or_stop(PLAN.write)

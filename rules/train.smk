@@ -24,9 +24,13 @@ rule train:
         code="same" if PLAN.config["track_code"] else "any",
     params:
         state=f"{STATE}/{{part}}",
+        # A number that comes of resources is no reason to train again.
+        processes=lambda wildcards, resources: or_stop(
+            PLAN.row(wildcards).processes, resources
+        ),
     shell:
-        "exec python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data}"
-        " --state {params.state} --code {resources.code} -o {output.weights} >> {log} 2>&1"
+        "exec python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data} --state {params.state}"
+        " --code {resources.code} --processes {params.processes} -o {output.weights} >> {log} 2>&1"
 
 
 # It has the last word on the parts; only then are their checkpoints deleted.

@@ -150,6 +150,9 @@ BAD = [
         {f"{ROW}__metrics__kid": {"name": "kid", "sampling": {"num_samples": 9}}},
         ["vit_diffusionblocks.metrics.kid", "needs an `extractor`"],
     ),
+    ({f"{DIT}__sampling": {"weights": "latest"}}, ["fid_test.sampling.weights: 'latest' is not one of averaged, last"]),
+    ({f"{DIT}__sampling": {"weights": "last"}, f"{DIT}__train__ema": None}, ["sampling.weights: without train.ema"]),
+    ({f"{ROW}__metrics__accuracy__sampling": {"weights": "last"}}, ["accuracy.sampling: unknown key 'weights'"]),
     # What could not be computed hours later
     ({f"{DIT}__sampling": {"num_samples": 1}}, ["metrics.fid", "sampling.num_samples is 1", "needs at least 2"]),
     (
@@ -266,7 +269,7 @@ def without(path):
         ("tables__table1__demo__data", ["vit_end_to_end", "data", "demo"]),
         ("tables__table1__title", ["table1", "title"]),
         ("tables__table2__demo__extractor", ["cifar10_dit_end_to_end.metrics.fid_test", "`extractor`"]),
-        ("tables__table2__demo", ["table2/cifar10_dit_end_to_end", "demo"]),
+        ("tables__table2__demo", ["table8.rows.b1", "table2/imagenet_dit_end_to_end", "demo"]),
     ],
 )
 def test_missing_settings_are_named(path, words):

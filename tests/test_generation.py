@@ -1,6 +1,7 @@
 """From trained weights to images and their numbers, through the files that the jobs hand on."""
 
 import base64
+import copy
 import json
 import zlib
 
@@ -131,6 +132,25 @@ def test_metrics_are_those_of_all_shards_set_by_set(job):
     assert found["metrics"]["layers"]["beside"] and not found["metrics"]["speed"]["beside"], "as the column says"
     assert found["metrics"]["layers"]["value"] == 12 and found["metrics"]["speed"]["value"] == 3
     assert [record["first"] for record in found["sampling"]] == [0, 16, 33]
+
+
+def test_last_weights_make_images_of_their_own(job, tmp_path):
+    """And where they are the averaged ones, the same."""
+    averaged, about = tensors.read(job.model, "")
+    plain, with_last = job.shards(), copy.copy(job)
+    with_last.folder, with_last.model = tmp_path, tmp_path / "model.safetensors"
+    for change, same in ((0.0, True), (0.1, False)):
+        last = {f"last.{name}": value + change for name, value in averaged.items()}
+        tensors.write(with_last.model, averaged | last, about)
+        assert torch.equal(images(with_last.shards()), images(plain))
+        assert torch.equal(images(with_last.shards(weights="averaged")), images(plain))
+        assert torch.equal(images(with_last.shards(weights="last")), images(plain)) == same
+    assert with_last.shards(weights="last") and tensors.about(with_last.shards(weights="last")[0], "")["sampling"] == {
+        **SAMPLING,
+        "weights": "last",
+    }
+    with pytest.raises(UserError, match="has no last weights beside averaged ones"):
+        job.shards(weights="last")
 
 
 def test_the_page_gets_the_first_images_and_their_way(job):

@@ -219,7 +219,8 @@ def test_ema_follows_what_moved():
         moved.append(block)
         torch.testing.assert_close(trainer.ema, expected)
     assert len(set(moved)) > 1 and len(set(moved)) < len(moved)
-    assert_same_bits(trainer.weights(), trainer.ema)
+    last = {f"last.{name}": value.detach() for name, value in trainer.parameters.items()}
+    assert_same_bits(trainer.weights(), {**trainer.ema, **last})
     assert not torch.equal(trainer.ema["models.all.head.bias"], trainer.parameters["models.all.head.bias"])
 
 
@@ -240,8 +241,17 @@ def test_short_training_forgets_the_weights_it_started_from():
         share *= trainer.decay(step)
     assert share < 1e-100 < 0.9999**30
     moved = copy(trainer.parameters)
-    for name, value in trainer.weights().items():
+    for name, value in trainer.ema.items():
         assert (value - start[name]).norm() > 0.5 * (moved[name] - start[name]).norm(), name
+
+
+def test_averages_of_the_last_update_alone_are_the_last_weights():
+    trainer = trainer_of(JOINT, ema=1e-12)
+    for step in range(3):
+        trainer.update(step)
+    weights = trainer.weights()
+    assert_same_bits({f"last.{name}": value for name, value in trainer.ema.items()},
+                     {name: value for name, value in weights.items() if name.startswith("last.")})  # fmt: skip
 
 
 def test_without_ema_the_last_weights_are_handed_on():

@@ -37,6 +37,16 @@ def changed(generated, tmp_path):
     return generated.copy(tmp_path / "checkout")
 
 
+def samples_of(seed, weights=None):
+    """The folder of a run's images that were made of the averaged weights, or of the last ones."""
+    (name,) = (
+        path.stem
+        for path in (seed.parent / "samples").glob("*.json")
+        if json.loads(path.read_text()).get("weights") == weights
+    )
+    return seed / "samples" / name
+
+
 def test_from_config_row_to_csv(generated):
     table = pd.read_csv(generated.folder / "results/demo/tables/table2.csv").set_index(["metric", "row"])
     assert table["paper"].dropna().to_dict() == {
@@ -50,6 +60,8 @@ def test_from_config_row_to_csv(generated):
             line = table.loc[metric, row]
             assert (line["extractor"], line["samples"], line["seeds"]) == (CNN, 40, 1) and line["ours"] > 0
             assert line["stand_in"] == f"{title} for {paper}; {CNN} for Inception-v3"
+        last = table.loc["fid_test_last_weights", row]  # in the table, with no number of the paper beside it
+        assert last["ours"] > 0 and last["ours"] != table.loc["fid_test", row]["ours"] and not last["beside"]
     fid = table.loc["fid_test"]
     assert fid["note"].dropna().to_dict() == {"cifar10_dit_end_to_end": "least of 2 sets"}
     assert fid.loc["cifar10_dit_diffusionblocks", "gap"] == pytest.approx(
@@ -77,7 +89,7 @@ def test_page_shows_numbers_and_pictures(generated):
 def test_of_two_sets_the_better_counts_and_jobs_end_elsewhere_than_sets(generated):
     """FID computed here from the files of the three jobs, which are in order: 26 + 27 + 27 images, two sets of 40."""
     folder = generated.folder / RUNS / "cifar10_dit_end_to_end/seed0"
-    found = [tensors.read(file, "")[0] for file in sorted(folder.glob("samples/*/*.safetensors"))]
+    found = [tensors.read(file, "")[0] for file in sorted(samples_of(folder).glob("*.safetensors"))]
     assert [len(shard["images"]) for shard in found] == [26, 27, 27]
     assert ["trajectory" in shard for shard in found] == [True, False, False]
     images = torch.cat([shard["images"] for shard in found])
@@ -135,12 +147,12 @@ def altered(row=None, **changes):
 @pytest.mark.parametrize(
     ("settings", "jobs"),
     [
-        (altered("imagenet_dit_diffusionblocks", sampling={"num_steps": 14}), {"plan": 2, "sample": 1, "evaluate": 1}),
-        (altered(sampling={"solver": "heun"}), {"plan": 8, "sample": 6, "evaluate": 4}),
+        (altered("imagenet_dit_diffusionblocks", sampling={"num_steps": 14}), {"plan": 3, "sample": 2, "evaluate": 1}),
+        (altered(sampling={"solver": "heun"}), {"plan": 12, "sample": 12, "evaluate": 4}),
         (altered(metrics={"kid": {"name": "kid"}}), {"plan": 4, "evaluate": 4}),
         (altered(extractor={"steps": 21}), {"plan": 6, "extractor": 2, "reference": 2, "evaluate": 4}),
         (altered("imagenet_dit_diffusionblocks", train={"lr": 0.01}),
-         {"plan": 1, "train": 3, "assemble": 1, "sample": 1, "evaluate": 1}),
+         {"plan": 1, "train": 3, "assemble": 1, "sample": 2, "evaluate": 1}),
     ],
 )  # fmt: skip
 def test_a_changed_setting_redoes_what_depends_on_it(changed, settings, jobs):
@@ -150,20 +162,21 @@ def test_a_changed_setting_redoes_what_depends_on_it(changed, settings, jobs):
 
 def test_another_number_of_jobs_makes_the_same_images(changed):
     row = "cifar10_dit_end_to_end"
-    (folder,) = (changed.folder / RUNS / row / "seed0/samples").iterdir()
+    names = [samples_of(changed.folder / RUNS / row / "seed0", weights).name for weights in (None, "last")]
     changed.configure(altered(row, sampling={"shards": 2}))
     jobs, files = changed.plan("table2")
-    assert jobs == {"plan": 2, "sample": 2, "evaluate": 1, "table": 1, "figures": 1, "page_of_table": 1, "table2": 1}
-    assert {f"{RUNS}/{row}/seed0/samples/{folder.name}/{shard}.safetensors" for shard in (0, 1)} <= set(files)
+    assert jobs == {"plan": 3, "sample": 4, "evaluate": 1, "table": 1, "figures": 1, "page_of_table": 1, "table2": 1}
+    for name in names:
+        assert {f"{RUNS}/{row}/seed0/samples/{name}/{shard}.safetensors" for shard in (0, 1)} <= set(files)
 
 
 @pytest.mark.parametrize(
     ("file", "jobs"),
     [
-        ("diffusion/chains.py", {"train": 8, "assemble": 4, "sample": 6, "evaluate": 4}),  # the method imports it
-        ("diffusion/solvers/euler.py", {"sample": 6, "evaluate": 4}),
+        ("diffusion/chains.py", {"train": 8, "assemble": 4, "sample": 12, "evaluate": 4}),  # the method imports it
+        ("diffusion/solvers/euler.py", {"sample": 12, "evaluate": 4}),
         ("diffusion/solvers/heun.py", {}),
-        ("sampling/sample.py", {"sample": 6, "evaluate": 4}),
+        ("sampling/sample.py", {"sample": 12, "evaluate": 4}),
         ("scorers/extractors/small_cnn.py", {"extractor": 2, "reference": 2, "evaluate": 4}),
         ("evaluation/metrics/generation.py", {"evaluate": 4}),
     ],

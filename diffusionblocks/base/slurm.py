@@ -1,6 +1,10 @@
 """Asking SLURM: by planning, by a trainer at its time limit, by the check of a node. Standard library only."""
 
+import re
 import subprocess
+from collections.abc import Mapping
+
+from diffusionblocks.base.files import UserError
 
 # srun's options for what a profile says of where a job may run.
 OPTIONS = {
@@ -23,6 +27,20 @@ def ask(*command: str) -> tuple[str, str]:
     if not done.returncode:
         return done.stdout.strip(), ""
     return done.stdout.strip(), done.stderr.strip() or f"exit code {done.returncode}"
+
+
+def gpus(asked: Mapping) -> int:
+    """How many GPUs resources by their names in a profile ask for, at least 1: `gpu: 4`, or `gres: gpu:a100:4`.
+
+    Raises UserError where `gpu` is no number.
+    """
+    said = asked.get("gpu")
+    if said is None:
+        found = re.search(r"(?:^|,)gpu(?::[^,:]*[^,:\d][^,:]*)?(?::(\d+))?(?:,|$)", str(asked.get("gres") or ""))
+        said = found[1] if found and found[1] else 1
+    if not str(said).isdecimal():
+        raise UserError(f"the profile: `gpu` of train: {said!r} should be a number of GPUs")
+    return max(int(said), 1)
 
 
 def srun_options(asked: dict) -> list[str]:

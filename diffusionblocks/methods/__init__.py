@@ -8,6 +8,8 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.base.sections import keywords_of, load_section
 from diffusionblocks.methods.base import Method, Network
 
+LAST = "last."  # before the names of the last weights, where those without it are averaged
+
 
 def build(run: dict, shape: dict, part: str | None) -> Method:
     """The method of a resolved run as an nn.Module that holds what `part` trains, or everything for part None.
@@ -21,16 +23,25 @@ def build(run: dict, shape: dict, part: str | None) -> Method:
         raise UserError(f"tables.{run['table']}.rows.{run['row']}: model and method do not fit: {error}") from error
 
 
-def load_trained(run: dict, model_path: str | Path, shape: dict) -> Method:
-    """The trained method of a run, in memory. Raises UserError for weights of another run or a damaged file."""
-    weights, about = tensors.read(model_path, "Delete it and assemble it again.")
+def load_trained(run: dict, model_path: str | Path, shape: dict, weights: str = "averaged") -> Method:
+    """The trained method of a run, in memory, with the weights that training has averaged, or the `last` ones.
+
+    Without `train.ema` nothing is averaged, and the weights are the last ones. Raises UserError for weights of another
+    run, a damaged file, and one without the weights that are asked for.
+    """
+    found, about = tensors.read(model_path, "Delete it and assemble it again.")
     if about.get("run") != run:
         raise UserError(f"{model_path}: was trained with other settings than {run['table']}/{run['row']}. Delete it.")
+    last = {name.removeprefix(LAST): found.pop(name) for name in list(found) if name.startswith(LAST)}
+    if weights == "last":
+        if not last:
+            raise UserError(f"{model_path}: has no last weights beside averaged ones. Leave out sampling.weights")
+        found |= last
     method = build(run, shape, None)
-    absent = method.state_dict().keys() ^ weights.keys()
+    absent = method.state_dict().keys() ^ found.keys()
     if absent:
         raise UserError(
             f"{model_path}: does not match the network ({min(absent)} and others). Assemble it from all parts."
         )
-    method.load_state_dict(weights)
+    method.load_state_dict(found)
     return method

@@ -9,6 +9,7 @@ from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
 from diffusionblocks.plan.source import call_keyword, class_keywords, decorator_keywords
 
+WEIGHTS = ("averaged", "last")  # of a training with `ema`, those that generate
 COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
 
 
@@ -118,7 +119,7 @@ def _check_sampling(where, section, row):
     known = LIKELIHOOD if function == "bound" else class_keywords(method.file, method.attribute, function)
     if sampling.get("hand_off") == "hard" and row.kind != "text":
         raise UserError(f"config: {where}.sampling.hand_off: hard is for texts")
-    check_keys(f"{where}.sampling", sampling, known | (row.sample_defaults if generated else {}))
+    check_keys(f"{where}.sampling", sampling, known | ({**row.sample_defaults, "weights": None} if generated else {}))
     if function == "bound" and sampling["passes"] < 2:
         raise UserError(f"config: {where}.sampling.passes must be at least 2, and is {sampling['passes']}")
     if "solver" in sampling:
@@ -128,6 +129,10 @@ def _check_sampling(where, section, row):
 
 
 def _check_generation(where, sampling, row):
+    if (weights := sampling.get("weights", WEIGHTS[0])) not in WEIGHTS:
+        raise UserError(f"config: {where}.weights: {weights!r} is not one of {', '.join(WEIGHTS)}")
+    if weights == "last" and row.train.get("ema") is None:
+        raise UserError(f"config: {where}.weights: without train.ema there are none but the last weights; leave it out")
     for key in row.sample_defaults:
         if sampling[key] < 1:
             raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")

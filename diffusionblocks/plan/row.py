@@ -1,7 +1,9 @@
 """A row, resolved once: the system that is trained, how it is measured, and the files on the way."""
 
+from collections.abc import Mapping
 from functools import cached_property
 
+from diffusionblocks.base import slurm
 from diffusionblocks.base.components import Component, locate
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import SETS, returned_set
@@ -11,6 +13,7 @@ from diffusionblocks.plan.configuration import SECTIONS, merge
 from diffusionblocks.plan.layers import layers, resolve
 from diffusionblocks.plan.sections import declared, fingerprint, section_name
 from diffusionblocks.plan.source import absent_members, class_constant, positional
+from diffusionblocks.training.settings import Settings
 
 # How much a row generates: images or texts in a set, sets (of other noise), jobs that share the work.
 SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
@@ -138,6 +141,18 @@ class Row:
         if self.counted:
             return {"metrics": self.metrics, "parts": self.parts, "shape": self.resolved.get("shape")}
         return {"metrics": self.metrics, "extractor": self.extractor, "teachers": self.teachers}
+
+    def processes(self, resources: Mapping) -> int:
+        """How many processes share out a training: one for each GPU that its job asks for, which never is in run.json.
+
+        Raises UserError where they cannot.
+        """
+        count = slurm.gpus(resources)
+        try:
+            Settings.of(self.train).check_shared(count)
+        except UserError as error:
+            raise UserError(f"{self.table}/{self.name}: {error}") from None
+        return count
 
     # Its files
 

@@ -21,6 +21,8 @@ from diffusionblocks.methods import load_trained
 # What generates, by kind of data. Imported by name, so that code for texts is not code behind images.
 SAMPLERS = {"images": "diffusionblocks.sampling.images", "text": "diffusionblocks.sampling.text"}
 
+OWN = ("num_samples", "sets", "shards", "weights")  # keys of a section `sampling` that are no option of generation
+
 
 def sample(
     run_path: str | Path,
@@ -34,20 +36,22 @@ def sample(
 ) -> None:
     """Write one shard of a row's generated samples, with what they cost.
 
-    sampling: a row's `sampling` section with num_samples, sets and shards; the rest are options of generation (see
-    images.py and text.py beside this file). shard: which of the shards this is, from 0. data_dir: where latents find
-    their autoencoder. code: hash of the source files behind this step. Raises UserError for a shard that is not there,
-    and weights of another run.
+    sampling: a row's `sampling` section with num_samples, sets and shards, and perhaps `weights` (averaged or last);
+    the rest are options of generation (see images.py and text.py beside this file). shard: which of the shards this is,
+    from 0. data_dir: where latents find their autoencoder. code: hash of the source files behind this step. Raises
+    UserError for a shard that is not there, weights of another run, and a model without the weights asked for.
     """
     if not 0 <= shard < sampling["shards"]:
         raise UserError(f"shard {shard}: the sampling section has the shards 0 to {sampling['shards'] - 1}")
     run, device = read_json(run_path), pick_device()
     kind = importlib.import_module(SAMPLERS[datasets.kind(data_path)])
     data = kind.open_data(data_path, device, data_dir)
-    method = load_trained(run, model_path, data.shape).eval()  # on the CPU; each block moves when its turn comes
+    method = load_trained(
+        run, model_path, data.shape, sampling.get("weights", "averaged")
+    ).eval()  # on the CPU; each block moves when its turn comes
     total = sampling["num_samples"] * sampling["sets"]
     first, last = (total * edge // sampling["shards"] for edge in (shard, shard + 1))
-    options = {key: value for key, value in sampling.items() if key not in ("num_samples", "sets", "shards")}
+    options = {key: value for key, value in sampling.items() if key not in OWN}
     started = time.monotonic()
     with torch.inference_mode():
         written, about = kind.samples(method, data, run["seed"], range(first, last), device, options)

@@ -40,7 +40,7 @@ class Settings:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     clip: float = 1.0
     accumulate: int = 1  # micro-batches per update; `decoupled` weights are averaged within each
-    ema: float | None = None  # decay, per update, of the averaged weights that are saved in place of the last ones
+    ema: float | None = None  # decay, per update, of averaged weights, which are what is evaluated; the last are kept
     precision: str = "fp32"
     compile: bool = False
     checkpoint_activations: bool = False  # keep what enters a layer and run it again in the backward pass
@@ -81,6 +81,16 @@ class Settings:
         """(updates, warm-up updates) per block."""
         steps = self.steps if self.steps is not None else self.epochs * steps_per_epoch
         return steps, self.warmup_steps + self.warmup_epochs * steps_per_epoch
+
+    def check_shared(self, processes: int) -> None:
+        """Raise UserError where so many processes cannot share out an update: they take whole micro-batches."""
+        if processes < 1 or self.accumulate % processes:
+            fitting = [str(number) for number in range(1, self.accumulate + 1) if self.accumulate % number == 0]
+            raise UserError(
+                f"train.accumulate: {self.accumulate}: so many micro-batches an update cannot be shared out evenly "
+                f"among {processes} GPUs. Ask for {' or '.join(fitting)} (`gpu` of train in the profile), or set "
+                "accumulate to a multiple of the GPUs, which is another run"
+            )
 
     def rate(self, step: int, total: int, warmup: int) -> float:
         """Learning rate of update `step` (from 0): linear warm-up, then a cosine down to min_lr."""

@@ -17,6 +17,8 @@ from diffusionblocks.base.lock import lock
 from diffusionblocks.base.provenance import record
 from diffusionblocks.training import chain
 from diffusionblocks.training.checkpoint import State
+from diffusionblocks.training.settings import Settings
+from diffusionblocks.training.team import Team, lead
 from diffusionblocks.training.trainer import Trainer
 
 PROGRESS_SECONDS = 10
@@ -34,48 +36,65 @@ def train(
     checkpoint_seconds: float = 300,
     code: str | None = None,
     any_code: bool = False,
+    processes: int = 1,
 ) -> None:
     """Train one part of a run; write its weights, and its log beside them (`.jsonl`).
 
     Goes on from the checkpoint in `state_folder` if there is one. code: hash of the source files behind this step;
-    any_code: whether a checkpoint of other code will do. Raises UserError for a checkpoint of another run, a second
-    trainer, a method or a network that breaks its contract, a loss that is not finite, a disk that stays full;
-    Interrupted on SIGTERM, after saving.
+    any_code: whether a checkpoint of other code will do. processes: that share out every update, each on a GPU of its
+    own where there are GPUs; this one is the first. Raises UserError for a checkpoint of another run, a second trainer,
+    a method or a network that breaks its contract, a loss that is not finite, a disk that stays full, updates or GPUs
+    that cannot be shared out; Interrupted on SIGTERM, after saving.
     """
     run, device = read_json(run_path), pick_device()
+    Settings.of(run["train"]).check_shared(processes)
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise UserError(
+            f"--processes {processes}: this job sees {torch.cuda.device_count()} of as many GPUs. Have them all on one "
+            "node (`nodes: 1` of train in the profile), or ask for fewer"
+        )
     data = datasets.load(data_path, device)
     state = State(state_folder, {"run": run, "part": part, "data": data.about, "code": code}, any_code)
     with _stop_request() as stop, lock(state.folder):
         trainer = Trainer(run, part, data, device)
-        end = _loop(trainer, state, stop, checkpoint_seconds)
+        first, spent = _begin(trainer, state)
+        with _together(trainer, processes, state, data_path, first):
+            spent = _loop(trainer, state, stop, checkpoint_seconds, first, spent)
         weights = trainer.weights()
         about = {**state.identity, "step": trainer.total, "digest": tensors.digest(weights)}
         patiently(lambda: tensors.write(weights_path, weights, about), stop)
-        end = {"event": "end", "step": trainer.total, "data_bytes": data.bytes, **end}
+        end = {"event": "end", "step": trainer.total, "data_bytes": data.bytes, **spent}
         patiently(lambda: state.append(end), stop)
         log = state.log.read_text(encoding="utf-8")
         patiently(lambda: write_text(weights_path.with_suffix(".jsonl"), log), stop)
 
 
-def _loop(trainer, state, stop, checkpoint_seconds):
-    """Make the updates that are left. Returns seconds spent in training, earlier attempts included, and memory held."""
-    name = "{table}/{row} seed {seed}".format(**trainer.run) + f" {trainer.part}"
+def _begin(trainer, state):
+    """Go on from the checkpoint, or meet the network. Returns updates made, and what earlier attempts have spent."""
     checkpoint, progress = state.load(trainer.device)
-    first, spent = 0, {"seconds": 0.0}
-    if progress:
-        try:
-            trainer.restore(checkpoint)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{state.checkpoint}: does not fit the network, whose code has changed since "
-                f"({' '.join(str(error).split())}). Delete {state.folder} to train anew."
-            ) from None
-        first, spent = progress["step"], progress["spent"]
-        say(f"{name}: going on after step {first} of {trainer.total}")
-    else:
+    if not progress:
         trainer.check()
-    del checkpoint  # the network and the optimizer hold them now
+        return 0, {"seconds": 0.0}
+    try:
+        trainer.restore(checkpoint)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{state.checkpoint}: does not fit the network, whose code has changed since "
+            f"({' '.join(str(error).split())}). Delete {state.folder} to train anew."
+        ) from None
+    say(f"{_name(trainer)}: going on after step {progress['step']} of {trainer.total}")
+    return progress["step"], progress["spent"]
+
+
+def _name(trainer):
+    return "{table}/{row} seed {seed}".format(**trainer.run) + f" {trainer.part}"
+
+
+def _loop(trainer, state, stop, checkpoint_seconds, first, spent):
+    """Make the updates that are left. Returns seconds spent in training, earlier attempts included, and memory held."""
+    name, size = _name(trainer), 1 if trainer.team is None else trainer.team.size
     start = {"event": "start", "step": first, "total": trainer.total, **record(trainer.device)}
+    start |= {"processes": size} if size > 1 else {}
     patiently(lambda: state.trim_log(first), stop)
     patiently(lambda: state.append(start), stop)
     window = _Window(name, trainer, state, first, stop)
@@ -85,6 +104,8 @@ def _loop(trainer, state, stop, checkpoint_seconds):
         window.add(*trainer.update(step - 1))
         last = step == trainer.total
         stopping = bool(stop)  # read once: a signal that comes later is answered after the next update
+        if trainer.team:
+            trainer.team.told(stopping)
         due = time.monotonic() - saved > checkpoint_seconds or stopping or last
         if step % trainer.settings.log_every == 0 or due:
             window.flush(step)  # before every checkpoint, so that no weights are saved that a NaN has reached
@@ -97,6 +118,32 @@ def _loop(trainer, state, stop, checkpoint_seconds):
             stopped = f"{name}: stopped on request after step {step} of {trainer.total}, saved in {state.folder}"
             raise Interrupted(chain.go_on(stopped, moved=step - first))
     return spent
+
+
+@contextlib.contextmanager
+def _together(trainer, processes, state, data_path, first):
+    """In here the trainer is the first of a team, whose others go on from the same checkpoint."""
+    if processes == 1 or first == trainer.total:
+        yield
+        return
+    team = Team(0, processes, trainer.device, dict(trainer.method.named_buffers()))
+    arguments = trainer.run, trainer.part, data_path, state.checkpoint if first else None, first
+    with lead(team, _help, arguments, STOP_SIGNALS) as trainer.team:
+        say(f"{_name(trainer)}: {processes} processes share out the {trainer.settings.accumulate} micro-batches")
+        yield
+
+
+def _help(rank, size, store, run, part, data_path, checkpoint, first):
+    """What every other process of a team does: the same updates, until the first one says that they end."""
+    device = pick_device()
+    trainer = Trainer(run, part, datasets.load(data_path, device), device)
+    if checkpoint is not None:
+        trainer.restore(tensors.read(checkpoint, "Start the same command again.", device)[0])
+    with Team(rank, size, device, dict(trainer.method.named_buffers())).met(store) as trainer.team:
+        for step in range(first, trainer.total):
+            trainer.update(step)
+            if trainer.team.told(False):
+                return
 
 
 class _Window:

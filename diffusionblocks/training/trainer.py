@@ -14,7 +14,7 @@ import resource
 import shlex
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from diffusionblocks.base.compat import AdamW
 from diffusionblocks.base.device import seed_of, set_seed
 from diffusionblocks.base.files import UserError
-from diffusionblocks.methods import build
+from diffusionblocks.methods import LAST, build
 from diffusionblocks.training.settings import Settings
 
 # Where Python's own headers may be, without which nothing that torch.compile writes can be compiled.
@@ -45,6 +45,10 @@ class Batches:
 
     def micro_batches(self, number: int) -> Iterator[dict[str, torch.Tensor]]:
         """The micro-batches (`accumulate` of them) of batch `number`, augmented on the device."""
+        return map(self.micro_batch, self.indices(number))
+
+    def indices(self, number: int) -> Sequence[torch.Tensor]:
+        """Which samples the micro-batches of batch `number` have."""
         epoch, position = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(seed_of(*self.seed, "epoch", epoch))
@@ -52,12 +56,20 @@ class Batches:
             # Where the data are, or each batch would wait for its indices.
             self._epoch, self._order = epoch, order.to(self.data.train_device)
         size = self.settings.batch_size
-        for indices in self._order[position * size : (position + 1) * size].chunk(self.settings.accumulate):
-            yield self.data.train_batch(indices.repeat(self.views), self.settings.augment)
+        return self._order[position * size : (position + 1) * size].chunk(self.settings.accumulate)
+
+    def micro_batch(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The micro-batch of these samples; it draws how they are augmented."""
+        return self.data.train_batch(indices.repeat(self.views), self.settings.augment)
 
 
 class Trainer:
-    """One part's network, optimizer and averaged weights, and the update that moves them."""
+    """One part's network, optimizer and averaged weights, and the update that moves them.
+
+    team: a `team.Team` where several processes share out an update's micro-batches, each with a trainer of its own.
+    """
+
+    team = None
 
     def __init__(self, run: dict, part: str, data, device: torch.device):
         self.run, self.part, self.device = run, part, device
@@ -110,19 +122,11 @@ class Trainer:
     def update(self, step: int) -> tuple[int, torch.Tensor]:
         """One update. Returns its block and, on the device, loss, objective, gradient norm, sigma of the worst."""
         seed = seed_of(*self.seed, step)
-        set_seed(seed, self.device)
         block = random.Random(seed).choice(self.blocks)
         rate = self.settings.rate(step, self.total, self.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        gathered = []
-        for batch in self.batches.micro_batches(step):
-            with self._autocast():
-                objective, losses, sigma = self.method.loss(batch, block)
-            (objective / self.settings.accumulate).backward()
-            level = losses.new_zeros(()) if sigma is None else at_worst(sigma, losses)
-            gathered.append(torch.stack([losses.mean(), objective.detach(), level.to(losses.dtype)]))
+        gathered = self._gradients(step, seed, block)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)
         self.optimizer.step()
         if self.ema is not None:
@@ -130,10 +134,31 @@ class Trainer:
             moved = [name for name, value in self.parameters.items() if value.grad is not None]
             averages, values = [self.ema[name] for name in moved], [self.parameters[name].detach() for name in moved]
             torch._foreach_lerp_(averages, values, 1 - self.decay(step // len(self.blocks)))
-        gathered = torch.stack(gathered)
         loss, objective, _ = gathered.mean(0).unbind()
         level = at_worst(gathered[:, 2], gathered[:, 0])
         return block, torch.stack([loss, objective, norm.to(loss.dtype), level])
+
+    def _gradients(self, step, seed, block):
+        """Make a batch's gradients. Returns each micro-batch's loss, objective, sigma of the worst: (accumulate, 3)."""
+        set_seed(seed, self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        gathered, micro_batches = [], self.batches.indices(step)
+
+        def loss(indices):
+            batch = self.batches.micro_batch(indices)
+            with self._autocast():
+                return self.method.loss(batch, block)
+
+        shared = map(loss, micro_batches) if self.team is None else self.team.share(micro_batches, loss, block)
+        for objective, losses, sigma in shared:
+            (objective / self.settings.accumulate).backward()
+            level = losses.new_zeros(()) if sigma is None else at_worst(sigma, losses)
+            gathered.append(torch.stack([losses.mean(), objective.detach(), level.to(losses.dtype)]))
+        gathered = torch.stack(gathered)
+        if self.team is None:
+            return gathered
+        combined = self.team.combine(self.parameters.values(), gathered, len(micro_batches))
+        return self._gradients(step, seed, block) if combined is None else combined
 
     def _autocast(self):
         """The precision of an update. The meta device knows no autocast, even one that is turned off."""
@@ -174,8 +199,9 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats(self.device)  # the checkpoint's copy is no part of training
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What the part hands on: its state, with the averaged weights where there are any."""
-        return {**self.method.state_dict(), **(self.ema or {})}
+        """What the part hands on: its state; where weights are averaged, with those, and the last ones beside them."""
+        last = {LAST + name: self.parameters[name].detach() for name in self.ema or {}}
+        return {**self.method.state_dict(), **(self.ema or {}), **last}
 
     def memory(self) -> dict[str, int]:
         """Bytes held by this process for parameters, gradients and optimizer state, and its peak."""
