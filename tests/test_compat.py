@@ -12,8 +12,8 @@ from diffusionblocks.plan.source import PACKAGE
 
 def test_work_arounds_stand_in_one_file():
     tricks = re.compile(r"\bmock\b|sys\.modules|inspect\.unwrap|setattr\(")
-    files = [path for path in PACKAGE.rglob("*.py") if tricks.search(path.read_text())]
-    assert files == [PACKAGE / "base/compat.py"]
+    files = {path for path in PACKAGE.rglob("*.py") if tricks.search(path.read_text())}
+    assert files == {PACKAGE / "base/compat.py", PACKAGE / "base/warm.py"}  # the latter's are of this package itself
 
 
 def test_a_hidden_package_comes_back(monkeypatch):
