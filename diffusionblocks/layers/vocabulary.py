@@ -9,6 +9,14 @@ from torch.utils.checkpoint import checkpoint
 from diffusionblocks.layers.precision import at_least_single
 
 CHUNK = 2**24  # logits that exist at a time: 64 MB in single precision
+LOGIT_SCALE = 16  # of cosines; unscaled, the right embedding itself would be read as an almost even distribution
+TABLE_SEED = 0  # of the table that is not trained: blocks that never meet must draw the same one
+
+
+def fixed_rows(count: int, width: int) -> torch.Tensor:
+    """A random table (count, width) with rows of length 1, always the same; torch's generator is not asked."""
+    rows = torch.empty(count, width).normal_(generator=torch.Generator().manual_seed(TABLE_SEED))
+    return F.normalize(rows, dim=1)
 
 
 class Logits(namedtuple("Logits", "hidden head")):
