@@ -177,6 +177,8 @@ def test_cheaper_autoregressive_blocks_at_the_papers_sizes():
         assert one["parameters"] - one["gradients"] == table
         assert one["optimizer"] == pytest.approx(2 * one["gradients"], rel=1e-6)
         assert memory.state_factor(one, whole) == pytest.approx(4.56, abs=0.005)
+        around = memory.memory_around_layers(own) - memory.memory_around_layers(one)
+        assert around == pytest.approx((4 + 3) * table / memory.MB)  # all four of the head's, three of the table's
     # Of each block the product that gives the head's gradient, at all tokens but the first.
     assert own["flop"] - frozen["flop"] == 4 * 2 * 255 * 32_000 * 768
     assert memory.work_factor(own, whole) > 2.2 and memory.work_factor(single, whole) < 1.4
