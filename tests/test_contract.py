@@ -20,6 +20,30 @@ CPU = torch.device("cpu")
 SHAPE = Data.shape
 
 
+# Of networks that hold weights which are not trained, or see their texts otherwise.
+OPTIONS = [
+    pytest.param(
+        {
+            "table": "t",
+            "row": "r",
+            "model": {
+                "name": "autoregressive",
+                "num_layers": 3,
+                "width": 24,
+                "num_heads": 2,
+                "mlp_width": 48,
+                **options,
+            },
+            "method": {"name": "diffusionblocks", "num_blocks": 3, "sharing": sharing},
+        },
+        part,
+        id="-".join([*options.values(), sharing]),
+    )
+    for options in ({"head": "tied"}, {"head": "frozen"}, {"head": "frozen", "sequence": "single"})
+    for sharing, part in (("independent", "block1"), ("joint", "all"))
+]
+
+
 def batch(count=2, views=1):
     return Data().train_batch(torch.arange(count).repeat(views))
 
@@ -33,7 +57,7 @@ def test_every_model_has_a_method_and_every_method_a_model():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("run", "part"), list(runs()))
+@pytest.mark.parametrize(("run", "part"), [*runs(), *OPTIONS])
 def test_an_update_moves_its_own_block_alone(run, part, precision):
     train = {"batch_size": 8, "lr": 0.01, "weight_decay": 0.0, "steps": 4, "precision": precision}
     trainer = Trainer({**run, "seed": 0, "train": train}, part, Data(), CPU)
@@ -50,12 +74,13 @@ def test_an_update_moves_its_own_block_alone(run, part, precision):
     for prefix, layer in zip(prefixes, model.layers, strict=True):
         assert any(name.startswith(prefix) for name in moved) == (id(layer) in own)
     assert any(not name.startswith(tuple(prefixes)) for name in moved)  # the small modules around the layers
+    assert all(value.requires_grad for name, value in method.named_parameters() if name in moved)
 
     _, losses, _ = method.loss(batch(8), block)
     assert losses.shape == (8,) and not losses.requires_grad
 
 
-@pytest.mark.parametrize(("run", "part"), list(first_parts()))
+@pytest.mark.parametrize(("run", "part"), [*first_parts(), *OPTIONS])
 def test_the_check_passes_and_leaves_nothing_behind(run, part):
     for which in (part, None):
         torch.manual_seed(0)
@@ -68,7 +93,8 @@ def test_the_check_passes_and_leaves_nothing_behind(run, part):
 
 
 @pytest.mark.parametrize(
-    ("run", "part"), [param for param in first_parts() if "forward_forward" not in param.values[0]["method"]["name"]]
+    ("run", "part"),
+    [*OPTIONS, *(param for param in first_parts() if "forward_forward" not in param.values[0]["method"]["name"])],
 )
 def test_gradients_in_double_precision_are_difference_quotients(run, part):
     """But for Forward-Forward, whose gradients stop at each layer on purpose. Small steps: ReLUs have kinks."""
@@ -81,7 +107,7 @@ def test_gradients_in_double_precision_are_difference_quotients(run, part):
         torch.manual_seed(3)
         return method.loss(inputs, method.blocks[0])[0]
 
-    parameters = list(method.parameters())
+    parameters = [value for value in method.parameters() if value.requires_grad]
     found = objective()
     assert found.dtype == torch.float64
     gradients = torch.autograd.grad(found, parameters, allow_unused=True)
@@ -97,7 +123,7 @@ def test_gradients_in_double_precision_are_difference_quotients(run, part):
     assert along == pytest.approx((ends[0] - ends[1]) / 2e-7, rel=1e-5)
 
 
-@pytest.mark.parametrize(("run", "part"), list(first_parts()))
+@pytest.mark.parametrize(("run", "part"), [*first_parts(), *OPTIONS])
 def test_the_check_passes_in_double_precision(run, part):
     method = build(run, SHAPE, None).double()
     inputs = batch(views=method.views)
@@ -131,7 +157,7 @@ NOPROP = [
 ON_META = [run for run in first_parts() if run.values[0]["method"]["name"] != "contrastive_forward_forward"]
 
 
-@pytest.mark.parametrize(("run", "part"), [*ON_META, *NOPROP])
+@pytest.mark.parametrize(("run", "part"), [*ON_META, *NOPROP, *OPTIONS])
 def test_a_loss_takes_nothing_from_the_host_and_gives_it_nothing(run, part):
     method = build(run, SHAPE, part).to("meta")
     inputs = {name: value.to("meta") for name, value in batch(4).items()}

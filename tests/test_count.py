@@ -167,6 +167,24 @@ def test_factors_at_the_papers_sizes():
         assert parameters(whole) / parameters(block) == pytest.approx(factor, abs=0.005), block
 
 
+def test_cheaper_autoregressive_blocks_at_the_papers_sizes():
+    names = ("end_to_end", "block", "block_frozen", "block_single_frozen")
+    rows = [shipped().rows["memory", f"ar_{name}"] for name in names]
+    whole, own, frozen, single = (count.counted(row.run(0), row.parts, row.resolved["shape"]) for row in rows)
+    table = 32_000 * 768 * 4
+    for one in (frozen, single):  # no head; of the table no gradient and no moments
+        assert own["parameters"] - one["parameters"] == table
+        assert one["parameters"] - one["gradients"] == table
+        assert one["optimizer"] == pytest.approx(2 * one["gradients"], rel=1e-6)
+        assert memory.state_factor(one, whole) == pytest.approx(4.56, abs=0.005)
+        around = memory.memory_around_layers(own) - memory.memory_around_layers(one)
+        assert around == pytest.approx((4 + 3) * table / memory.MB)  # all four of the head's, three of the table's
+    # Of each block the product that gives the head's gradient, at all tokens but the first.
+    assert own["flop"] - frozen["flop"] == 4 * 2 * 255 * 32_000 * 768
+    assert memory.work_factor(own, whole) > 2.2 and memory.work_factor(single, whole) < 1.4
+    assert memory.peak_factor(own, whole) < 1.8 and memory.peak_factor(single, whole) > 3
+
+
 @pytest.mark.parametrize(
     ("row", "layers"),
     [("dit_end_to_end_50_steps", 600), ("dit_diffusionblocks_50_steps", 200), ("vit_diffusionblocks_b3", 12)],

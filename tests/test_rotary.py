@@ -63,6 +63,20 @@ def test_attention_against_explicit_softmax():
     assert module.out.bias is None and module.qkv.bias is None
 
 
+def test_attention_keeps_each_of_queries_keys_and_values_once():
+    attention, x = Attention(12, 3), torch.randn(2, 5, 12, requires_grad=True)
+    weights, kept = {value.data_ptr() for value in attention.parameters()}, []
+
+    def keep(value):
+        if value.data_ptr() not in weights:
+            kept.append(value.untyped_storage().nbytes())
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        attention(x)
+    assert max(kept) == x.nbytes, "all that the projection gave is kept for the sake of the values"
+
+
 def test_attention_with_a_cache_is_that_without():
     module, x, cache = attention(), normal(2, 6, 12), Cache(6)
     found = [module(x[:, :3], cache), *(module(x[:, i : i + 1], cache) for i in (3, 4, 5))]

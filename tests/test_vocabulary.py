@@ -41,6 +41,30 @@ def test_no_chunk_is_kept_for_the_backward_pass(monkeypatch):
     assert max(kept) < 64 * 1000, "the whole matrix of logits was kept"
 
 
+def test_chunks_on_a_gpu_are_larger_and_the_meta_device_counts_a_gpus():
+    rows = {device: Logits(None, torch.empty(32_000, 1, device=device))._rows for device in ("cpu", "meta")}
+    assert rows == {"cpu": 2**24 // 32_000, "meta": 2**26 // 32_000}
+
+
+def test_a_chunk_asks_for_no_state_of_a_generator(monkeypatch):
+    """It draws nothing, and on a GPU each of them would be read and put back."""
+    monkeypatch.setattr(vocabulary, "CHUNK", 1000)
+    monkeypatch.setattr(torch, "get_rng_state", None)
+    monkeypatch.setattr(torch, "set_rng_state", None)
+    logits = Logits(torch.randn(4, 3, requires_grad=True), torch.randn(1000, 3, requires_grad=True))
+    logits.cross_entropy(torch.zeros(4, dtype=torch.long)).sum().backward()
+    assert logits.hidden.grad.any() and logits.head.grad.any()
+
+
+def test_fixed_rows_are_the_same_whatever_was_drawn_before():
+    torch.manual_seed(1)
+    first, drawn = vocabulary.fixed_rows(7, 5), torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), drawn), "torch's generator was asked"
+    assert torch.equal(vocabulary.fixed_rows(7, 5), first)
+    torch.testing.assert_close(first.norm(dim=1), torch.ones(7))
+
+
 def test_expectation_of_a_table_and_its_likeliest_row(logits):
     table = torch.randn(7, 6, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

@@ -91,7 +91,8 @@ def _counted_in(file):
 def counted(run: dict, parts: list[str], shape: dict) -> dict[str, Any]:
     """What one update of a run holds, of its largest part, and computes, of all its blocks together.
 
-    parameters, gradients, optimizer, average: bytes of a process. activations: bytes kept for the backward pass when
+    parameters, gradients, optimizer, average: bytes of a process; frozen: of parameters that are not trained, which
+    have none of the other three and stand outside the layers. activations: bytes kept for the backward pass when
     the forward one of a micro-batch ends, weights not among them; peak: the most bytes at a time, the data set not
     among them. layers: {parameters, activations: bytes, held: layers of the process, run: those that an update runs}.
     flop: for a sample, two for each multiply and add of matrix products and attention (without causal halving), forward
@@ -134,6 +135,7 @@ def _of_part(trainer, live):
     bytes_of_layers = sum(value.nbytes for layer in layers for value in layer.parameters())
     return {
         "parameters": memory["parameter_bytes"],
+        "frozen": sum(value.nbytes for value in trainer.parameters.values() if not value.requires_grad),
         "gradients": memory["gradient_bytes"],
         "optimizer": memory["optimizer_bytes"],
         "average": memory["average_bytes"],

@@ -80,7 +80,8 @@ class Attention(nn.Module):
         if self.qk_bias is not None:
             q, k = q + self.qk_bias[0], k + self.qk_bias[1]
         positions = torch.arange(start, start + t, device=x.device)
-        return rotate(q, positions, self.base), rotate(k, positions, self.base), v
+        # As it is, v would keep the q and k that were turned in memory, until the backward pass.
+        return rotate(q, positions, self.base), rotate(k, positions, self.base), v.contiguous()
 
     def merge(self, x: Tensor) -> Tensor:
         """The output (N, T, D) of the heads' (N, H, T, D/H)."""

@@ -1,6 +1,7 @@
 """What a text model predicts: logits over a vocabulary, which are larger than all else in a small model, in chunks."""
 
 from collections import namedtuple
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -8,7 +9,18 @@ from torch.utils.checkpoint import checkpoint
 
 from diffusionblocks.layers.precision import at_least_single
 
-CHUNK = 2**24  # logits that exist at a time: 64 MB in single precision
+CHUNK = 2**24  # logits that exist at a time on a CPU: 64 MB in single precision
+# And on a GPU: 16,384 rows of 4,096 subwords or 2,097 of 32,000, whose product takes longer than it takes to launch; of
+# more, some more is held at the peak. On the meta device, which counts what a GPU would hold, it is the GPU's.
+CHUNK_GPU = 2**26
+LOGIT_SCALE = 16  # of cosines; unscaled, the right embedding itself would be read as an almost even distribution
+TABLE_SEED = 0  # of the table that is not trained: blocks that never meet must draw the same one
+
+
+def fixed_rows(count: int, width: int) -> torch.Tensor:
+    """A random table (count, width) with rows of length 1, always the same; torch's generator is not asked."""
+    rows = torch.empty(count, width).normal_(generator=torch.Generator().manual_seed(TABLE_SEED))
+    return F.normalize(rows, dim=1)
 
 
 class Logits(namedtuple("Logits", "hidden head")):
@@ -32,7 +44,8 @@ class Logits(namedtuple("Logits", "hidden head")):
         if not torch.is_grad_enabled() or len(hidden) <= self._rows:
             found = [nats(part, self.head, tokens) for part, tokens in chunks]
         else:
-            found = [checkpoint(nats, part, self.head, tokens, use_reentrant=False) for part, tokens in chunks]
+            again = partial(checkpoint, nats, use_reentrant=False, preserve_rng_state=False)  # which draws nothing
+            found = [again(part, self.head, tokens) for part, tokens in chunks]
         return torch.cat(found).view(targets.shape)
 
     def scores(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -53,7 +66,7 @@ class Logits(namedtuple("Logits", "hidden head")):
 
     @property
     def _rows(self):
-        return max(1, CHUNK // len(self.head))
+        return max(1, (CHUNK if self.head.device.type == "cpu" else CHUNK_GPU) // len(self.head))
 
     def _chunks(self):
         return (at_least_single(F.linear(part, self.head)) for part in self.hidden.flatten(0, -2).split(self._rows))

@@ -1,8 +1,11 @@
 """Autoregressive transformer, plain and as a denoiser of the next token's embedding (paper section 5.4, appendix E.4).
 
 Layers are Llama 2's. The denoiser sees every sequence twice: clean tokens are the context, and each noisy one sees
-those before it and itself (Block Diffusion, Arriola et al. 2025, with blocks of a single token).
+those before it and itself (Block Diffusion, Arriola et al. 2025, with blocks of a single token). Two options, neither
+of them the paper's, make a block cheaper: the head and the table as one matrix, and the sequence seen once.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from torch.nn import functional as F
 from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
-from diffusionblocks.layers.vocabulary import Logits
+from diffusionblocks.layers.vocabulary import LOGIT_SCALE, Logits, fixed_rows
 from diffusionblocks.models import base
 
 QUIET = 0.1  # how loud c_in z is beside the constant that marks a noisy token
@@ -51,13 +54,24 @@ def before_and_itself(q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Ten
 
 
 class Layer(nn.Module):
-    """Llama 2's pre-norm layer; with `noise_width` shifted, scaled and gated by the noise level as in DiT."""
+    """Llama 2's pre-norm layer; with `noise_width` shifted, scaled and gated by the noise level as in DiT.
 
-    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float, noise_width: int | None = None):
+    halves: whether a noise-conditioned layer without a cache is given clean halves and noisy ones.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        dropout: float,
+        noise_width: int | None = None,
+        halves: bool = True,
+    ):
         super().__init__()
         # AdaLN's scale stands for the norms' weights.
         self.norm1, self.norm2 = (RMSNorm(width, elementwise_affine=not noise_width) for _ in range(2))
-        self.attention = (BothHalves if noise_width else Attention)(width, num_heads)
+        self.attention = (BothHalves if noise_width and halves else Attention)(width, num_heads)
         self.mlp = SwiGLU(width, mlp_width)
         self.dropout = nn.Dropout(dropout)
         self.adaptive = AdaLN(noise_width, width) if noise_width else None
@@ -78,7 +92,8 @@ class Layer(nn.Module):
             x = x + self.dropout(self.attention(self.norm1(x), cache))
             return x + self.dropout(self.mlp(self.norm2(x)))
         attention, mlp = self.adaptive(level)
-        heads = self.attention(attention.before(self.norm1(x)), cache, keep, noisy_only)
+        entered = attention.before(self.norm1(x))
+        heads = self.attention(entered, noisy_only=True) if noisy_only else self.attention(entered, cache, keep)
         if noisy_only:
             x, attention, mlp = x.chunk(2)[1], attention.second_half(), mlp.second_half()
         x = x + attention.after(self.dropout(heads))
@@ -90,6 +105,11 @@ class Model(base.Model):
 
     shape: vocab_size and seq_len of the data. target_norm: length of the clean embeddings. The first token has no
     context; it is given, not learned. dropout: on the embeddings and after both branches of a layer.
+    head: `own` is a matrix beside the embeddings'; `tied` reads by the embeddings' rows at length 1, the scores being
+    16 cosines; `frozen` is tied to rows that are random and never trained, the same in every block and run, of which
+    no gradients, moments and averages are held. sequence, of a denoiser: `doubled` has clean tokens beside the noisy
+    ones; in `single` a position adds the clean token before its own to its noisy one, as in recurrent depth, which
+    halves what layers compute and keep. Raises ValueError for a plain network whose sequence is not `doubled`.
     """
 
     def __init__(
@@ -103,16 +123,25 @@ class Model(base.Model):
         num_heads: int = 12,
         mlp_width: int = 2048,
         dropout: float = 0.0,
+        head: Literal["own", "tied", "frozen"] = "own",
+        sequence: Literal["doubled", "single"] = "doubled",
     ):
         super().__init__()
+        if not noise and sequence != "doubled":
+            raise ValueError("sequence is of a denoiser: the plain network has no noisy tokens. Leave it out")
         self.noise, self.target_norm = noise, target_norm
+        self.frozen, self.doubled = head == "frozen", sequence == "doubled"
         self.z_shape = (shape["seq_len"], width)
         noise_width = width // 6 if noise else None  # as in the official code's ViT: 128 for 768
         self.tokens = nn.Embedding(shape["vocab_size"], width)
+        if self.frozen:
+            self.tokens.weight = nn.Parameter(fixed_rows(shape["vocab_size"], width), requires_grad=False)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(Layer(width, num_heads, mlp_width, dropout, noise_width) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            Layer(width, num_heads, mlp_width, dropout, noise_width, self.doubled) for _ in range(num_layers)
+        )
         self.norm = RMSNorm(width)
-        self.head = nn.Linear(width, shape["vocab_size"], bias=False)
+        self.head = nn.Linear(width, shape["vocab_size"], bias=False) if head == "own" else None
         if noise:
             self.level = LevelEmbedding(noise_width)
             self.noisy = nn.Parameter(torch.empty(width))
@@ -121,17 +150,19 @@ class Model(base.Model):
 
     def _initialise(self):
         """Normals: of 0.02 in the plain network, in a denoiser such that linear maps keep the variance. There, zeros
-        where layers start as the identity, and in the head."""
+        where layers start as the identity, and in a head of its own."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5 if self.noise else 0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self.tokens.weight, std=0.02)
+        if not self.frozen:
+            nn.init.normal_(self.tokens.weight, std=0.02)
         if self.noise:
             nn.init.normal_(self.noisy)
             for module in (self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)):
-                nn.init.zeros_(module.weight)
+                if module is not None:
+                    nn.init.zeros_(module.weight)
 
     # As a denoiser
 
@@ -145,25 +176,40 @@ class Model(base.Model):
 
     def _clean_level(self, count):
         """The features of the clean half, (count, noise_width): a constant, so that one cache serves all levels."""
-        sigma = self.head.weight.new_full((1,), self.noise.sigma_min)
+        sigma = self.norm.weight.new_full((1,), self.noise.sigma_min)
         return self.level(Denoiser(self.noise, sigma, sigma).c_noise).expand(count, -1)
 
     def condition(self, batch: dict) -> Tensor:
-        """Clean tokens as each block's layers receive them, (N, n, D): all that is known at inference."""
-        return self._context(batch["tokens"])
+        """Clean tokens as each block's layers receive them, (N, n, D): all that is known at inference.
+
+        Of a single sequence each stands where the next token is predicted, and the first position has zeros.
+        """
+        if self.doubled:
+            return self._context(batch["tokens"])
+        return F.pad(self._context(batch["tokens"][:, :-1]), (0, 0, 1, 0))
 
     def target(self, batch: dict) -> Tensor:
         """Clean embeddings z0 (N, n, D) of length target_norm; without the normalisation they collapse."""
         return self.target_norm * F.normalize(self.tokens(batch["tokens"]), dim=-1)
 
-    def predict(self, z: Tensor, sigma: Tensor, cond: Tensor, layers: nn.ModuleList) -> Logits:
-        """Logits (N, n) of the tokens behind noisy z (N, n, D) at levels sigma (N,), by `layers` alone."""
+    def predict(
+        self, z: Tensor, sigma: Tensor, cond: Tensor, layers: nn.ModuleList, caches: list | None = None
+    ) -> Logits:
+        """Logits (N, n) of the tokens behind noisy z (N, n, D) at levels sigma (N,), by `layers` alone.
+
+        caches: one for each layer, of a single sequence, with which z and cond go on from what they hold.
+        """
         denoiser = Denoiser(self.noise, z, sigma)
         level = self.level(denoiser.c_noise)
-        both = torch.cat([self._clean_level(len(z)), level])
-        x = torch.cat([cond, self._enter(denoiser)])
-        for layer in layers:
-            x = layer(x, both, noisy_only=layer is layers[-1])
+        if self.doubled:
+            both = torch.cat([self._clean_level(len(z)), level])
+            x = torch.cat([cond, self._enter(denoiser)])
+            for layer in layers:
+                x = layer(x, both, noisy_only=layer is layers[-1])
+        else:
+            x = cond + self._enter(denoiser)
+            for layer, cache in zip(layers, caches or [None] * len(layers), strict=True):
+                x = layer(x, level, cache)
         return self._read(denoiser, x, level)
 
     def _enter(self, denoiser):
@@ -177,11 +223,22 @@ class Model(base.Model):
 
     def _read(self, denoiser, x, level):
         """Logits from noisy z and what the layers made of it, x; both (N, T, D)."""
-        return Logits(self.head_adaptive(denoiser.denoised(self.norm(x)), level), self.head.weight)
+        return self._logits(self.head_adaptive(denoiser.denoised(self.norm(x)), level))
+
+    def _logits(self, hidden):
+        """Logits of what comes out of the last norm (N, T, D). A tied head reads directions alone: z, which D is at low
+        noise, and what the layers make where z says nothing differ ten times in length."""
+        if self.head is not None:
+            return Logits(hidden, self.head.weight)
+        return Logits(LOGIT_SCALE * F.normalize(hidden, dim=-1), self._unit_table())
+
+    def _unit_table(self):
+        """(V, D), rows of length 1; without the normalisation the embeddings collapse."""
+        return self.tokens.weight if self.frozen else F.normalize(self.tokens.weight, dim=1)
 
     def to_z(self, logits: Logits, hard: bool = False) -> Tensor:
         """The mean embedding softmax(logits) E, or with `hard` the likeliest token's."""
-        return logits.expected(self.target_norm * F.normalize(self.tokens.weight, dim=1), hard)
+        return logits.expected(self.target_norm * self._unit_table(), hard)
 
     # As the plain network
 
@@ -190,7 +247,7 @@ class Model(base.Model):
         x = self._context(batch["tokens"][:, :-1])
         for layer in self.layers:
             x = layer(x)
-        return Logits(F.pad(self.norm(x), (0, 0, 1, 0)), self.head.weight)
+        return self._logits(F.pad(self.norm(x), (0, 0, 1, 0)))
 
     def end_to_end_loss(self, batch: dict) -> Tensor:
         """Nats per token of each sequence (N,), without the first token."""
@@ -209,9 +266,16 @@ class Model(base.Model):
     def _foretold(self, logits):
         return logits._replace(hidden=logits.hidden[:, 1:])
 
-    def begin(self, tokens: Tensor, layers: nn.ModuleList, length: int, eps: Tensor | None = None) -> "Session":
-        """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions."""
-        return Session(self, tokens, layers, length)
+    def begin(
+        self, tokens: Tensor, layers: nn.ModuleList, length: int, eps: Tensor | None = None
+    ) -> "Session | SingleSession":
+        """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions.
+
+        eps: (N, length, D) standard normal, read of a single sequence alone: the noise on the tokens that are known.
+        """
+        if self.doubled:
+            return Session(self, tokens, layers, length)
+        return SingleSession(self, tokens, layers, eps)
 
 
 class Session:
@@ -239,8 +303,38 @@ class Session:
         """Logits (N,) of the next position: of a denoiser from noisy z (N, D) at level sigma."""
         model = self.model
         if model.noise is None:
-            return Logits(model.norm(self.last), model.head.weight)
+            return model._logits(model.norm(self.last))
         denoiser = Denoiser(model.noise, z[:, None], z.new_full((len(z),), sigma))
         level = model.level(denoiser.c_noise)
         logits = model._read(denoiser, self._run(model._enter(denoiser), level, keep=False), level)
         return logits._replace(hidden=logits.hidden[:, 0])
+
+
+class SingleSession:
+    """Generation token by token, of a single sequence: its keys know their position's noisy token too, so every step of
+    a chain (a level) has caches of its own, of the states that its positions had at that step."""
+
+    def __init__(self, model, tokens, layers, eps):
+        self.model, self.tokens, self.layers, self.eps = model, tokens, layers, eps
+        self.steps = {}  # caches of each level
+
+    def append(self, tokens: Tensor) -> None:
+        """Make tokens (N,) the next clean position."""
+        self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
+
+    def predict(self, z: Tensor, sigma: float, step: int) -> Logits:
+        """Logits (N,) of the next position from noisy z (N, D) at level sigma, the step-th of its chain.
+
+        A step is asked once for each position; when it is first asked, all positions before it pass, the known tokens
+        under this level's noise.
+        """
+        model, end = self.model, self.tokens.shape[1]
+        if step not in self.steps:
+            self.steps[step] = [Cache(self.eps.shape[1]) for _ in self.layers]
+        start = self.steps[step][0].used
+        sigma = z.new_full((len(z),), sigma)
+        known = model.noise.corrupt(model.target({"tokens": self.tokens[:, start:]}), sigma, self.eps[:, start:end])
+        z = torch.cat([known, z[:, None]], dim=1)
+        cond = model.condition({"tokens": F.pad(self.tokens, (0, 1))})[:, start:]
+        logits = model.predict(z, sigma, cond, self.layers, self.steps[step])
+        return logits._replace(hidden=logits.hidden[:, -1])

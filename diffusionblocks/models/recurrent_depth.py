@@ -15,11 +15,10 @@ from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.huginn import Layer, initial_state, run, truncated_normal_
 from diffusionblocks.layers.text import Cache, RMSNorm
-from diffusionblocks.layers.vocabulary import Logits
+from diffusionblocks.layers.vocabulary import LOGIT_SCALE, Logits
 from diffusionblocks.models import base
 
 RATE_SPREAD = 0.5  # standard deviation of the log of the mean depth
-LOGIT_SCALE = 16  # of cosines; unscaled, the right embedding itself would be read as an almost even distribution
 
 
 class Model(base.Model):

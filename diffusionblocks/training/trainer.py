@@ -98,7 +98,8 @@ class Trainer:
                     layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
         self.ema = None
         if self.settings.ema:
-            self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
+            trained = {name: value for name, value in self.parameters.items() if value.requires_grad}
+            self.ema = {name: value.detach().clone() for name, value in trained.items()}
         if self.settings.compile:
             _need_compiler(device)
             torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too

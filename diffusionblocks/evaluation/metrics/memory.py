@@ -48,8 +48,8 @@ def peak_memory(counted: dict) -> float:
 @metric(unit="MB", better="lower", beside=True)
 def memory_around_layers(counted: dict) -> float:
     """Parameters, gradients and moments of what is no layer: embeddings, conditioning, head. Every block has its own,
-    so no cut into blocks makes them fewer."""
-    return 4 * (counted["parameters"] - counted["layers"]["parameters"]) / MB
+    so no cut into blocks makes them fewer; of what is frozen there are the parameters alone."""
+    return (4 * (counted["parameters"] - counted["layers"]["parameters"]) - 3 * counted["frozen"]) / MB
 
 
 @metric(unit="MB", better="lower", beside=True)
