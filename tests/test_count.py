@@ -174,12 +174,12 @@ def test_factors_at_the_papers_sizes():
 def test_layers_of_a_chain_are_those_of_appendix_h(row, layers):
     found = shipped().rows["inference", row]
     sampling = found.metrics["layer_evaluations"]["sampling"]
-    assert count.chain(found.run(0), found.resolved["shape"], sampling) == {"layers": layers}
+    assert count.chain(found.run(0), found.shape, sampling) == {"layers": layers}
 
 
 def parameters(name):
     row = shipped().rows["memory", name]
-    run, shape = row.run(0), row.resolved["shape"]
+    run, shape = row.run(0), row.shape
     with count.META:
         trainer = Trainer(run, row.parts[0], Chance(shape, run["train"]["batch_size"], count.META), count.META)
     return sum(value.numel() for value in trainer.parameters.values())

@@ -16,17 +16,13 @@ from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.plan.check_claims import check_claims
 from diffusionblocks.plan.check_metrics import check_metrics
 from diffusionblocks.plan.row import noise_kind
-from diffusionblocks.plan.sections import check_section, component, declared
+from diffusionblocks.plan.sections import SHAPES, check_section, component, declared
 from diffusionblocks.plan.source import absent_members, class_constant, derives
 from diffusionblocks.training.settings import Settings
 
 SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
-SHAPES = {  # of a batch without data, by kind: what a network is told of its data
-    "images": ("image_size", "channels", "num_classes"),
-    "text": ("vocab_size", "seq_len"),
-}
 LOUDNESS = ("target_norm", "p_mean", "sigma_min")  # options of a method that make its noise
 
 
@@ -95,14 +91,17 @@ def check(plan) -> None:
 
 def check_counted(row) -> None:
     """Check what a row that is counted has in place of data: their `shape`; and that no other row has one."""
-    shape, where = row.resolved.get("shape"), f"config: {row.where}"
+    where = f"config: {row.where}"
     if not row.counted:
-        if shape is not None:
+        if row.resolved.get("shape") is not None:
             raise UserError(f"{where}.shape: is for tables that are `counted`: the data say their sizes themselves")
         return
-    known = SHAPES[row.kind]
+    known, shape = SHAPES[row.kind], row.shape
     if not isinstance(shape, dict) or shape.keys() != set(known) or not all(type(n) is int for n in shape.values()):
-        raise UserError(f"{where}.shape: should have sizes of {row.data['name']}, whole numbers: {', '.join(known)}")
+        raise UserError(
+            f"{where}.shape: should have sizes of {row.data['name']}, whole numbers: {', '.join(known)}. (A source "
+            "that says them itself, by @sizes, needs none: docs/extending.md)"
+        )
     for key, wanted in (("precision", "fp32"), ("compile", False)):
         if row.train.get(key, wanted) != wanted:
             raise UserError(
