@@ -24,6 +24,9 @@ rule table:
         "python -m diffusionblocks table {input.plan} -o {output} > {log} 2>&1"
 
 
+ESTIMATE = f"{RESULTS}/estimate.json"  # there once someone has asked for it
+
+
 rule page:
     """The report of all tables, as `all` makes it."""
     input:
@@ -32,6 +35,7 @@ rule page:
         metrics=PLAN.metrics_of(PLAN.tables),
         template="report/page.html.jinja",
         style="report/style.css",
+        estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
         f"{RESULTS}/report.html",
@@ -41,7 +45,7 @@ rule page:
         "../envs/diffusionblocks.yaml"
     shell:
         "python -m diffusionblocks page {input.plans} --tables {input.tables} --template {input.template}"
-        " -o {output} > {log} 2>&1"
+        " --estimate {input.estimate} -o {output} > {log} 2>&1"
 
 
 # The same page with one table alone, for a table that was asked for by its name.
@@ -52,6 +56,7 @@ use rule page as page_of_table with:
         metrics=lambda wildcards: PLAN.metrics_of([wildcards.table]),
         template="report/page.html.jinja",
         style="report/style.css",
+        estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
         f"{RESULTS}/tables/{{table}}.html",

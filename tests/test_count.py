@@ -216,7 +216,10 @@ def test_a_counted_row_has_what_is_trained_from_elsewhere_and_its_metrics_from_i
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rows": {"a": {"like": "table1/vit_end_to_end"}}}, "rows.a.shape: should have sizes of digits"),
+        (
+            {"rows": {"a": {"like": "table1/vit_end_to_end", "shape": {"channels": 1}}}},
+            "rows.a.shape: should have sizes of digits",
+        ),
         ({"metrics": {"accuracy": {"name": "accuracy"}}}, "accuracy needs what is trained, and this table is"),
         ({"train": {"precision": "bf16"}}, "train.precision: updates are counted in single precision"),
         ({"train": {"compile": True}}, "train.compile: updates are counted"),

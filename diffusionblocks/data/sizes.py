@@ -19,7 +19,7 @@ def sizes(
     A size that is a keyword of the source (`seq_len`) need not be said: the row's value, or its default, is taken.
     train_size: training samples, before `split: validation` takes a fifth of images away; train_tokens: of texts, all
     tokens of the training split, about. image_size (pixels of a side), channels, num_classes; vocab_size, seq_len
-    (tokens): as in a prepared set's `shape`. Of latents image_size is that of the pixels, and channels are known. bring:
-    what the user has to put into data_dir, in words.
+    (tokens): as in a prepared set's `shape`. Of latents image_size is that of the pixels, and channels are known.
+    bring: what the user has to put into data_dir, in words.
     """
     return lambda source: source

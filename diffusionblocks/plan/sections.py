@@ -59,9 +59,9 @@ def declared(found: Component) -> dict | None:
 
 
 def sizes(section: dict) -> dict | None:
-    """{shape, train_size, bring} of a `data` section whose source says them (data/sizes.py); None of one that does not.
+    """{shape, train_size, bring} of a `data` section, as its source says by @sizes (data/sizes.py), or None.
 
-    train_size and bring are None where the source leaves them out. Raises UserError for a declaration that lacks a size.
+    train_size and bring may be None. Raises UserError for a declaration that lacks a size.
     """
     found = locate("data", section["name"])
     said = decorator_keywords(found.file, found.attribute, "sizes")
