@@ -131,9 +131,9 @@ def headings(part: dict) -> dict[str, list[str]]:
     return {group["heading"]: [alt for alt, _ in group["images"]] for group in part["figures"]}
 
 
-def written_page(folder: Path, *plans: Path) -> str:
+def written_page(folder: Path, *plans: Path, estimate=()) -> str:
     """The page of some tables, whose csv files are written too, beside the plans."""
     for path in plans:
         table(path, path.with_suffix(".csv"))
-    page(plans, [path.with_suffix(".csv") for path in plans], TEMPLATE, folder / "report.html")
+    page(plans, [path.with_suffix(".csv") for path in plans], TEMPLATE, folder / "report.html", estimate)
     return (folder / "report.html").read_text()

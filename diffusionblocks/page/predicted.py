@@ -18,7 +18,7 @@ def predicted(results: Results, estimate: dict[str, dict]) -> dict[str, dict[str
     for row, seeds in results.runs.items():
         entry = estimate.get(results.plan["rows"][row]["run"])
         run = {key: value for key, value in seeds[0]["run"].items() if key != "seed"}
-        seconds = fmean(sum(part["seconds"] for part in seed["parts"].values()) for seed in seeds)
+        seconds = fmean(sum(part.get("seconds", 0) for part in seed["parts"].values()) for seed in seeds)
         if entry is None or entry["run"] != run or not seconds:
             continue
         attempts = [attempt for seed in seeds for part in seed["parts"].values() for attempt in part["attempts"]]

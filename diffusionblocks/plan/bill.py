@@ -230,7 +230,9 @@ def _cells(values):
 
 
 def _short(value):
-    """A number with three digits, more before the point where it has them."""
+    """A number with two or three digits, more before the point where it has them."""
+    if value < 0.001:
+        return "0.000" if value else "0"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
@@ -240,7 +242,9 @@ def _time(hours):
     if hours >= 1:
         return f"{_short(hours)} h"
     minutes = hours * 60
-    return f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min" if minutes >= 1 else f"{minutes * 60:.2g} s"
+    return (
+        f"{minutes:.0f} min" if minutes >= 10 else f"{minutes:.1f} min" if minutes >= 1 else f"{_short(minutes * 60)} s"
+    )
 
 
 def _gb(size):

@@ -17,7 +17,7 @@ from diffusionblocks.plan.code import digest, run_files
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.sections import LATENT, fingerprint, section_name, sizes
-from diffusionblocks.plan.source import class_keywords
+from diffusionblocks.plan.source import class_keywords, decorator_keywords
 from diffusionblocks.training.settings import Settings
 
 # Keywords of DiffusionBlocks that move levels of noise, and cost nothing.
@@ -92,8 +92,9 @@ class Asked:
 
     def brought(self) -> list[str]:
         """What the user has to put into data_dir, in words, each once."""
-        said = (sizes(data) or {} for data, *_ in self.sections.values())
-        return list(dict.fromkeys(words for one in said for words in (one.get("bring") or "").split("; ") if words))
+        sources = (locate("data", data["name"]) for data, *_ in self.sections.values())
+        said = (decorator_keywords(found.file, found.attribute, "sizes") or {} for found in sources)
+        return list(dict.fromkeys(words for one in said for words in one.get("bring", "").split("; ") if words))
 
 
 def asked(config: dict, tables: Iterable[str] = ()) -> Asked:

@@ -59,9 +59,9 @@ def declared(found: Component) -> dict | None:
 
 
 def sizes(section: dict) -> dict | None:
-    """{shape, train_size, bring} of a `data` section, as its source says by @sizes (data/sizes.py), or None.
+    """{shape, train_size} of a `data` section, as its source says by @sizes (data/sizes.py); None if it does not.
 
-    train_size and bring may be None. Raises UserError for a declaration that lacks a size.
+    train_size may be None. Raises UserError for a declaration that lacks a size.
     """
     found = locate("data", section["name"])
     said = decorator_keywords(found.file, found.attribute, "sizes")
@@ -79,7 +79,7 @@ def sizes(section: dict) -> dict | None:
     for key, value in {**shape, "train_size": train_size}.items():
         if type(value) is not int and not (value is None and key == "train_size"):
             raise UserError(f"{found.file}: @sizes of {found.attribute} should say {key}, a whole number, written out")
-    return {"shape": shape, "train_size": train_size, "bring": said.get("bring")}
+    return {"shape": shape, "train_size": train_size}
 
 
 def check_section(where: str, kind: str, section: dict) -> Component:
