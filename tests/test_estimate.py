@@ -297,11 +297,13 @@ def test_config_says_what_an_hour_is(own, place, capsys, monkeypatch):
         (["memory"], "estimate: memory is counted, and nothing of it is trained"),
         (["table1", "--device", "h10"], "estimate: device 'h10' is not one of h100, "),
         (["table1", "--share", "0"], "estimate: share 0.0 should be above 0 and at most 1"),
+        (["table1", "--configfile", "mine.yaml"], "config: estimate.runtime: 'soon' should be of type integer"),
         (["table1", "--runtime", "1h"], "estimate: runtime '1h' should be minutes"),
         (["table1", "--plan", "plan.json"], "plan.json: no such file"),
     ],
 )
 def test_what_is_refused_in_a_line(place, capsys, monkeypatch, arguments, words):
+    (place / "mine.yaml").write_text("estimate: {runtime: soon}")
     with pytest.raises(SystemExit):
         run(monkeypatch, *arguments)
     said = capsys.readouterr().err

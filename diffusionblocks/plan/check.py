@@ -5,6 +5,7 @@ source states them; splits and settings of training are tried. What metrics and 
 nothing beyond the standard library and what comes with Snakemake.
 """
 
+import contextlib
 import re
 
 from diffusionblocks.base.components import PACKAGE
@@ -37,6 +38,10 @@ def check_frame(config: dict) -> None:
             config.setdefault(key, about["default"])
     if isinstance(config.get("seeds"), list):  # `--config seeds=[0,1]` on the command line arrives as text
         config["seeds"] = [int(seed) if re.fullmatch("[0-9]+", str(seed)) else seed for seed in config["seeds"]]
+    if isinstance(said := config.get("estimate"), dict):  # and so do its numbers
+        for key, kind in (("share", float), ("runtime", int)):
+            with contextlib.suppress(ValueError):  # the schema refuses it in words
+                said |= {key: kind(said[key])} if isinstance(said.get(key), str) else {}
     if config["track_code"] in ("true", "false"):  # there Snakemake takes True and False alone for what they are
         config["track_code"] = config["track_code"] == "true"
     draft = jsonschema.Draft202012Validator
