@@ -22,6 +22,7 @@ from diffusionblocks.data.chance import Chance
 from diffusionblocks.plan.configuration import ROOT, read_yaml
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.row import parts_of
+from diffusionblocks.plan.sections import sizes
 from diffusionblocks.training.trainer import Trainer
 
 ROWS = (
@@ -39,13 +40,6 @@ ROWS = (
     "table2/imagenet_dit_end_to_end",
     "table2/imagenet_dit_diffusionblocks",
 )
-SHAPES = {  # of the paper's data sets
-    "cifar100": {"image_size": 32, "channels": 3, "num_classes": 100},
-    "cifar10": {"image_size": 32, "channels": 3, "num_classes": 10},
-    "imagenet": {"image_size": 32, "channels": 4, "num_classes": 1000},
-    "text8": {"vocab_size": 27, "seq_len": 256},
-    "lm1b": {"vocab_size": 32_000, "seq_len": 256},
-}
 COLUMNS = (
     *("row", "part", "precision", "compiled", "batch_size", "accumulate", "parameters", "first_updates_s", "median_s"),
     *("least_s", "updates", "held_mb", "peak_mb", "error", "device", "torch"),
@@ -56,7 +50,7 @@ SETTINGS = (("fp32", False), ("bf16", False), ("bf16", True))
 def measure(run, part, device, updates):
     """One line of the table."""
     free(device)
-    data = Chance(SHAPES[run["data"]["name"]], run["train"]["batch_size"], device)
+    data = Chance(sizes(run["data"])["shape"], run["train"]["batch_size"], device)
     trainer = Trainer(run, part, data, device)
     begun = time.monotonic()
     for step in range(3):  # the optimizer's state, the compiler, cuBLAS

@@ -11,6 +11,7 @@ from pathlib import Path
 from diffusionblocks.base.components import PLACES
 from diffusionblocks.base.files import UserError, in_words, read_json, user_path
 from diffusionblocks.base.gpu import expected
+from diffusionblocks.base.rates import DEVICES, RUNTIME, SHARE
 
 DATA_DIR = "results/downloads"
 # Keys that tell the files of settings from each other; all are written by planning.
@@ -52,6 +53,31 @@ def try_(args):
     from diffusionblocks.evaluation.trial import trial
 
     print(trial(args.name, args.kind, args.data_dir))
+
+
+def estimate(args):
+    """Say what training costs before anything is trained: hours, memory, jobs, disk and downloads of each row."""
+    from diffusionblocks.plan import bill
+    from diffusionblocks.plan.configuration import ROOT, read_all
+    from diffusionblocks.plan.estimate import Asked, asked
+
+    said = {}
+    if args.plan:
+        wanted, scale = Asked(read_json(args.plan), args.plan.parent, args.tables), args.plan.parent.name
+    else:
+        config, _ = read_all([ROOT / "config.yaml", *args.configfile])
+        config |= {"scale": args.scale} if args.scale else {}
+        wanted, scale, said = asked(config, args.tables), config["scale"], config.get("estimate") or {}
+    told = {key: said.get(key) if getattr(args, key) is None else getattr(args, key) for key in ("device", "share")}
+    rate = bill.Rate.of(scale, **told, runtime=args.runtime or [str(said[key]) for key in said if key == "runtime"])
+
+    from diffusionblocks.evaluation.estimate import estimate
+
+    counted, failed = estimate(wanted.rows, wanted.results / "estimate.json")
+    found = bill.bill(wanted, counted, rate)
+    print(bill.told(wanted, found, wanted.unknown | failed, rate, args.data_dir))
+    if args.output:
+        bill.write(args.output, found, rate)
 
 
 def doctor(args):
@@ -190,7 +216,7 @@ def page(args):
 
     for path in args.plans:
         settings(path, *TABLE_KEYS)
-    page(args.plans, args.tables, args.figures, args.template, args.output)
+    page(args.plans, args.tables, args.figures, args.template, args.output, args.estimate)
 
 
 def written(option: str) -> dict:
@@ -256,6 +282,7 @@ VERBS = {
         files("--tables", "csv files of the tables, in the same order"),
         files("--figures", "their drawn figures, in the same order"),
         ("--template", {"type": Path, "required": True, "help": "page template; its style sheet lies beside it"}),
+        files("--estimate", "what `estimate` has counted before, to set beside what was measured", "*"),
     ],
 }
 COMPUTE = (encode, train, sample, extractor, reference, teacher, evaluate)  # of these, on a GPU where there is one
@@ -272,6 +299,25 @@ PRINT = {
         ("--asked", {"nargs": "*", "metavar": "NAME=VALUE", "help": "what a training asks SLURM for, as in a profile"}),
         ("--seen", {"help": "a file that the machine that asks has written"}),
         ("--output", {"type": Path, "help": "file to write, if all is well"}),
+    ],
+    estimate: [
+        ("tables", {"nargs": "*", "help": "of these tables alone; by default of all"}),
+        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
+        ("--plan", {"type": Path, "help": "plan.json, in place of these two"}),
+        ("--device", {"help": f"whose hours: {', '.join(DEVICES)}"}),
+        ("--share", {"type": float, "help": f"of its rate that is reached, by default {SHARE}"}),
+        (
+            "--runtime",
+            {
+                "nargs": "+",
+                "default": [],
+                "metavar": "[TABLE=]MINUTES",
+                "help": f"time limit of trainings, by default {RUNTIME}",
+            },
+        ),
+        DIRECTORY,
+        ("--output", written("--output") | {"help": "file to write besides: all columns, as .csv or .json"}),
     ],
     explain: [
         ("row", "<table>/<row>"),

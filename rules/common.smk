@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusionblocks.base import slurm
 from diffusionblocks.base.files import UserError, in_words, user_path
-from diffusionblocks.plan import start, watch
+from diffusionblocks.plan import bill, start, watch
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.stale import stale, told
 
@@ -82,6 +82,23 @@ def asked_of_slurm(wildcards):
             "--asked",
             *(f"{name}={shlex.quote(str(value))}" for name, value in found.items()),
         ]
+    )
+
+
+def estimate_with(wildcards):
+    """Options of the verb `estimate`: what config.yaml says, and the time limits that a profile has for trainings."""
+    said, train = dict(PLAN.config.get("estimate") or {}), workflow.get_rule("train")
+    if not workflow.local_exec and "runtime" in train.resources:
+        limits = {}
+        for row in (row for row in PLAN.rows.values() if not row.counted):
+            given = {"table": row.table, "row": row.name, "seed": "0"}
+            given = type(wildcards)(fromdict=given | {"part": row.parts[0]})
+            asked = train.expand_resources(given, [], 1)
+            limits[row.table, row.name] = asked["runtime"]
+        said["runtime"] = bill.by_table(limits)
+    return " ".join(
+        f"--{name} {value if name == 'runtime' else shlex.quote(str(value))}"
+        for name, value in said.items()
     )
 
 

@@ -41,6 +41,9 @@ rule figures:
         "python -m diffusionblocks figures {input.plan} -o {output} > {log} 2>&1"
 
 
+ESTIMATE = f"{RESULTS}/estimate.json"  # there once someone has asked for it
+
+
 rule page:
     """The report of all tables, as `all` makes it."""
     input:
@@ -50,6 +53,7 @@ rule page:
         metrics=PLAN.metrics_of(PLAN.tables),
         template="report/page.html.jinja",
         style="report/style.css",
+        estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
         f"{RESULTS}/report.html",
@@ -59,7 +63,7 @@ rule page:
         "../envs/diffusionblocks.yaml"
     shell:
         "python -m diffusionblocks page {input.plans} --tables {input.tables} --figures {input.figures}"
-        " --template {input.template} -o {output} > {log} 2>&1"
+        " --template {input.template} --estimate {input.estimate} -o {output} > {log} 2>&1"
 
 
 # The same page with one table alone, for a table that was asked for by its name.
@@ -71,6 +75,7 @@ use rule page as page_of_table with:
         metrics=lambda wildcards: PLAN.metrics_of([wildcards.table]),
         template="report/page.html.jinja",
         style="report/style.css",
+        estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
         f"{RESULTS}/tables/{{table}}.html",

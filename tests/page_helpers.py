@@ -133,11 +133,11 @@ def headings(part: dict) -> dict[str, list[str]]:
     return {group["heading"]: [alt for alt, _ in group["images"]] for group in part["figures"]}
 
 
-def written_page(folder: Path, *plans: Path) -> str:
+def written_page(folder: Path, *plans: Path, estimate=()) -> str:
     """The page of some tables, whose csv files are written too, beside the plans."""
     for path in plans:
         table(path, path.with_suffix(".csv"))
         figures(path, path.with_suffix(".figures"))
     made = ([path.with_suffix(suffix) for path in plans] for suffix in (".csv", ".figures"))
-    page(plans, *made, TEMPLATE, folder / "report.html")
+    page(plans, *made, TEMPLATE, folder / "report.html", estimate)
     return (folder / "report.html").read_text()

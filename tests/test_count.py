@@ -170,7 +170,7 @@ def test_factors_at_the_papers_sizes():
 def test_cheaper_autoregressive_blocks_at_the_papers_sizes():
     names = ("end_to_end", "block", "block_frozen", "block_single_frozen")
     rows = [shipped().rows["memory", f"ar_{name}"] for name in names]
-    whole, own, frozen, single = (count.counted(row.run(0), row.parts, row.resolved["shape"]) for row in rows)
+    whole, own, frozen, single = (count.counted(row.run(0), row.parts, row.shape) for row in rows)
     table = 32_000 * 768 * 4
     for one in (frozen, single):  # no head; of the table no gradient and no moments
         assert own["parameters"] - one["parameters"] == table
@@ -192,12 +192,12 @@ def test_cheaper_autoregressive_blocks_at_the_papers_sizes():
 def test_layers_of_a_chain_are_those_of_appendix_h(row, layers):
     found = shipped().rows["inference", row]
     sampling = found.metrics["layer_evaluations"]["sampling"]
-    assert count.chain(found.run(0), found.resolved["shape"], sampling) == {"layers": layers}
+    assert count.chain(found.run(0), found.shape, sampling) == {"layers": layers}
 
 
 def parameters(name):
     row = shipped().rows["memory", name]
-    run, shape = row.run(0), row.resolved["shape"]
+    run, shape = row.run(0), row.shape
     with count.META:
         trainer = Trainer(run, row.parts[0], Chance(shape, run["train"]["batch_size"], count.META), count.META)
     return sum(value.numel() for value in trainer.parameters.values())
@@ -234,7 +234,10 @@ def test_a_counted_row_has_what_is_trained_from_elsewhere_and_its_metrics_from_i
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rows": {"a": {"like": "table1/vit_end_to_end"}}}, "rows.a.shape: should have sizes of digits"),
+        (
+            {"rows": {"a": {"like": "table1/vit_end_to_end", "shape": {"channels": 1}}}},
+            "rows.a.shape: should have sizes of digits",
+        ),
         ({"metrics": {"accuracy": {"name": "accuracy"}}}, "accuracy needs what is trained, and this table is"),
         ({"train": {"precision": "bf16"}}, "train.precision: updates are counted in single precision"),
         ({"train": {"compile": True}}, "train.compile: updates are counted"),

@@ -7,9 +7,11 @@ import pytest
 import yaml
 from conftest import ROOT, shipped
 
+from diffusionblocks.data.source import call_source
 from diffusionblocks.evaluation.trial import trial
 from diffusionblocks.plan.explain import explain
 from diffusionblocks.plan.plan import Plan
+from diffusionblocks.plan.sections import sizes
 
 PAGE = (ROOT / "docs/extending.md").read_text()
 CODE = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)  # (file, source)
@@ -65,6 +67,14 @@ def test_its_rows_are_planned_and_train_nothing_else_again(file, text, root):
 
 def test_every_example_stands_in_a_row():
     assert all(any(name in text for _, text in ROWS) for name in TRIED)
+
+
+def test_its_data_are_of_the_sizes_that_it_declares(root):
+    section = {"name": "my_parts.images.odd_or_even"}
+    _, found = call_source(section, root)
+    images, labels = found["train_images"], found["train_labels"]
+    shape = {"image_size": images.shape[2], "channels": images.shape[1], "num_classes": int(labels.max()) + 1}
+    assert sizes(section) == {"shape": shape, "train_size": len(images)}
 
 
 def test_explain_reads_the_table_of_the_page(root):

@@ -44,7 +44,7 @@ PAGE = ("numpy", "pandas", "matplotlib.pyplot", "seaborn", "jinja2")
 # What is imported for a verb; those that are not named import next to nothing.
 LIBRARIES = {
     **dict.fromkeys(("train", "assemble", "sample", "prepare"), NETWORK),
-    "count": COUNTED,
+    **dict.fromkeys(("count", "estimate"), COUNTED),
     **dict.fromkeys(("evaluate", "reference", "extractor", "teacher"), SCORES),
     **dict.fromkeys(("figures", "page", "table"), PAGE),
 }

@@ -11,6 +11,7 @@ class Chance:
 
     def __init__(self, shape: dict, batch_size: int, device: torch.device | str):
         self.shape, self.train_size, self.train_device = shape, batch_size, torch.device(device)
+        self.train_labels = torch.empty(0, dtype=torch.long, device="cpu")  # no class has images to start from
         if "vocab_size" in shape:
             self._values = {"tokens": torch.randint(shape["vocab_size"], (batch_size, shape["seq_len"]), device=device)}
         else:

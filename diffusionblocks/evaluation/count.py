@@ -99,7 +99,23 @@ def counted(run: dict, parts: list[str], shape: dict) -> dict[str, Any]:
     and backward of one update of every block. passes: {forward, backward: runs of a layer in an update}. network:
     parameters of all parts. micro_batch: samples; epochs: of the settings, or None.
     """
-    train, found, alike = run["train"], [], {}
+    train, found = run["train"], list(counted_parts(run, parts, shape).values())
+    largest = max(found, key=lambda part: part["peak"])
+    return {
+        **largest,
+        "flop": sum(part["flop"] for part in found),
+        "network": sum(part["network"] for part in found),
+        "micro_batch": train["batch_size"] // train.get("accumulate", 1),
+        "checkpointing": train.get("checkpoint_activations", False),
+        "epochs": train.get("epochs"),
+    }
+
+
+def counted_parts(run: dict, parts: list[str], shape: dict) -> dict[str, dict[str, Any]]:
+    """{part: what `counted` says of the largest, of itself}, and of each its `blocks` (their number) and the bytes of
+    its `weights` and of its `checkpoint` on disk.
+    """
+    train, found, alike = run["train"], {}, {}
     # After the second micro-batch all that there is of gradients is there: further ones hold no more.
     micro_batch, repeated = train["batch_size"] // train.get("accumulate", 1), min(train.get("accumulate", 1), 2)
     brief = {**run, "train": {**train, "batch_size": micro_batch * repeated, "accumulate": repeated}}
@@ -111,16 +127,8 @@ def counted(run: dict, parts: list[str], shape: dict) -> dict[str, Any]:
         shapes = str([value.shape for value in trainer.parameters.values()])
         if shapes not in alike:  # parts whose weights have the same shapes are counted once
             alike[shapes] = _of_part(trainer, live)
-        found.append(alike[shapes])
-    largest = max(found, key=lambda part: part["peak"])
-    return {
-        **largest,
-        "flop": sum(part["flop"] for part in found),
-        "network": sum(part["network"] for part in found),
-        "micro_batch": micro_batch,
-        "checkpointing": train.get("checkpoint_activations", False),
-        "epochs": train.get("epochs"),
-    }
+        found[part] = alike[shapes]
+    return found
 
 
 def _of_part(trainer, live):
@@ -148,6 +156,9 @@ def _of_part(trainer, live):
             "run": most["run"],
         },
         "network": sum(value.numel() for value in trainer.parameters.values()),
+        "blocks": len(trainer.blocks),
+        "weights": sum(value.nbytes for value in trainer.weights().values()),
+        "checkpoint": sum(value.nbytes for value in trainer.tensors().values()),
         **work(trainer.method, trainer.batches.data.shape, trainer.run["seed"]),
     }
 
@@ -202,15 +213,17 @@ def activations(method: Method, batch: dict, block: int) -> dict[str, int]:
 def work(method: Method, shape: dict, seed: int) -> dict[str, Any]:
     """{flop: for a sample, of an update of every block; passes: {forward, backward: runs of a layer}}, see `counted`.
 
-    Of one sample, since all that is counted grows with their number.
+    Of one sample, since all that is counted grows with their number; of two where they are normalised together.
     """
-    batch, flops, passes = Chance(shape, 1, META).train_batch(torch.arange(1, device=META)), [], []
+    size = 1 + any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in method.modules())
+    indices = torch.arange(size, device=META).repeat(method.views)
+    batch, flops, passes = Chance(shape, size, META).train_batch(indices), [], []
     torch.manual_seed(seed_of(seed, "counted"))
     while len(flops) < DRAWS and not (len(flops) == SAME and len(set(flops)) == 1):
         with Flop() as counter, layers_run(method) as ran:
             for block in method.blocks:
                 method.loss(batch, block)[0].backward()
-        flops.append(counter.total)
+        flops.append(counter.total / size)
         layers = sum(len(method.acting(block)[1]) for block in method.blocks)
         passes.append([len(ran) / layers, sum(ran) / layers])
     method.zero_grad(set_to_none=True)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.chains import Step
-from diffusionblocks.layers.precision import at_least_single
+from diffusionblocks.layers.precision import at_least_single, no_autocast
 from diffusionblocks.methods import base
 
 
@@ -71,7 +71,7 @@ def contrast(features: Tensor, labels: Tensor, margin: float, temperature: float
     margin is added to the cosines of samples of one class, which stay at most 1. A sample that has no other of its
     class in the batch has no loss.
     """
-    with torch.autocast(features.device.type, enabled=False):  # it would round the cosines to bfloat16
+    with no_autocast(features.device):  # it would round the cosines to bfloat16
         features = F.normalize(at_least_single(features), dim=1)
         cosines = features @ features.T
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)

@@ -3,13 +3,16 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
+from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
 from diffusionblocks.page.claims import verdict
+from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, read
 
 
@@ -19,12 +22,14 @@ def page(
     figure_paths: list[Path | str],
     template_path: Path,
     path: Path | str,
+    estimate_paths: Sequence[Path | str] = (),
 ) -> None:
     """Write the page of some tables.
 
     plan_paths: the `<table>.json` that planning wrote of each; their metrics files must be there. table_paths: the csv
     of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with style.css
-    beside it. Raises UserError as `Results` and `read` do, and when the disk is full.
+    beside it. estimate_paths: what was counted before, or nothing. Raises UserError as `Results` and `read` do, and
+    when the disk is full.
     """
     open(template_path).close()  # of one that it cannot open, jinja2 only says that it has not found it
     tables, frames = [Results(plan) for plan in plan_paths], [read(file) for file in table_paths]
@@ -37,7 +42,8 @@ def page(
     )
     environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration}
     drawn = [read_json(file) for file in figure_paths]
-    sections = [section(*of_table) for of_table in zip(tables, frames, drawn, strict=True)]
+    estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
+    sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
     text = environment.get_template(template_path.name).render(
         style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
         scale=tables[0].plan["scale"],
@@ -48,12 +54,15 @@ def page(
         commits=sorted(_words(frames, "commit", " ")),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
         environments=_environments(tables),
+        share=100 * rates.SHARE,
     )
     write_text(path, text)
 
 
-def section(results: Results, frame: pd.DataFrame, drawn: list[dict]) -> dict:
-    """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them."""
+def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: dict | None = None) -> dict:
+    """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
+    `predicted` takes it.
+    """
     lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
     properties = {row: results.properties(row) for row in lines}
     return {
@@ -76,6 +85,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict]) -> dict:
             for run in seeds
             for part, values in _jobs(run)
         ],
+        "predicted": predicted(results, estimate or {}),
         "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
         "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in results.runs.items()},
     }

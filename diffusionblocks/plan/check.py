@@ -5,6 +5,7 @@ source states them; splits and settings of training are tried. What metrics and 
 nothing beyond the standard library and what comes with Snakemake.
 """
 
+import contextlib
 import re
 
 from diffusionblocks.base.components import PACKAGE
@@ -16,17 +17,13 @@ from diffusionblocks.diffusion.processes import check_process
 from diffusionblocks.plan.check_claims import check_claims
 from diffusionblocks.plan.check_metrics import check_metrics
 from diffusionblocks.plan.row import noise_kind
-from diffusionblocks.plan.sections import check_section, component, declared
+from diffusionblocks.plan.sections import SHAPES, check_section, component, declared
 from diffusionblocks.plan.source import absent_members, class_constant, derives
 from diffusionblocks.training.settings import Settings
 
 SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
-SHAPES = {  # of a batch without data, by kind: what a network is told of its data
-    "images": ("image_size", "channels", "num_classes"),
-    "text": ("vocab_size", "seq_len"),
-}
 LOUDNESS = ("target_norm", "p_mean", "sigma_min")  # options of a method that make its noise
 
 
@@ -41,6 +38,10 @@ def check_frame(config: dict) -> None:
             config.setdefault(key, about["default"])
     if isinstance(config.get("seeds"), list):  # `--config seeds=[0,1]` on the command line arrives as text
         config["seeds"] = [int(seed) if re.fullmatch("[0-9]+", str(seed)) else seed for seed in config["seeds"]]
+    if isinstance(said := config.get("estimate"), dict):  # and so do its numbers
+        for key, kind in (("share", float), ("runtime", int)):
+            with contextlib.suppress(ValueError):  # the schema refuses it in words
+                said |= {key: kind(said[key])} if isinstance(said.get(key), str) else {}
     if config["track_code"] in ("true", "false"):  # there Snakemake takes True and False alone for what they are
         config["track_code"] = config["track_code"] == "true"
     draft = jsonschema.Draft202012Validator
@@ -95,14 +96,17 @@ def check(plan) -> None:
 
 def check_counted(row) -> None:
     """Check what a row that is counted has in place of data: their `shape`; and that no other row has one."""
-    shape, where = row.resolved.get("shape"), f"config: {row.where}"
+    where = f"config: {row.where}"
     if not row.counted:
-        if shape is not None:
+        if row.resolved.get("shape") is not None:
             raise UserError(f"{where}.shape: is for tables that are `counted`: the data say their sizes themselves")
         return
-    known = SHAPES[row.kind]
+    known, shape = SHAPES[row.kind], row.shape
     if not isinstance(shape, dict) or shape.keys() != set(known) or not all(type(n) is int for n in shape.values()):
-        raise UserError(f"{where}.shape: should have sizes of {row.data['name']}, whole numbers: {', '.join(known)}")
+        raise UserError(
+            f"{where}.shape: should have sizes of {row.data['name']}, whole numbers: {', '.join(known)}. (A source "
+            "that says them itself, by @sizes, needs none: docs/extending.md)"
+        )
     for key, wanted in (("precision", "fp32"), ("compile", False)):
         if row.train.get(key, wanted) != wanted:
             raise UserError(

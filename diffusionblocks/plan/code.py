@@ -26,6 +26,7 @@ MODULES = {
     "teacher": "scorers.teacher",
     "evaluate": "evaluation.evaluate",
     "count": "evaluation.count",
+    "estimate": "evaluation.estimate",
     "table": "page.table",
     "figures": "page.figures",
     "page": "page.page",
@@ -48,7 +49,7 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
     chosen, modules = [("model", run["model"]), ("method", method)], []
     if isinstance(split := method.get("partition"), str):
         chosen.append(("partition", {"name": split}))
-    if step not in ("assemble", "count"):  # which see no data
+    if step not in ("assemble", "count", "estimate"):  # which see no data
         kind = SETS[returned_set(run["data"])]
         modules.append(f"diffusionblocks.data.{kind}.dataset")
         if step in BY_KIND:

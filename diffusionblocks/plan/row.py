@@ -11,7 +11,7 @@ from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.evaluation.inputs import served
 from diffusionblocks.plan.configuration import SECTIONS, merge
 from diffusionblocks.plan.layers import layers, resolve
-from diffusionblocks.plan.sections import declared, fingerprint, section_name
+from diffusionblocks.plan.sections import declared, fingerprint, section_name, sizes
 from diffusionblocks.plan.source import absent_members, class_constant, positional
 from diffusionblocks.training.settings import Settings
 
@@ -64,6 +64,11 @@ class Row:
     def method_settings(self) -> dict:
         """The method section with the defaults of the method's constructor filled in."""
         return {**declared(self.component("method")), **self.method}
+
+    @cached_property
+    def shape(self) -> dict | None:
+        """Sizes of its data: as the row says them, where it is counted, else as the source does; None if neither."""
+        return self.resolved.get("shape") or (sizes(self.data) or {}).get("shape")
 
     def offers(self, kind: str, member: str) -> bool:
         """Whether the class of its model or method defines a function."""
@@ -139,7 +144,7 @@ class Row:
     def evaluation(self) -> dict:
         """What evaluation.json holds: the metrics, and what they need."""
         if self.counted:
-            return {"metrics": self.metrics, "parts": self.parts, "shape": self.resolved.get("shape")}
+            return {"metrics": self.metrics, "parts": self.parts, "shape": self.shape}
         return {"metrics": self.metrics, "extractor": self.extractor, "teachers": self.teachers}
 
     def processes(self, resources: Mapping) -> int:

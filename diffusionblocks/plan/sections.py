@@ -7,10 +7,17 @@ import math
 from diffusionblocks.base.components import PACKAGE, PLACES, Component, locate, names
 from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.base.sections import keywords_of
-from diffusionblocks.plan.source import Choice, class_keywords, function_keywords
+from diffusionblocks.base.source import SETS, returned_set
+from diffusionblocks.plan.source import Choice, class_keywords, decorator_keywords, function_keywords
 
 # Whole numbers that may be 0: all test sequences, a network without layers around its core.
 FROM_ZERO = ("test_size", "prelude_layers", "coda_layers")
+
+SHAPES = {  # by kind: what a network is told of its data
+    "images": ("image_size", "channels", "num_classes"),
+    "text": ("vocab_size", "seq_len"),
+}
+LATENT = {"pixels": 8, "channels": 4}  # of data/images/latents.py: pixels of a side to one of a latent
 
 
 def section_name(section: dict) -> str:
@@ -49,6 +56,30 @@ def declared(found: Component) -> dict | None:
     if PLACES[found.kind][1]:
         return class_keywords(found.file, found.attribute)
     return function_keywords(found.file).get(found.attribute)
+
+
+def sizes(section: dict) -> dict | None:
+    """{shape, train_size} of a `data` section, as its source says by @sizes (data/sizes.py); None if it does not.
+
+    train_size may be None. Raises UserError for a declaration that lacks a size.
+    """
+    found = locate("data", section["name"])
+    said = decorator_keywords(found.file, found.attribute, "sizes")
+    if said is None:
+        return None
+    known, returned = {**declared(found), **keywords_of(section), **said}, returned_set(section)
+    if returned == "LatentSet":
+        known |= {"image_size": known["image_size"] // LATENT["pixels"], "channels": LATENT["channels"]}
+    shape = {key: known.get(key) for key in SHAPES[SETS[returned]]}
+    train_size = known.get("train_size")
+    if returned == "TextSet" and "train_tokens" in known:
+        train_size = known["train_tokens"] // known["seq_len"]
+    elif returned == "ImageSet" and train_size and known.get("split") == "validation":
+        train_size -= train_size // 5
+    for key, value in {**shape, "train_size": train_size}.items():
+        if type(value) is not int and not (value is None and key == "train_size"):
+            raise UserError(f"{found.file}: @sizes of {found.attribute} should say {key}, a whole number, written out")
+    return {"shape": shape, "train_size": train_size}
 
 
 def check_section(where: str, kind: str, section: dict) -> Component:

@@ -6,8 +6,10 @@ from typing import Literal
 import numpy as np
 
 from diffusionblocks.data.images.source import ImageSet, image_set
+from diffusionblocks.data.sizes import sizes
 
 
+@sizes(train_size=1437, image_size=8, channels=1, num_classes=10)
 def digits(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """1,797 images of 8 x 8 in 10 classes; 360, stratified and fixed, are the test set."""
     from sklearn.datasets import load_digits

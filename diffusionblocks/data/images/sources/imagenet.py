@@ -4,10 +4,12 @@ from pathlib import Path
 
 from diffusionblocks.data.images.folder import listing, same_classes
 from diffusionblocks.data.images.source import LatentSet
+from diffusionblocks.data.sizes import sizes
 
 SIZES = (1_281_167, 50_000, 1_000)  # training and validation images, classes
 
 
+@sizes(train_size=1_281_167, num_classes=1_000, bring="ImageNet's images, 144 GB, in imagenet/")
 def imagenet(data_dir: str | Path, *, shards: int = 32, image_size: int = 256) -> LatentSet:
     """ImageNet as latents, from imagenet/{train,val}/<class>/*.JPEG in `data_dir`.
 

@@ -12,11 +12,13 @@ import numpy as np
 
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.data.images.source import ImageSet, image_set
+from diffusionblocks.data.sizes import sizes
 
 ROOT = "tiny-imagenet-200"
 TRAIN, VALIDATION = 500, 10_000  # images: for training of each class, for validation in all
 
 
+@sizes(train_size=100_000, image_size=64, channels=3, num_classes=200)
 def tiny_imagenet(data_dir: str | Path, *, split: Literal["test", "validation"] = "test") -> ImageSet:
     """110,000 images of 3 x 64 x 64 in 200 classes. A label is the place of its class in the sorted names."""
     with zipfile.ZipFile(fetch(ARCHIVES["tiny_imagenet"], data_dir)) as archive:

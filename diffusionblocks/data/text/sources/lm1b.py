@@ -5,6 +5,7 @@ from typing import Literal
 
 from diffusionblocks.data.archive import tar_members
 from diffusionblocks.data.download import ARCHIVES, fetch
+from diffusionblocks.data.sizes import sizes
 from diffusionblocks.data.text.llama2 import llama2
 from diffusionblocks.data.text.source import TextSet, text_set
 
@@ -13,6 +14,7 @@ TRAIN = [f"{ROOT}/training-monolingual.tokenized.shuffled/news.en-{shard:05}-of-
 TEST = [f"{ROOT}/heldout-monolingual.tokenized.shuffled/news.en.heldout-{shard:05}-of-00050" for shard in range(50)]
 
 
+@sizes(train_tokens=1_000_000_000, vocab_size=32_000, bring="Llama 2's tokenizer, 2 MB, as llama2/tokenizer.json")
 def lm1b(
     data_dir: str | Path, *, seq_len: int = 256, test_size: int = 5000, split: Literal["test", "validation"] = "test"
 ) -> TextSet:

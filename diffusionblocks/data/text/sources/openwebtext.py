@@ -8,12 +8,18 @@ from typing import Literal
 
 from diffusionblocks.base.files import UserError, listed
 from diffusionblocks.data.archive import readable
+from diffusionblocks.data.sizes import sizes
 from diffusionblocks.data.text.llama2 import llama2
 from diffusionblocks.data.text.source import TextSet, text_set
 
 ARCHIVES = [f"urlsf_subset{subset:02}.tar" for subset in range(21)]
 
 
+@sizes(
+    train_tokens=8_990_000_000,
+    vocab_size=32_000,
+    bring="OpenWebText, 13 GB, in openwebtext/; Llama 2's tokenizer, 2 MB, as llama2/tokenizer.json",
+)
 def openwebtext(
     data_dir: str | Path, *, seq_len: int = 1024, test_size: int = 5000, split: Literal["test", "validation"] = "test"
 ) -> TextSet:

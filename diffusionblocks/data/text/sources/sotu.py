@@ -15,6 +15,7 @@ import numpy as np
 from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.archive import readable
+from diffusionblocks.data.sizes import sizes
 from diffusionblocks.data.text.novels import austen, find, moby_dick
 from diffusionblocks.data.text.source import TextSet, text_set
 from diffusionblocks.data.text.tokens import Characters, Subwords, letters
@@ -22,6 +23,7 @@ from diffusionblocks.data.text.tokens import Characters, Subwords, letters
 SOTU = PACKAGE / "data/embedded/sotu"
 
 
+@sizes(train_tokens=8_300_000, vocab_size=27)  # as with the next two, of the addresses alone
 def sotu_characters(
     data_dir: str | Path,
     *,
@@ -35,6 +37,7 @@ def sotu_characters(
     return text_set(f"{_corpora(novels)}, characters", split, Characters(), seq_len, test_size, documents)
 
 
+@sizes(train_tokens=3_700_000)
 def sotu_sentences(
     data_dir: str | Path,
     *,
@@ -51,6 +54,7 @@ def sotu_sentences(
     return text_set(title, split, _bpe(vocab_size), seq_len, test_size, documents)
 
 
+@sizes(train_tokens=3_600_000)
 def sotu_documents(
     data_dir: str | Path,
     *,

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from diffusionblocks.data.download import ARCHIVES, fetch
+from diffusionblocks.data.sizes import sizes
 from diffusionblocks.data.text.source import TextSet, text_set
 from diffusionblocks.data.text.tokens import Characters
 
 ENDS = (90_000_000, 95_000_000, 100_000_000)  # where training, validation and test text end
 
 
+@sizes(train_tokens=90_000_000, vocab_size=27)
 def text8(
     data_dir: str | Path, *, seq_len: int = 256, test_size: int = 0, split: Literal["test", "validation"] = "test"
 ) -> TextSet:
