@@ -38,7 +38,7 @@ SCORES = (*NETWORK, "torchvision", "torch_fidelity", "scipy.linalg", "sklearn.me
 PAGE = ("numpy", "pandas", "matplotlib.pyplot", "seaborn", "jinja2")
 # What is imported for a verb; those that are not named import next to nothing.
 LIBRARIES = {
-    **dict.fromkeys(("train", "assemble", "sample", "count", "prepare"), NETWORK),
+    **dict.fromkeys(("train", "assemble", "sample", "count", "timing", "prepare"), NETWORK),
     **dict.fromkeys(("evaluate", "reference", "extractor", "teacher"), SCORES),
     **dict.fromkeys(("page", "table"), PAGE),
 }

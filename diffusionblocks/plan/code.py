@@ -26,6 +26,7 @@ MODULES = {
     "teacher": "scorers.teacher",
     "evaluate": "evaluation.evaluate",
     "count": "evaluation.count",
+    "timing": "evaluation.timing",
     "table": "page.table",
     "page": "page.page",
 }
@@ -47,7 +48,7 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
     chosen, modules = [("model", run["model"]), ("method", method)], []
     if isinstance(split := method.get("partition"), str):
         chosen.append(("partition", {"name": split}))
-    if step not in ("assemble", "count"):  # which see no data
+    if step not in ("assemble", "count", "timing"):  # which see no data
         kind = SETS[returned_set(run["data"])]
         modules.append(f"diffusionblocks.data.{kind}.dataset")
         if step in BY_KIND:
@@ -61,6 +62,11 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
         chosen += [("teacher", section) for section in evaluation["teachers"].values()]
         chosen += [("extractor", evaluation["extractor"])] if evaluation["extractor"] else []
     return step_files(step, *chosen, modules=tuple(modules))
+
+
+def timing_files(asked: dict) -> list[str]:
+    """Source files behind the times of rows that are compared. asked: what planning writes of them (plan/plan.py)."""
+    return sorted({file for about in asked["timed"].values() for file in run_files("timing", about["run"])})
 
 
 def digest(files: list[str]) -> str:
