@@ -64,9 +64,14 @@ def asked(rows, **changes):
         run = {"scale": "demo", "table": "t", "row": row, "seed": 0, "data": {"name": "digits"}}
         run |= {"model": MODEL, "method": method, "train": TRAIN}
         parts = [f"block{i}" for i in range(3)] if method.get("sharing") == "independent" else ["all"]
-        timed[row] = {"run": run, "parts": parts, "shape": IMAGES}
+        timed[row] = {"run": run, "parts": parts, "shape": IMAGES, "chains": {}}
     how = {"updates": 100, "updates_on_cpu": 6, "samples_on_cpu": 8, "compared": next(iter(rows))}
     return {**how, "timed": timed, **changes}
+
+
+def updates(request, clock):
+    """What was timed of the updates of each row."""
+    return {row: found["update"] for row, found in timing.time_rows(request, CPU, clock).items()}
 
 
 ROWS = {
@@ -78,7 +83,7 @@ ROWS = {
 
 
 def test_rows_take_turns_and_what_trains_the_same_is_timed_once(clock):
-    found = timing.time_rows(asked(ROWS), CPU, clock)
+    found = updates(asked(ROWS), clock)
     networks = [("whole", "all"), ("block", "block0"), ("joint", "all")]
     assert [(row, part) for row, part, _ in clock.turns] == networks * timing.TURNS
     assert found["block"] == found["blocks"] and [block["part"] for block in found["block"]["blocks"]] == [
@@ -105,7 +110,7 @@ def test_medians_quartiles_and_sums_of_known_seconds(clock):
         return left.pop(0) * (1 if run["row"] == "whole" else 0.25)
 
     clock.takes = takes
-    found = timing.time_rows(asked({row: ROWS[row] for row in ("whole", "block")}), CPU, clock)
+    found = updates(asked({row: ROWS[row] for row in ("whole", "block")}), clock)
     (whole,) = found["whole"]["blocks"]
     assert whole["seconds"] == 3.5 and whole["quartiles"] == [2.25, 4.75]
     assert seconds.seconds_per_iteration(found["block"]) == 3.5 / 4
@@ -117,14 +122,14 @@ def test_medians_quartiles_and_sums_of_known_seconds(clock):
     halved = {**found["block"], "samples": 4}  # as long for half as many samples
     assert seconds.time_factor(halved, found["whole"]) == 1.5
     about = count.conditions(found["whole"])
-    assert about["how"] == "8 samples an update, median of 6 updates in 3 turns, half of them within 35.7% of it"
+    assert about["how"] == "8 samples at a time, median of 6 times in 3 turns, half of them within 35.7% of it"
 
 
 def test_blocks_that_differ_are_each_timed(clock):
     request = asked({"uneven": {**BLOCKS, "sharing": "independent", "layers_per_block": [2, 1, 1]}})
     request["timed"]["uneven"]["run"]["model"] = {**MODEL, "num_layers": 4}
     clock.takes = lambda run, part, step: 2.0 if part == "block0" else 1.0
-    found = timing.time_rows(request, CPU, clock)["uneven"]
+    found = updates(request, clock)["uneven"]
     assert [(block["part"], block["like"], block["seconds"]) for block in found["blocks"]] == [
         *(("block0", "block0", 2.0), ("block1", "block1", 1.0), ("block2", "block1", 1.0))
     ]
@@ -134,7 +139,7 @@ def test_blocks_that_differ_are_each_timed(clock):
 def test_a_turn_has_an_end(clock):
     """A slow update is timed once a turn, and not a hundred times."""
     clock.takes = lambda run, part, step: 60.0
-    found = timing.time_rows(asked({"whole": ROWS["whole"]}, updates_on_cpu=300), CPU, clock)
+    found = updates(asked({"whole": ROWS["whole"]}, updates_on_cpu=300), clock)
     assert found["whole"]["blocks"][0]["updates"] == timing.TURNS
 
 
@@ -147,12 +152,12 @@ def test_what_does_not_fit_into_memory_has_no_seconds_and_says_why(clock, monkey
         return turn(run, *rest)
 
     monkeypatch.setattr(timing, "one_turn", too_small)
-    found = timing.time_rows(asked({row: ROWS[row] for row in ("whole", "block")}), CPU, clock)
+    found = updates(asked({row: ROWS[row] for row in ("whole", "block")}), clock)
     assert found["whole"]["untimed"].startswith("does not fit into the memory of") and found["block"]["blocks"]
 
 
 def test_without_samples_for_a_cpu_nothing_is_timed_there(clock):
-    found = timing.time_rows(asked(ROWS, samples_on_cpu=None), CPU, clock)
+    found = updates(asked(ROWS, samples_on_cpu=None), clock)
     assert found == {row: {"untimed": "timed on a GPU alone"} for row in ROWS} and not clock.turns
 
 
@@ -171,15 +176,47 @@ def written(folder, **metrics):
 def test_real_updates_come_to_numbers_that_say_how_they_were_taken(tmp_path):
     times, found = written(tmp_path, seconds_per_iteration={"blocks": "all"}, time_factor={}, peak_memory={})
     assert times["run"]["row"] == "whole" and times["code"] == "hash" and times["timing"]["hardware"]
-    block, whole = (sum(one["seconds"] for one in times["timed"][row]["blocks"]) for row in ("block", "whole"))
+    block, whole = (
+        sum(one["seconds"] for one in times["timed"][row]["update"]["blocks"]) for row in ("block", "whole")
+    )
     numbers = found["metrics"]
     assert numbers["seconds_per_iteration"]["value"] == block > 0
     assert numbers["time_factor"]["value"] == pytest.approx(block / whole)
     about = numbers["time_factor"]["timed"]
-    assert "fp32, torch" in about["where"] and about["how"].startswith("4 samples an update, median of 3 updates")
+    assert "fp32, torch" in about["where"] and about["how"].startswith("4 samples at a time, median of 3 times")
     assert numbers["seconds_per_iteration"]["samples"] == 4 and numbers["peak_memory"]["samples"] == 32
     assert "timed" not in numbers["peak_memory"] and found["timing"] == times["timing"]
     assert found["data"]["title"] == "none: counted and timed on chance at the sizes of digits"
+
+
+def test_chains_are_timed_with_the_sampling_of_their_column(tmp_path):
+    """Of a network whose prediction takes time; the whole has no column `few`, so there is no factor of it."""
+    request = asked({row: ROWS[row] for row in ("whole", "block")}, samples_on_cpu=4)
+    for about in request["timed"].values():
+        about.update(parts=[], chains={"many": {}})
+    request["timed"]["block"]["chains"] = {"many": {"num_steps": 12}, "few": {"num_steps": 3}}
+    timing.timing(request, tmp_path / "timing.json")
+    times = json.loads((tmp_path / "timing.json").read_text())["timed"]
+    assert "update" not in times["block"] and sorted(times["block"]["chains"]) == ["few", "many"]
+    few, many = (times["block"]["chains"][column]["blocks"][0]["seconds"] for column in ("few", "many"))
+    assert many > 2 * few > 0, "four times as many steps"
+    (tmp_path / "run.json").write_text(json.dumps(request["timed"]["block"]["run"]))
+    evaluation = {"parts": ["block0"], "shape": IMAGES, "metrics": {}}
+    for column, name in (("few", "answer_time_factor"), ("many", "answer_time_factor")):
+        evaluation["metrics"][column] = {"name": name, "sampling": request["timed"]["block"]["chains"][column]}
+    count.count(tmp_path / "run.json", evaluation, tmp_path / "metrics.json", timing=[tmp_path / "timing.json"])
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    whole = times["whole"]["chains"]["many"]["blocks"][0]["seconds"]
+    assert found["metrics"]["many"]["value"] == pytest.approx(many / whole) and "few" not in found["metrics"]
+    assert found["data"]["title"].endswith("; few: not timed of the row that it is compared with")
+
+
+def test_chains_of_half_precision_are_those_of_evaluation_in_single(clock):
+    request = asked({"whole": ROWS["whole"]})
+    request["timed"]["whole"].update(chains={"a": {}})
+    request["timed"]["whole"]["run"]["train"] = {**TRAIN, "precision": "bf16"}
+    found = timing.time_rows(request, CPU, clock)["whole"]
+    assert found["update"]["precision"] == "bf16" and found["chains"]["a"]["precision"] == "fp32"
 
 
 def test_times_of_other_rows_are_refused(tmp_path):
@@ -195,7 +232,7 @@ def test_what_could_not_be_timed_is_told_in_place_of_the_data(tmp_path):
     """Once for its columns, and a factor lacks where the row that is compared with does."""
     _, found = written(tmp_path, time_factor={}, seconds_per_iteration={}, milliseconds_per_sample={})
     times = json.loads((tmp_path / "timing.json").read_text())
-    times["timed"]["whole"] = {"untimed": "too large"}
+    times["timed"]["whole"]["update"] = {"untimed": "too large"}
     (tmp_path / "timing.json").write_text(json.dumps(times))
     evaluation = {"parts": ["block0"], "shape": IMAGES, "on_a_gpu": ["late"]}
     evaluation["metrics"] = {name: {"name": name, "sampling": {}} for name in ("time_factor", "seconds_per_iteration")}
@@ -248,9 +285,19 @@ def test_a_row_that_asks_for_no_seconds_is_not_timed():
     plan = Plan.of(config(mine=table(metrics={"peak": {"name": "peak_memory"}})))
     assert plan.timing(plan.rows["mine", "block"]) == [] and not plan.timed_together
     counted = shipped().rows["memory", "vit_block"]
-    assert not counted.timed and counted.on_a_gpu == ["per_sample", "time_factor"]
-    assert {table for table, _ in shipped().timed_together} == {"table_a4"}
+    assert not plan.timing(counted) and counted.on_a_gpu == ["per_sample", "time_factor"]
+    assert {table for table, _ in shipped().timed_together} == {"table_a4", "inference"}
     assert counted.evaluation()["on_a_gpu"] == ["per_sample", "time_factor"]
+
+
+def test_of_inference_chains_are_timed_and_no_updates():
+    plan = Plan.of(config("gpu") | {"select": ["inference"]})
+    timed = plan.written["runs/inference/dit_end_to_end_50_steps/timing"]["timed"]
+    assert list(timed) == ["dit_end_to_end_50_steps", "dit_diffusionblocks_50_steps"]
+    steps = {"num_steps": 50}
+    assert all(about["parts"] == [] for about in timed.values())
+    assert all(about["chains"] == {"per_sample": steps, "time_factor": steps} for about in timed.values())
+    assert [row for table, row in shipped().timed_together if table == "inference"] == ["vit_end_to_end"], "at demo"
 
 
 def test_at_the_other_scales_memory_is_timed_too():
@@ -277,7 +324,7 @@ def test_at_the_other_scales_memory_is_timed_too():
         (
             {"train": {"precision": "bf16"}, "metrics": {"a": {"name": "time_factor"}, "b": {"name": "work_factor"}}},
             "train.precision: updates are counted in single precision: set it to fp32, or leave this row only metrics "
-            "of timed and timed_compared",
+            "of timed, timed_compared, timed_chain, timed_chain_compared",
         ),
         ({"train": {"compile": True}}, "train.compile: updates are counted, and timed, without the compiler"),
     ],
@@ -329,7 +376,7 @@ def test_from_a_timed_table_to_its_page(tmp_path):
     half = json.loads((runs / "half/seed0/metrics.json").read_text())["metrics"]["seconds"]
     assert "bf16, torch" in half["timed"]["where"]
     page = (copy.folder / "results/demo/tables/mine.html").read_text()
-    assert "0.0507" in page and "0.0181" in page and "2 samples an update, median of 3 updates in 3 turns" in page
+    assert "0.0507" in page and "0.0181" in page and "2 samples at a time, median of 3 times in 3 turns" in page
     assert "did not hold" in page and "Ours, timed on " in page and "times as long as block" in page
     assert "factor, seconds: timed on a GPU alone" in page and "<td>timing</td>" in page
     assert "Nothing to be done" in copy.snakemake("mine", "-n").stdout

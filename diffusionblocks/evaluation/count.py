@@ -54,11 +54,12 @@ def count(
     found = {"counted": own, "compared": (others or [own])[0]}
     times, numbers, without = None, {}, dict.fromkeys(evaluation.get("on_a_gpu", ()), ON_A_GPU)
     for file in timing:
-        times, both = _timed_in(file, run["row"])
-        found |= dict(zip(TIMED, both, strict=True))
+        times, of_rows = _timed_in(file, run["row"])
     for column, metric in metrics.items():
         section, about = evaluation["metrics"][column], {"samples": own["micro_batch"]}
-        if asked := [found[name] for name in TIMED if name in metric.inputs]:
+        if set(TIMED).intersection(metric.inputs):
+            found |= _times(of_rows, column)
+            asked = [found[name] for name in TIMED if name in metric.inputs]
             if why := next((one["untimed"] for one in asked if "untimed" in one), None):
                 without[column] = why
                 continue
@@ -109,8 +110,15 @@ def conditions(timed: dict) -> dict[str, Any]:
     share = max(abs(edge / block["seconds"] - 1) for block in timed["blocks"] for edge in block["quartiles"])
     updates = min(block["updates"] for block in timed["blocks"])
     where = f"{timed['hardware']}, {timed['precision']}, torch {timed['torch']}"
-    how = f"{timed['samples']} samples an update, median of {updates} updates in {timed['turns']} turns"
+    how = f"{timed['samples']} samples at a time, median of {updates} times in {timed['turns']} turns"
     return {"where": where, "how": f"{how}, half of them within {share:.1%} of it"}
+
+
+def _times(of_rows, column):
+    """{input: what was timed} of a column; what was not has {untimed: why} in its place."""
+    found = [row.get("update") for row in of_rows] + [row["chains"].get(column) for row in of_rows]
+    absent = {"untimed": "not timed of the row that it is compared with"}
+    return {name: one or absent for name, one in zip(TIMED, found, strict=True)}
 
 
 def _timed_in(file, row):

@@ -1,8 +1,9 @@
 """Seconds of an update, measured and not counted (Table A4): rows that are compared take turns in one process.
 
-The trainer is the one that trains, on chance in the shape of the data set, so preparing and augmenting data is not in
-it. A turn builds a network, makes some updates that are not timed, and then those that are, one after the other as in
-training; only one network is there at a time, so that every row has the whole memory.
+The trainer is the one that trains, and a chain that of evaluation (appendix H), on chance in the shape of the data set:
+preparing and augmenting data is not in it. A turn builds a network, makes some updates that are not timed, and then
+those that are, one after the other as in training; only one network is there at a time, so that every row has the whole
+memory.
 """
 
 import gc
@@ -73,23 +74,28 @@ class Clock:
 
 
 def time_rows(asked: dict, device: torch.device, clock: Clock) -> dict[str, dict]:
-    """{row: what its updates took}, of all rows that `asked` names, see `timing`.
+    """{row: {update: what its updates took, if it has parts; chains: {column: what the chain took}}}, of all rows.
 
-    Of a row: {samples: of an update; precision; hardware; torch; turns; blocks: [{part; like: the part that was timed
-    for it; seconds: median of its updates, quartiles: the first and the third; updates: how many}]}. Blocks whose
-    weights have the same shapes are timed once, and so are rows that train the same. A row has {untimed: why} in its
-    place where nothing could be timed: it says no `samples_on_cpu` and there is no GPU, or the memory is too small.
+    Of each: {samples: at a time; precision; hardware; torch; turns; blocks: [{part; like: the part that was timed for
+    it; seconds: median, quartiles: the first and the third; updates: how many}]}, of a chain as of one block.
+    Blocks whose weights have the same shapes are timed once, and so are rows that train the same. {untimed: why} stands
+    in its place where nothing could be timed: no `samples_on_cpu` is said and there is no GPU, or too little memory.
     """
-    on_cpu = device.type == "cpu"
-    if on_cpu and asked["samples_on_cpu"] is None:
-        return {row: {"untimed": ON_A_GPU} for row in asked["timed"]}
-    kinds, of_rows = {}, {}
+    on_cpu, kinds, of_rows = device.type == "cpu", {}, {}
     for row, about in asked["timed"].items():
         run = about["run"]
         if on_cpu:
-            size = min(asked["samples_on_cpu"], run["train"]["batch_size"])
+            size = min(asked["samples_on_cpu"] or 1, run["train"]["batch_size"])
             run = {**run, "train": {**run["train"], "batch_size": size}}
-        of_rows[row] = [kinds.setdefault(*_kind(run, part, about["shape"])) for part in about["parts"]]
+        asked_of = {None: [(part, None) for part in about["parts"]]} if about["parts"] else {}
+        asked_of |= {column: [(None, sampling)] for column, sampling in about["chains"].items()}
+        of_rows[row] = {
+            what: [kinds.setdefault(*_kind(run, about["shape"], *one)) for one in each]
+            for what, each in asked_of.items()
+        }
+    if on_cpu and asked["samples_on_cpu"] is None:
+        for kind in kinds.values():
+            kind["untimed"] = ON_A_GPU
     updates = math.ceil((asked["updates_on_cpu"] if on_cpu else asked["updates"]) / TURNS)
     for turn in range(TURNS):
         for kind in kinds.values():
@@ -97,22 +103,28 @@ def time_rows(asked: dict, device: torch.device, clock: Clock) -> dict[str, dict
                 _take_turn(kind, device, clock, updates)
                 free(device)
         print(f"turn {turn + 1} of {TURNS}: {len(kinds)} networks", flush=True)
-    return {row: _of_row(found, asked["timed"][row], device) for row, found in of_rows.items()}
+    found = {}
+    for row, whats in of_rows.items():
+        parts = asked["timed"][row]["parts"]
+        times = {what: _times(each, parts if what is None else [None], device) for what, each in whats.items()}
+        update = {"update": times.pop(None)} if None in times else {}
+        found[row] = {**update, "chains": times}
+    return found
 
 
-def _kind(run, part, shape):
-    """(a key that is the same of what trains the same, what there is to be timed)."""
+def _kind(run, shape, part, sampling):
+    """(a key that is the same of what is the same, what there is to be timed): updates of a part, or a chain."""
     with torch.device("meta"):
         method = build(run, shape, part)
     shapes = [list(value.shape) for value in method.parameters()]
-    key = json.dumps([run["model"], run["method"], run["train"], shape, shapes], sort_keys=True)
-    return key, {"run": run, "part": part, "shape": shape, "seconds": {}}
+    key = json.dumps([run["model"], run["method"], run["train"], shape, shapes, sampling], sort_keys=True)
+    return key, {"run": run, "part": part, "shape": shape, "sampling": sampling, "seconds": {}}
 
 
 def _take_turn(kind, device, clock, updates):
     """Add a turn's seconds to a kind, by block. A GPU whose memory is too small is a finding, and no failure."""
     try:
-        found = one_turn(kind["run"], kind["part"], kind["shape"], device, clock, updates)
+        found = one_turn(kind["run"], kind["shape"], kind["part"], kind["sampling"], device, clock, updates)
     except torch.OutOfMemoryError:
         found, kind["untimed"] = {}, f"does not fit into the memory of {hardware(device)}"
     for block, seconds in found.items():
@@ -120,26 +132,49 @@ def _take_turn(kind, device, clock, updates):
 
 
 def one_turn(
-    run: dict, part: str, shape: dict, device: torch.device, clock: Clock, updates: int
+    run: dict, shape: dict, part: str, sampling: dict | None, device: torch.device, clock: Clock, updates: int
 ) -> dict[int, list[float]]:
-    """{block: seconds of each update}, of `updates` of each block or of as many as fit in LONGEST."""
-    data = Chance(shape, run["train"]["batch_size"] * BATCHES, device)
-    trainer, warm_up = Trainer(run, part, data, device), 1 if device.type == "cpu" else 5
+    """{block: seconds of each update of the part, or of each chain where there is a `sampling`, keywords of `predict`}.
+
+    So many of each block are timed as `updates` says, or as fit in LONGEST, one at least.
+    """
+    act, expected = _chain(run, shape, sampling, device) if sampling is not None else _update(run, shape, part, device)
+    warm_up = 1 if device.type == "cpu" else 5
     for step in range(warm_up):  # kernels are chosen, the optimizer gets its state
-        trainer.update(step)
+        act(step)
     step, moments = warm_up + 1, [clock.moment()]
-    trainer.update(warm_up)
+    act(warm_up)
     last = clock.seconds([*moments, clock.moment()])[0]
-    wanted = max(1, min(updates, int(LONGEST / max(last, 1e-6) / len(trainer.blocks)))) * len(trainer.blocks)
+    wanted = max(1, min(updates, int(LONGEST / max(last, 1e-6) / len(expected)))) * len(expected)
     blocks, moments = [], [clock.moment()]
-    while len(blocks) < wanted or set(blocks) != set(trainer.blocks):
-        blocks.append(trainer.update(step)[0])
+    while len(blocks) < wanted or set(blocks) != set(expected):
+        blocks.append(act(step))
         moments.append(clock.moment())
         step += 1
     found = {}
     for block, seconds in zip(blocks, clock.seconds(moments), strict=True):
         found.setdefault(block, []).append(seconds)
     return found
+
+
+def _update(run, shape, part, device):
+    """(function that makes an update and returns its block, blocks)."""
+    trainer = Trainer(run, part, Chance(shape, run["train"]["batch_size"] * BATCHES, device), device)
+    return lambda step: trainer.update(step)[0], trainer.blocks
+
+
+def _chain(run, shape, sampling, device):
+    """As `_update`, of a chain of the whole method on a batch; it is no block's, and counts as one."""
+    size, method = run["train"]["batch_size"], build(run, shape, None).to(device).eval()
+    batch = Chance(shape, size, device).train_batch(torch.arange(size, device=device))
+    eps = torch.randn(size, *method.z_shape, device=device) if method.z_shape else None
+
+    @torch.inference_mode()
+    def answer(step):
+        method.predict(batch, eps, **sampling)
+        return 0
+
+    return answer, (0,)
 
 
 def free(device: torch.device) -> None:
@@ -149,17 +184,18 @@ def free(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _of_row(kinds, about, device):
+def _times(kinds, parts, device):
+    """What `time_rows` says of updates, or of a chain, whose kinds these are, one for each part."""
     if why := next((kind["untimed"] for kind in kinds if "untimed" in kind), None):
         return {"untimed": why}
     blocks = []
-    for part, kind in zip(about["parts"], kinds, strict=True):
+    for part, kind in zip(parts, kinds, strict=True):
         for seconds in kind["seconds"].values():
             low, middle, high = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
             found = {"seconds": middle, "quartiles": [low, high], "updates": len(seconds)}
             blocks.append({"part": part, "like": kind["part"], **found})
     train = kinds[0]["run"]["train"]
-    precision = train.get("precision", "fp32")
+    precision = train.get("precision", "fp32") if kinds[0]["sampling"] is None else "fp32"  # as in evaluation
     products = " (TF32 products)" if device.type == "cuda" and precision == "fp32" else ""
     return {
         "samples": train["batch_size"],

@@ -96,6 +96,8 @@ def _inputs(seed):
         "compared": counted(),
         "timed": timed(),
         "timed_compared": timed(),
+        "timed_chain": timed(),
+        "timed_chain_compared": timed(),
         "chain": {"layers": random.uniform(6, 12)},
         "training": {"updates": int(random.integers(10, 1000)), "seconds": random.uniform(1, 10)},
     }

@@ -112,7 +112,7 @@ def check_counted(row) -> None:
     if not only_timed and row.train.get("precision", "fp32") != "fp32":
         raise UserError(
             f"{where}.train.precision: updates are counted in single precision: set it to fp32, or leave this row only "
-            f"metrics of {' and '.join(TIMED)}"
+            f"metrics of {', '.join(TIMED)}"
         )
     if row.train.get("compile"):
         raise UserError(f"{where}.train.compile: updates are counted, and timed, without the compiler: set it to false")

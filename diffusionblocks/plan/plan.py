@@ -7,6 +7,7 @@ from pathlib import Path
 from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError, read_json, write_text
 from diffusionblocks.base.source import SETS, returned_set
+from diffusionblocks.evaluation.inputs import TIMED, TIMED_CHAIN
 from diffusionblocks.plan.code import run_files, step_files, timing_files
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
@@ -73,7 +74,7 @@ class Plan:
 
     def timing(self, row: Row) -> list[str]:
         """timing.json that has a row's times, of a row that is timed: it is with the row that it is compared with."""
-        return (self._other(row) or row).timing_files() if row.timed else []
+        return (self._other(row) or row).timing_files() if row.times(*TIMED) else []
 
     def _other(self, row):
         """The row that a counted one is compared with, see `compared`; None if there is none."""
@@ -134,16 +135,18 @@ class Plan:
         """{(table, row): it and all rows that are compared with it} where one of these is timed."""
         found = {}
         for row in self.rows.values():
-            if row.timed:
+            if row.times(*TIMED):
                 first = self._other(row) or row
                 found.setdefault((first.table, first.name), [first]).append(row)
         return {origin: list(dict.fromkeys(rows)) for origin, rows in found.items()}
 
     def _asked(self, rows):
         """What a job that times rows reads: how, what each trains, and with which the others are compared."""
-        timed = {
-            row.name: {"run": row.run(row.seeds[0]), "parts": row.parts, "shape": row.resolved["shape"]} for row in rows
-        }
+        updates, timed = any(row.times("timed", "timed_compared") for row in rows), {}
+        for row in rows:
+            about = {"run": row.run(row.seeds[0]), "shape": row.resolved["shape"]}
+            chains = {column: row.metrics[column]["sampling"] for column in row.times(*TIMED_CHAIN)}
+            timed[row.name] = {**about, "parts": row.parts if updates else [], "chains": chains}
         return {**rows[0].timing, "compared": rows[0].name, "timed": timed}
 
     @cached_property

@@ -46,7 +46,7 @@ class Row:
         self.timing = {**TIMING, **self.resolved.get("timing", {})}
         # Columns that are left out: scale demo is for two CPU cores, and a job there would find nothing to do.
         left_out = self.counted and config["scale"] == "demo" and self.timing["samples_on_cpu"] is None
-        self.on_a_gpu = [column for column in self.resolved.get("metrics", {}) if left_out and self.times(column)]
+        self.on_a_gpu = [] if not left_out else self._of_inputs(self.resolved.get("metrics", {}), TIMED)
         own = config["tables"][table]["rows"][name]
         at_scale = own.get(self.scale, {})
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
@@ -106,14 +106,12 @@ class Row:
             found[column] = {**section, "sampling": sampling}
         return found
 
-    @property
-    def timed(self) -> bool:
-        """Whether a metric needs its updates' seconds."""
-        return any(map(self.times, self.metrics))
+    def times(self, *inputs: str) -> list[str]:
+        """Columns whose metrics are computed from one of these inputs, of those that are timed."""
+        return self._of_inputs(self.metrics, inputs)
 
-    def times(self, column: str) -> bool:
-        """Whether a column's metric is computed from seconds."""
-        return bool(set(TIMED).intersection(self.inputs(self.resolved["metrics"][column])))
+    def _of_inputs(self, metrics, inputs):
+        return [column for column, section in metrics.items() if set(inputs).intersection(self.inputs(section))]
 
     @staticmethod
     def inputs(section: dict) -> list[str]:

@@ -1,7 +1,8 @@
-"""What an update takes of time, measured in turn with the row that it is compared with (Table A4).
+"""What an update, or an answer, takes of time, measured in turn with the row that it is compared with (Table A4).
 
 timed, timed_compared: what evaluation/timing.py measures of an update of the row, and of the row that it is compared
-with. Seconds are medians over updates, and of one machine; between machines only factors can be compared.
+with; timed_chain, timed_chain_compared: of the method's chain. Seconds are medians, and of one machine; between
+machines only factors can be compared.
 """
 
 from statistics import fmean
@@ -30,6 +31,18 @@ def time_factor(timed: dict, timed_compared: dict, *, blocks: Literal["one", "al
     """How many times what `timed_compared` takes for a sample one block takes, or all of them one after the other."""
     other = _seconds(timed_compared, "all") / timed_compared["samples"]
     return _seconds(timed, blocks) / timed["samples"] / other
+
+
+@metric(unit="ms", better="lower", beside=True)
+def milliseconds_per_answer(timed_chain: dict) -> float:
+    """Of the chain from noise to the answer, for a sample of a batch, without gradients."""
+    return 1000 * _seconds(timed_chain, "all") / timed_chain["samples"]
+
+
+@metric(unit="×", better="lower", beside=True)
+def answer_time_factor(timed_chain: dict, timed_chain_compared: dict) -> float:
+    """How many times what the chain of the row takes that it is compared with."""
+    return milliseconds_per_answer(timed_chain) / milliseconds_per_answer(timed_chain_compared)
 
 
 def _seconds(timed, blocks):
