@@ -300,6 +300,25 @@ def test_of_inference_chains_are_timed_and_no_updates():
     assert [row for table, row in shipped().timed_together if table == "inference"] == ["vit_end_to_end"], "at demo"
 
 
+def test_rows_that_are_only_timed_are_not_counted(tmp_path):
+    """But for one that a counted one is compared with; the page knows the size of the network all the same."""
+    mine = table()
+    mine["rows"]["blocks"] = {"like": "mine/block", "metrics": {"work": {"name": "work_factor"}}, "against": "whole"}
+    plan = Plan.of(config(mine=mine))
+    said = {row: plan.written[f"runs/mine/{row}/evaluation"].get("counted", True) for row in mine["rows"]}
+    assert said == {"whole": True, "block": False, "blocks": True}
+    row = plan.rows["mine", "block"]
+    (tmp_path / "run.json").write_text(json.dumps(row.run(0)))
+    sizes = []
+    for counted in ({"counted": False}, {}):
+        evaluation = {**row.evaluation(), "metrics": {}, **counted}
+        count.count(tmp_path / "run.json", evaluation, tmp_path / "metrics.json")
+        found = json.loads((tmp_path / "metrics.json").read_text())
+        sizes.append(found["parameters"])
+        assert (found["counted"] is None) == bool(counted)
+    assert sizes[0] == sizes[1] > 0
+
+
 def test_at_the_other_scales_memory_is_timed_too():
     plan = Plan.of(config("gpu") | {"select": ["table_a4", "memory", "recurrent_compute"]})
     together = {origin: [row.name for row in rows] for origin, rows in plan.timed_together.items()}

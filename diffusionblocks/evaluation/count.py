@@ -40,23 +40,25 @@ def count(
 ) -> None:
     """Write the metrics of a row that is counted, in the form of a trained one's.
 
-    evaluation: what evaluation.json holds. compared: metrics.json of the row that it is compared with; of none, it is
-    compared with itself. timing: timing.json of a row that is timed; what could not be timed has no number. code: hash
-    of the source files behind this step. Raises UserError for a network that does not fit its method, for a metric that
-    returns no number, and where `compared` is no counted row's, or `timing` of other rows.
+    evaluation: what evaluation.json holds; `counted: false` where no metric needs it. compared: metrics.json of the row
+    that it is compared with; of none, it is compared with itself. timing: timing.json of a row that is timed; what
+    could not be timed has no number. code: hash of the source files behind this step. Raises UserError for a network
+    that does not fit its method, for a metric that returns no number, and where `compared` is no counted row's, or
+    `timing` of other rows.
     """
     run, started = read_json(run_path), time.monotonic()
     kind = "text" if "vocab_size" in evaluation["shape"] else "images"
     metrics = {column: load_metric(section["name"], kind) for column, section in evaluation["metrics"].items()}
     others = [_counted_in(file) for file in compared]
-    single = {**run, "train": {**run["train"], "precision": "fp32"}}  # as is counted, whatever is timed
-    own = counted(single, evaluation["parts"], evaluation["shape"])
+    own, parts, shape, train = None, evaluation["parts"], evaluation["shape"], run["train"]
+    if evaluation.get("counted", True):  # or no metric needs it, here or of a row that is compared with this one
+        own = counted({**run, "train": {**train, "precision": "fp32"}}, parts, shape)  # whatever is timed
     found = {"counted": own, "compared": (others or [own])[0]}
     times, numbers, without = None, {}, dict.fromkeys(evaluation.get("on_a_gpu", ()), ON_A_GPU)
     for file in timing:
         times, of_rows = _timed_in(file, run["row"])
     for column, metric in metrics.items():
-        section, about = evaluation["metrics"][column], {"samples": own["micro_batch"]}
+        section, about = evaluation["metrics"][column], {"samples": train["batch_size"] // train.get("accumulate", 1)}
         if set(TIMED).intersection(metric.inputs):
             found |= _times(of_rows, column)
             asked = [found[name] for name in TIMED if name in metric.inputs]
@@ -64,17 +66,17 @@ def count(
                 without[column] = why
                 continue
             about = {"samples": asked[0]["samples"], "timed": conditions(asked[0])}
-        chained = {"chain": chain(run, evaluation["shape"], section["sampling"])} if "chain" in metric.inputs else {}
+        chained = {"chain": chain(run, shape, section["sampling"])} if "chain" in metric.inputs else {}
         value = metric({**found, **chained}, keywords(section), None)
         numbers[column] = metric.number(section, value, about)
     result = {
         "run": run,
         "code": code,
-        "data": {"title": _title(run, metrics, without), "shape": evaluation["shape"]},
+        "data": {"title": _title(run, metrics, without), "shape": shape},
         "metrics": numbers,
         "curves": {},
         "samples": None,
-        "parameters": own["network"],
+        "parameters": own["network"] if own else _network(run, parts, shape),
         "parts": {},
         "counted": own,
         "sampling": [],
@@ -93,6 +95,12 @@ def chain(run: dict, shape: dict, sampling: dict) -> dict[str, int]:
     with torch.no_grad(), layers_run(method) as ran:
         method.predict(batch, eps, **sampling)
     return {"layers": len(ran)}
+
+
+def _network(run, parts, shape):
+    """Parameters of all parts."""
+    with META:
+        return sum(value.numel() for part in parts for value in build(run, shape, part).parameters())
 
 
 def _title(run, metrics, without):

@@ -74,7 +74,7 @@ class Plan:
 
     def timing(self, row: Row) -> list[str]:
         """timing.json that has a row's times, of a row that is timed: it is with the row that it is compared with."""
-        return (self._other(row) or row).timing_files() if row.times(*TIMED) else []
+        return (self._other(row) or row).timing_files() if row.columns_of(*TIMED) else []
 
     def _other(self, row):
         """The row that a counted one is compared with, see `compared`; None if there is none."""
@@ -135,17 +135,26 @@ class Plan:
         """{(table, row): it and all rows that are compared with it} where one of these is timed."""
         found = {}
         for row in self.rows.values():
-            if row.times(*TIMED):
+            if row.columns_of(*TIMED):
                 first = self._other(row) or row
                 found.setdefault((first.table, first.name), [first]).append(row)
         return {origin: list(dict.fromkeys(rows)) for origin, rows in found.items()}
 
+    @cached_property
+    def _never_counted(self):
+        """Rows of counted tables that are only timed, or whose chain alone is counted, as is each that is compared."""
+        needed = set()
+        for row in self.rows.values():
+            if row.counted and row.columns_of("counted", "compared"):
+                needed |= {row, self._other(row) or row}
+        return {row for row in self.rows.values() if row.counted} - needed
+
     def _asked(self, rows):
         """What a job that times rows reads: how, what each trains, and with which the others are compared."""
-        updates, timed = any(row.times("timed", "timed_compared") for row in rows), {}
+        updates, timed = any(row.columns_of("timed", "timed_compared") for row in rows), {}
         for row in rows:
             about = {"run": row.run(row.seeds[0]), "shape": row.resolved["shape"]}
-            chains = {column: row.metrics[column]["sampling"] for column in row.times(*TIMED_CHAIN)}
+            chains = {column: row.metrics[column]["sampling"] for column in row.columns_of(*TIMED_CHAIN)}
             timed[row.name] = {**about, "parts": row.parts if updates else [], "chains": chains}
         return {**rows[0].timing, "compared": rows[0].name, "timed": timed}
 
@@ -155,7 +164,9 @@ class Plan:
         found = {f"data/{name}/source": section for name, section in self._data.items()}
         for row in self.rows.values():
             folder = f"runs/{row.table}/{row.name}"
-            found[f"{folder}/evaluation"] = row.evaluation()
+            found[f"{folder}/evaluation"] = row.evaluation() | (
+                {"counted": False} if row in self._never_counted else {}
+            )
             for seed in row.seeds:
                 found[f"{folder}/seed{seed}/run"] = row.run(seed)
             found |= {f"{folder}/samples/{name}": sampling for name, sampling in row.sample_sets.items()}

@@ -106,8 +106,8 @@ class Row:
             found[column] = {**section, "sampling": sampling}
         return found
 
-    def times(self, *inputs: str) -> list[str]:
-        """Columns whose metrics are computed from one of these inputs, of those that are timed."""
+    def columns_of(self, *inputs: str) -> list[str]:
+        """Columns whose metrics are computed from one of these inputs."""
         return self._of_inputs(self.metrics, inputs)
 
     def _of_inputs(self, metrics, inputs):
