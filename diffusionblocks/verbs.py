@@ -177,6 +177,18 @@ def evaluate(args):
     evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code)
 
 
+def timing(args):
+    """Time an update of rows that are compared with each other, in turn."""
+    from diffusionblocks.plan.code import digest, timing_files
+
+    asked = settings(args.asked, "updates", "updates_on_cpu", "samples_on_cpu", "compared", "timed")
+    code = digest(timing_files(asked))
+
+    from diffusionblocks.evaluation.timing import timing
+
+    timing(asked, args.output, code)
+
+
 def count(args):
     """Count what an update of a row holds and computes; nothing is trained."""
     run, evaluation = settings(args.run, *RUN_KEYS), settings(args.evaluation, "metrics", "parts", "shape")
@@ -184,7 +196,7 @@ def count(args):
 
     from diffusionblocks.evaluation.count import count
 
-    count(args.run, evaluation, args.output, args.compared, code)
+    count(args.run, evaluation, args.output, args.compared, args.timing, code)
 
 
 def table(args):
@@ -271,9 +283,11 @@ VERBS = {
         files("--samples", "all shards of all generated samples", "*"),
         files("--scorers", "of images the extractor's weights and the reference, of texts the teachers' weights", "*"),
     ],
+    timing: [("asked", "which rows are timed, and how, a JSON file")],
     count: [
         *(RUN, ("evaluation", "evaluation.json of the row")),
         files("--compared", "metrics.json of the counted row that it is compared with", "*"),
+        files("--timing", "timing.json, of a row that is timed", "*"),
     ],
     table: [("plan", "<table>.json: its rows, and what the paper prints")],
     figures: [("plan", "<table>.json")],
@@ -285,7 +299,16 @@ VERBS = {
         files("--estimate", "what `estimate` has counted before, to set beside what was measured", "*"),
     ],
 }
-COMPUTE = (encode, train, sample, extractor, reference, teacher, evaluate)  # of these, on a GPU where there is one
+COMPUTE = (
+    encode,
+    train,
+    sample,
+    extractor,
+    reference,
+    teacher,
+    evaluate,
+    timing,
+)  # of these, on a GPU where there is one
 # Verbs that print.
 PRINT = {
     show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],

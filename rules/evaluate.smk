@@ -80,12 +80,30 @@ rule teacher:
         " -o {output} > {log} 2>&1"
 
 
+# Seconds of an update, of all rows that are compared with one; they take turns in one process.
+rule timing:
+    input:
+        asked=f"{RESULTS}/runs/{{table}}/{{row}}/timing.json",
+        code=code("timing"),
+    output:
+        f"{RUN}/timing.json",
+    log:
+        f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/timing.log",
+    wildcard_constraints:
+        table=PLAN.counted,
+    conda:
+        "../envs/diffusionblocks.yaml"
+    shell:
+        "python -m diffusionblocks timing {input.asked} -o {output} > {log} 2>&1"
+
+
 # Of tables whose rows are not trained. It takes seconds and no GPU, so it is done where Snakemake runs.
 rule count:
     input:
         run=f"{RUN}/run.json",
         evaluation=f"{RESULTS}/runs/{{table}}/{{row}}/evaluation.json",
         compared=lambda wildcards: PLAN.compared(PLAN.row(wildcards)),
+        timing=lambda wildcards: PLAN.timing(PLAN.row(wildcards)),
         code=code("count"),
     output:
         f"{RUN}/metrics.json",
@@ -96,7 +114,8 @@ rule count:
     conda:
         "../envs/diffusionblocks.yaml"
     shell:
-        "python -m diffusionblocks count {input.run} {input.evaluation} --compared {input.compared} -o {output}"
+        "python -m diffusionblocks count {input.run} {input.evaluation} --compared {input.compared}"
+        " --timing {input.timing} -o {output}"
         " > {log} 2>&1"
 
 

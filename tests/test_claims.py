@@ -11,11 +11,14 @@ from diffusionblocks.page.claims import verdict
 
 @pytest.mark.parametrize(("factor", "word"), [(3, "held"), (4, "did not hold")])
 def test_a_claim_about_something_counted_goes_by_the_ratio(factor, word):
-    about = {"metric": "training_layers", "better": math.nan, "scale": "paper"}
+    about = {"metric": "training_layers", "better": math.nan, "scale": "paper", "timed": math.nan}
     lines = [{**about, "row": row, "ours": ours} for row, ours in (("one_pass", 10.0), ("many", 35.0))]
     claim = {"metric": "training_layers", "row": "one_pass", "against": "many", "factor": factor}
     found = verdict(claim, pd.DataFrame(lines))
     assert found["verdict"] == word and found["ratio"] == 3.5 and found["scale"] == "paper"
+    assert found["timed"] is None
+    lines = [{**line, "timed": "a card, fp32"} for line in lines]
+    assert verdict(claim, pd.DataFrame(lines))["timed"] == "a card, fp32"
 
 
 def cells(ours, other, std=(1.0, 1.0), seeds=(4, 4), better="higher"):

@@ -174,7 +174,11 @@ def test_a_pass_of_a_network_is_a_third_of_an_update(row):
 def test_samples_are_those_that_metrics_ask_for():
     wanted = Asked(shipped("paper").written, "results/paper", ["table2", "table3", "table4"])
     images, of_the_last_weights = wanted.rows["table2/imagenet_dit_end_to_end"]["samples"]
-    assert images == of_the_last_weights == {"count": 150_000, "steps": 50, "passes": 2, "share": 1.0, "bytes": 150_000 * 3 * 256 * 256}
+    assert (
+        images
+        == of_the_last_weights
+        == {"count": 150_000, "steps": 50, "passes": 2, "share": 1.0, "bytes": 150_000 * 3 * 256 * 256}
+    )
     (texts,) = wanted.rows["table3/mdm_end_to_end"]["samples"]
     assert texts == {"count": 100, "steps": 1000, "passes": 1, "share": 1.0, "bytes": 100 * 256 * 4}
     (more,) = wanted.rows["table4/owt_ar_diffusionblocks"]["samples"]

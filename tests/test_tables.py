@@ -222,7 +222,7 @@ def test_tables_are_printed_to_the_terminal(build, tmp_path, monkeypatch, capsys
     main()
     name, *lines = capsys.readouterr().out.strip().splitlines()
     cells = {tuple(line.split()) for line in lines}
-    assert name == "table1" and ("plain", "accuracy", "60.25", "91.00", "1.41", "2.00") in cells
+    assert name == "table1" and ("plain", "accuracy", "60.25", "91.00", "1.41", "2") in cells
     assert ("printed_only", "accuracy", "7.85", "-", "-", "-") in cells and "kid" not in "".join(lines)
 
 
@@ -338,7 +338,7 @@ def test_what_is_no_table_is_shown_as_such(content, tmp_path):
 def test_new_columns_come_after_the_old(described, tmp_path):
     header = (tmp_path / "table1.csv").read_text().splitlines()[0]
     assert header.startswith("table,title,row,metric,unit,better,paper,ours,std,seeds,samples,")
-    assert header.endswith(",note,properties,elsewhere,elsewhere_source,remark,beside")
+    assert header.endswith(",note,properties,elsewhere,elsewhere_source,remark,beside,timed")
 
 
 def test_remarks_stand_in_the_csv(build):

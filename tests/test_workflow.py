@@ -181,7 +181,7 @@ def planned_jobs(output):
 def test_the_slurm_profile_runs_the_paper_and_gives_a_gpu_to_each_job_on_a_node(fresh):
     jobs = planned_jobs(fresh.snakemake("--profile", "slurm", "all", "-n", configfile=None).stdout)
     gpu = {rule for rule, texts in jobs.items() if all("gpu=1" in text for text in texts)}
-    assert gpu == {"train", "encode", "sample", "reference", "evaluate"}
+    assert gpu == {"train", "encode", "sample", "reference", "evaluate", "timing"}
     rules = "".join(file.read_text() for file in (fresh.folder / "rules").glob("*.smk"))
     local = set(re.findall(r"\w+", "".join(re.findall(r"^localrules:\n((?:    .*\n)+)", rules, re.MULTILINE))))
     assert set(jobs) - gpu - {"all"} == local - {"doctor", "estimate"}
@@ -209,7 +209,7 @@ def test_a_scale_that_the_command_line_would_lose_is_refused(fresh):
 def test_the_gpu_profile_runs_one_job_on_the_gpu_at_a_time(fresh):
     jobs = planned_jobs(fresh.snakemake("--profile", "workflow/profiles/gpu", "all", "-n", configfile=None).stdout)
     gpu = {rule for rule, texts in jobs.items() if all("gpu=1" in text for text in texts)}
-    assert gpu == {"train", "sample", "reference", "evaluate"}
+    assert gpu == {"train", "sample", "reference", "evaluate", "timing"}
     assert all("results/gpu/" in text for text in jobs["train"])
 
 

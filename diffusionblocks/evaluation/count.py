@@ -19,6 +19,7 @@ from diffusionblocks.base.provenance import record
 from diffusionblocks.data.chance import Chance
 from diffusionblocks.diffusion.chains import layers_run
 from diffusionblocks.evaluation.dispatch import Flop, Live
+from diffusionblocks.evaluation.inputs import ON_A_GPU, TIMED
 from diffusionblocks.evaluation.metric import keywords, load_metric
 from diffusionblocks.methods import build
 from diffusionblocks.methods.base import Method
@@ -34,37 +35,52 @@ def count(
     evaluation: dict,
     path: str | Path,
     compared: Sequence[Path] = (),
+    timing: Sequence[Path] = (),
     code: str | None = None,
 ) -> None:
     """Write the metrics of a row that is counted, in the form of a trained one's.
 
-    evaluation: what evaluation.json holds. compared: metrics.json of the row that it is compared with; of none, it is
-    compared with itself. code: hash of the source files behind this step. Raises UserError for a network that does not
-    fit its method, for a metric that returns no number, and where `compared` is no counted row's.
+    evaluation: what evaluation.json holds; `counted: false` where no metric needs it. compared: metrics.json of the row
+    that it is compared with; of none, it is compared with itself. timing: timing.json of a row that is timed; what
+    could not be timed has no number. code: hash of the source files behind this step. Raises UserError for a network
+    that does not fit its method, for a metric that returns no number, and where `compared` is no counted row's, or
+    `timing` of other rows.
     """
     run, started = read_json(run_path), time.monotonic()
     kind = "text" if "vocab_size" in evaluation["shape"] else "images"
     metrics = {column: load_metric(section["name"], kind) for column, section in evaluation["metrics"].items()}
     others = [_counted_in(file) for file in compared]
-    own = counted(run, evaluation["parts"], evaluation["shape"])
+    own, parts, shape, train = None, evaluation["parts"], evaluation["shape"], run["train"]
+    if evaluation.get("counted", True):  # or no metric needs it, here or of a row that is compared with this one
+        own = counted({**run, "train": {**train, "precision": "fp32"}}, parts, shape)  # whatever is timed
     found = {"counted": own, "compared": (others or [own])[0]}
-    numbers = {}
+    times, numbers, without = None, {}, dict.fromkeys(evaluation.get("on_a_gpu", ()), ON_A_GPU)
+    for file in timing:
+        times, of_rows = _timed_in(file, run["row"])
     for column, metric in metrics.items():
-        section = evaluation["metrics"][column]
-        chained = {"chain": chain(run, evaluation["shape"], section["sampling"])} if "chain" in metric.inputs else {}
+        section, about = evaluation["metrics"][column], {"samples": train["batch_size"] // train.get("accumulate", 1)}
+        if set(TIMED).intersection(metric.inputs):
+            found |= _times(of_rows, column)
+            asked = [found[name] for name in TIMED if name in metric.inputs]
+            if why := next((one["untimed"] for one in asked if "untimed" in one), None):
+                without[column] = why
+                continue
+            about = {"samples": asked[0]["samples"], "timed": conditions(asked[0])}
+        chained = {"chain": chain(run, shape, section["sampling"])} if "chain" in metric.inputs else {}
         value = metric({**found, **chained}, keywords(section), None)
-        numbers[column] = metric.number(section, value, {"samples": own["micro_batch"]})
+        numbers[column] = metric.number(section, value, about)
     result = {
         "run": run,
         "code": code,
-        "data": {"title": f"none: counted at the sizes of {run['data']['name']}", "shape": evaluation["shape"]},
+        "data": {"title": _title(run, metrics, without), "shape": shape},
         "metrics": numbers,
         "curves": {},
         "samples": None,
-        "parameters": own["network"],
+        "parameters": own["network"] if own else _network(run, parts, shape),
         "parts": {},
         "counted": own,
         "sampling": [],
+        "timing": times,
         "evaluation": {"seconds": time.monotonic() - started, **record(torch.device("cpu"))},
     }
     write_json(path, result)
@@ -79,6 +95,46 @@ def chain(run: dict, shape: dict, sampling: dict) -> dict[str, int]:
     with torch.no_grad(), layers_run(method) as ran:
         method.predict(batch, eps, **sampling)
     return {"layers": len(ran)}
+
+
+def _network(run, parts, shape):
+    """Parameters of all parts."""
+    with META:
+        return sum(value.numel() for part in parts for value in build(run, shape, part).parameters())
+
+
+def _title(run, metrics, without):
+    """What stands for the data on the page, and which columns have no number. without: {column: why}."""
+    timed = {bool(set(TIMED) & set(metric.inputs)) for metric in metrics.values()}
+    done = " and ".join(word for word, there in (("counted", False), ("timed on chance", True)) if there in timed)
+    absent = "".join(
+        f"; {', '.join(c for c in without if without[c] == why)}: {why}" for why in dict.fromkeys(without.values())
+    )
+    return f"none: {done or 'counted'} at the sizes of {run['data']['name']}{absent}"
+
+
+def conditions(timed: dict) -> dict[str, Any]:
+    """What a reader must know of seconds: {where: device, precision, torch; how: in words}. timed: of a row."""
+    share = max(abs(edge / block["seconds"] - 1) for block in timed["blocks"] for edge in block["quartiles"])
+    updates = min(block["updates"] for block in timed["blocks"])
+    where = f"{timed['hardware']}, {timed['precision']}, torch {timed['torch']}"
+    how = f"{timed['samples']} samples at a time, median of {updates} times in {timed['turns']} turns"
+    return {"where": where, "how": f"{how}, half of them within {share:.1%} of it"}
+
+
+def _times(of_rows, column):
+    """{input: what was timed} of a column; what was not has {untimed: why} in its place."""
+    found = [row.get("update") for row in of_rows] + [row["chains"].get(column) for row in of_rows]
+    absent = {"untimed": "not timed of the row that it is compared with"}
+    return {name: one or absent for name, one in zip(TIMED, found, strict=True)}
+
+
+def _timed_in(file, row):
+    """(its job's seconds and record, what was timed of a row and of the one that it is compared with)."""
+    found = read_json(file)
+    if row not in found.get("timed", {}):
+        raise UserError(f"{file}: holds no times of row {row} (--timing)")
+    return found["timing"], (found["timed"][row], found["timed"][found["compared"]])
 
 
 def _counted_in(file):

@@ -11,8 +11,8 @@ samples: images or texts that were generated; keywords of `sample` or `extend`, 
 teacher: another network's opinion of generated texts; the metric names the `teacher`
 network: an update of the network itself; no keywords
 logs: what training wrote; no keywords
-count: an update of a network that is not there (evaluation/count.py), in tables that are `counted`; of a `chain`,
-    keywords of `predict`
+count: an update of a network that is not there (evaluation/count.py), in tables that are `counted`; of a chain,
+    keywords of `predict`; what is `timed` is the one thing there that is computed (evaluation/timing.py)
 """
 
 IMAGES, TEXT, BOTH = ("images",), ("text",), ("images", "text")
@@ -36,9 +36,16 @@ INPUTS = {
     "update_cost": Input(TEXT, "network"),  # {forward, backward: layers run in a training update}
     "counted": Input(BOTH, "count"),  # what an update of the row holds and computes, see evaluation/count.py
     "compared": Input(BOTH, "count"),  # the same of the row that it is compared with
+    "timed": Input(BOTH, "count"),  # seconds of an update of the row, see evaluation/timing.py
+    "timed_compared": Input(BOTH, "count"),  # the same of the row that it is compared with, from the same process
+    "timed_chain": Input(BOTH, "count"),  # as timed, of the method's chain with the column's `sampling`
+    "timed_chain_compared": Input(BOTH, "count"),  # of the same column of the row that it is compared with
     "chain": Input(BOTH, "count"),  # {layers: that the method's chain runs for a sample}
     "training": Input(BOTH, "logs"),  # {updates, seconds: of all parts together}
 }
+TIMED_CHAIN = ("timed_chain", "timed_chain_compared")
+TIMED = ("timed", "timed_compared", *TIMED_CHAIN)
+ON_A_GPU = "timed on a GPU alone"  # why they may be absent
 # {input: the member of a teacher that gives it}.
 OFFERED = {"text_features": "features", "text_nll": "nll", "reference_nll": "nll"}
 

@@ -19,7 +19,7 @@ CHOICES = {
 COUNTED = ("samples", "references", "tokens")  # what `least` may name beside the metric's own keywords
 # Of a number in metrics.json, what is no setting of its metric; and what else a column has beside its settings.
 FACTS = (
-    *("value", "samples", "sets", "idle_blocks", "extractor", "references", "blind"),
+    *("value", "samples", "sets", "idle_blocks", "extractor", "references", "blind", "timed"),
     *("unit", "better", "beside", "over_sets", "sampling"),
 )
 RESERVED = (*FACTS, "name", "teacher")

@@ -71,6 +71,10 @@ def _inputs(seed):
         about = {"micro_batch": 8, "checkpointing": False, "layers": layers, "passes": passes}
         return {**{name: random.uniform(1, 3) for name in names}, **about}
 
+    def timed():
+        blocks = [{"seconds": random.uniform(1, 3), "updates": 9} for _ in range(3)]
+        return {"samples": int(random.integers(8, 64)), "blocks": blocks}
+
     losses = random.uniform(1, 3, (STEPS, N)).astype(np.float32)
     return {
         "logits": random.standard_normal((N, 10)).astype(np.float32),
@@ -90,6 +94,10 @@ def _inputs(seed):
         "update_cost": {"forward": random.uniform(2, 4), "backward": random.uniform(2, 4)},
         "counted": counted(),
         "compared": counted(),
+        "timed": timed(),
+        "timed_compared": timed(),
+        "timed_chain": timed(),
+        "timed_chain_compared": timed(),
         "chain": {"layers": random.uniform(6, 12)},
         "training": {"updates": int(random.integers(10, 1000)), "seconds": random.uniform(1, 10)},
     }

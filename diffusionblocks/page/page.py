@@ -13,7 +13,7 @@ from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
 from diffusionblocks.page.claims import verdict
 from diffusionblocks.page.predicted import predicted
-from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.results import Results, decimals, read
 
 
 def page(
@@ -63,6 +63,10 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
+    frame = frame.assign(decimals=2)
+    for (_, unit), lines in frame[frame["unit"].notna()].groupby(["metric", "unit"]):
+        values = pd.concat([lines["paper"], lines["ours"]]).dropna()
+        frame.loc[lines.index, "decimals"] = decimals(list(values), unit)
     lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
     properties = {row: results.properties(row) for row in lines}
     return {
@@ -76,6 +80,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "data": {row: _data(results, row) for row in results.runs},
         "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
         "more": _more(frame),
+        "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
         "claims": [verdict(claim, frame) for claim in results.plan["claims"]],
         "figures": drawn,
         "texts": _texts(results),
@@ -110,6 +115,8 @@ def _jobs(run):
     yield from run["parts"].items()
     for number, shard in enumerate(run["sampling"]):
         yield f"sampling {number}", {"seconds": shard["seconds"], "attempts": [shard]}
+    if timing := run.get("timing"):  # of all rows that were timed together
+        yield "timing", {"seconds": timing["seconds"], "attempts": [timing]}
     yield "evaluation", {"seconds": run["evaluation"]["seconds"], "attempts": [run["evaluation"]]}
 
 
@@ -134,7 +141,8 @@ def _environments(tables):
     found = {}
     for run in (run for results in tables for seeds in results.runs.values() for run in seeds):
         attempts = [attempt for part in run["parts"].values() for attempt in part["attempts"]]
-        for job in (*attempts, *run["sampling"], run["evaluation"]):
+        timing = [run["timing"]] if run.get("timing") else []
+        for job in (*attempts, *run["sampling"], *timing, run["evaluation"]):
             versions = ", ".join(f"{name} {version}" for name, version in job["versions"].items())
             found[job["hardware"], versions] = None
     return list(found)

@@ -1,5 +1,6 @@
 """One table as planning wrote it, with what its runs measured, and its csv. No torch."""
 
+import math
 from pathlib import Path
 from statistics import fmean
 
@@ -12,7 +13,7 @@ from diffusionblocks.evaluation.metric import FACTS
 COLUMNS = [
     *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
     *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
-    *("properties", "elsewhere", "elsewhere_source", "remark", "beside"),
+    *("properties", "elsewhere", "elsewhere_source", "remark", "beside", "timed"),
 ]
 
 
@@ -78,6 +79,12 @@ def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
     except (OSError, KeyError, ValueError) as error:
         damaged = f"{path}: no table of this workflow ({error}). Ask snakemake for it."
         raise unreadable(path, error, damaged) from None
+
+
+def decimals(values: list[float], unit: str) -> int:
+    """Decimals of numbers that stand together: two, and of seconds as many as show three digits of the least."""
+    least = min((abs(value) for value in values if value), default=1)
+    return max(2, 2 - math.floor(math.log10(least))) if unit == "s" else 2
 
 
 def num_blocks(run: dict) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.files import atomic
-from diffusionblocks.page.results import COLUMNS, Results, columns_of, counterpart, is_variant, read
+from diffusionblocks.page.results import COLUMNS, Results, columns_of, counterpart, decimals, is_variant, read
 
 MISSING = "not part of this workflow yet"
 
@@ -41,11 +41,17 @@ def show(paths: list[Path | str]) -> None:
     Raises UserError for a file that is absent or none of ours.
     """
     for path in paths:
-        frame = read(path, ["row", "metric", "paper", "ours", "std", "seeds", "beside"])
-        frame = frame[~frame["beside"].astype(bool)].set_index(["row", "metric"])[["paper", "ours", "std", "seeds"]]
-        if frame["paper"].isna().all():  # a table of one's own
-            frame = frame.drop(columns="paper")
-        print(f"\n{Path(path).stem}\n{frame.to_string(float_format='{:.2f}'.format, na_rep='-')}")
+        frame = read(path, ["row", "metric", "paper", "ours", "std", "seeds", "beside", "unit"])
+        frame = frame[~frame["beside"].astype(bool)].set_index(["row", "metric"])
+        shown = [column for column in ("paper", "ours", "std") if column != "paper" or frame[column].notna().any()]
+        for column in shown:  # of a table of one's own nothing is printed
+            frame[column] = [_shown(*cell) for cell in zip(frame[column], frame["unit"], strict=True)]
+        frame["seeds"] = ["-" if pd.isna(seeds) else f"{seeds:.0f}" for seeds in frame["seeds"]]
+        print(f"\n{Path(path).stem}\n{frame[[*shown, 'seeds']].to_string()}")
+
+
+def _shown(value, unit):
+    return "-" if pd.isna(value) else f"{value:.{decimals([value], unit)}f}"
 
 
 def _lines(results, row):
@@ -93,6 +99,7 @@ def _measured(results, row, metric):
         "commit": " ".join(sorted(commits)),
         "scale": seeds[0]["run"]["scale"],
         "note": _note(number),
+        "timed": number["timed"]["where"] if "timed" in number else None,
     }
 
 
@@ -135,6 +142,8 @@ def _note(number):
     if number.get("references"):
         blind = f", by features that {number['blind']}" if number.get("blind") else ""
         notes.append(f"{number['name']}: against {number['references']:,} real texts{blind}")
+    if about := number.get("timed"):
+        notes.append(f"timed on {about['where']}; {about['how']}")
     return "; ".join(notes) or None
 
 

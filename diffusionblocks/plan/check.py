@@ -14,10 +14,11 @@ from diffusionblocks.base.source import returned_set
 from diffusionblocks.diffusion.noise import noise_of
 from diffusionblocks.diffusion.partition import boundaries, interval, layers_of, split_layers
 from diffusionblocks.diffusion.processes import check_process
+from diffusionblocks.evaluation.inputs import TIMED
 from diffusionblocks.plan.check_claims import check_claims
 from diffusionblocks.plan.check_metrics import check_metrics
-from diffusionblocks.plan.row import noise_kind
-from diffusionblocks.plan.sections import SHAPES, check_section, component, declared
+from diffusionblocks.plan.row import TIMING, noise_kind
+from diffusionblocks.plan.sections import SHAPES, check_keys, check_section, component, declared
 from diffusionblocks.plan.source import absent_members, class_constant, derives
 from diffusionblocks.training.settings import Settings
 
@@ -91,6 +92,7 @@ def check(plan) -> None:
         check_counted(row)
         plan.compared(row)
         check_metrics(row)
+    check_times(plan)
     check_claims(plan)
 
 
@@ -100,6 +102,8 @@ def check_counted(row) -> None:
     if not row.counted:
         if row.resolved.get("shape") is not None:
             raise UserError(f"{where}.shape: is for tables that are `counted`: the data say their sizes themselves")
+        if "timing" in row.resolved:
+            raise UserError(f"{where}.timing: is for tables that are `counted`; what is trained logs its seconds")
         return
     known, shape = SHAPES[row.kind], row.shape
     if not isinstance(shape, dict) or shape.keys() != set(known) or not all(type(n) is int for n in shape.values()):
@@ -107,11 +111,37 @@ def check_counted(row) -> None:
             f"{where}.shape: should have sizes of {row.data['name']}, whole numbers: {', '.join(known)}. (A source "
             "that says them itself, by @sizes, needs none: docs/extending.md)"
         )
-    for key, wanted in (("precision", "fp32"), ("compile", False)):
-        if row.train.get(key, wanted) != wanted:
-            raise UserError(
-                f"{where}.train.{key}: updates are counted in single precision, not compiled: set it to {wanted}"
-            )
+    _check_timing(f"{row.where}.timing", row)
+    only_timed = all(set(row.inputs(section)) <= set(TIMED) for section in row.resolved.get("metrics", {}).values())
+    if not only_timed and row.train.get("precision", "fp32") != "fp32":
+        raise UserError(
+            f"{where}.train.precision: updates are counted in single precision: set it to fp32, or leave this row only "
+            f"metrics of {', '.join(TIMED)}"
+        )
+    if row.train.get("compile"):
+        raise UserError(f"{where}.train.compile: updates are counted, and timed, without the compiler: set it to false")
+
+
+def _check_timing(where, row):
+    """Hold `timing` against its keys; a batch of so few samples must still be one of the row's."""
+    check_keys(where, row.resolved.get("timing", {}), TIMING)
+    for key, value in row.timing.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"config: {where}.{key}: {value!r} should be a whole number of at least 1")
+    samples, accumulate = row.timing["samples_on_cpu"], row.train.get("accumulate", 1)
+    if samples and min(samples, row.train["batch_size"]) % accumulate:
+        raise UserError(f"config: {where}.samples_on_cpu: {samples} is no multiple of train.accumulate, {accumulate}")
+
+
+def check_times(plan) -> None:
+    """Check that rows which are timed together are timed alike. Raises UserError naming one that is not."""
+    for first, *others in plan.timed_together.values():
+        for row in others:
+            if row.timing != first.timing:
+                raise UserError(
+                    f"config: {row.where}.timing: {row.timing} is not {first.timing}, that of {first.name}, with which "
+                    "it is compared and timed"
+                )
 
 
 def check_run(run: dict) -> None:

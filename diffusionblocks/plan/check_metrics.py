@@ -3,7 +3,7 @@
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import function_returns, returned_set
 from diffusionblocks.diffusion.processes import check_process
-from diffusionblocks.evaluation.inputs import OFFERED, prompts, served, source_of
+from diffusionblocks.evaluation.inputs import OFFERED, TIMED_CHAIN, prompts, served, source_of
 from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
@@ -101,7 +101,7 @@ def _check_sampling(where, section, row):
     inputs, sampling = set(row.inputs(section)), section["sampling"]
     generated = GENERATED & inputs
     function = next((function for function in ("predict", "bound") if served(function) & inputs), None)
-    if "chain" in inputs:
+    if {"chain", *TIMED_CHAIN} & inputs:
         function = "predict"
     if generated:
         function = "extend" if row.continues else "sample"

@@ -27,6 +27,7 @@ MODULES = {
     "evaluate": "evaluation.evaluate",
     "count": "evaluation.count",
     "estimate": "evaluation.estimate",
+    "timing": "evaluation.timing",
     "table": "page.table",
     "figures": "page.figures",
     "page": "page.page",
@@ -49,7 +50,7 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
     chosen, modules = [("model", run["model"]), ("method", method)], []
     if isinstance(split := method.get("partition"), str):
         chosen.append(("partition", {"name": split}))
-    if step not in ("assemble", "count", "estimate"):  # which see no data
+    if step not in ("assemble", "count", "estimate", "timing"):  # which see no data
         kind = SETS[returned_set(run["data"])]
         modules.append(f"diffusionblocks.data.{kind}.dataset")
         if step in BY_KIND:
@@ -63,6 +64,11 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
         chosen += [("teacher", section) for section in evaluation["teachers"].values()]
         chosen += [("extractor", evaluation["extractor"])] if evaluation["extractor"] else []
     return step_files(step, *chosen, modules=tuple(modules))
+
+
+def timing_files(asked: dict) -> list[str]:
+    """Source files behind the times of rows that are compared. asked: what planning writes of them (plan/plan.py)."""
+    return sorted({file for about in asked["timed"].values() for file in run_files("timing", about["run"])})
 
 
 def digest(files: list[str]) -> str:

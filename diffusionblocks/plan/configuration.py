@@ -13,7 +13,7 @@ from diffusionblocks.base.files import UserError, in_words, listed
 ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
 SECTIONS = ("data", "model", "method", "train")  # what decides a trained model
-MEASURED = ("metrics", "sampling", "extractor", "seeds_at_most")  # how it is measured
+MEASURED = ("metrics", "sampling", "extractor", "seeds_at_most", "timing")  # how it is measured
 KEYS = (*SECTIONS, *MEASURED, "shape")  # what is laid over each other
 # Two ways to say one thing, {key: the later one that displaces it}. Warm-up may count in steps where training does not.
 DISPLACED = {"steps": "epochs", "epochs": "steps", "warmup_epochs": "steps"}

@@ -9,7 +9,7 @@ from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.evaluation.inputs import source_of
 from diffusionblocks.plan.configuration import KEYS, ROOT, read_all
 from diffusionblocks.plan.plan import Plan
-from diffusionblocks.plan.row import Row
+from diffusionblocks.plan.row import TIMING, Row
 from diffusionblocks.plan.sections import declared
 from diffusionblocks.plan.source import class_keywords
 from diffusionblocks.training.settings import Settings
@@ -54,6 +54,8 @@ def _values(row: Row, lines: dict) -> Iterator[tuple[tuple, object, str]]:
             yield from ((path, value, _origin(row, path, lines)) for path, value in _leaves(section, (key,)))
             if key == "train":
                 yield from _rest((key,), section, _settings(), Settings.__module__)
+            elif key == "timing":
+                yield from _rest((key,), section, TIMING, Row.__module__)
             elif key in PLACES:  # the section names a component
                 yield from _component(key, (key,), section)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from diffusionblocks.base.components import locate
 from diffusionblocks.base.files import UserError, read_json, write_text
 from diffusionblocks.base.source import SETS, returned_set
-from diffusionblocks.plan.code import run_files, step_files
+from diffusionblocks.evaluation.inputs import TIMED, TIMED_CHAIN
+from diffusionblocks.plan.code import run_files, step_files, timing_files
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
 from diffusionblocks.plan.row import Row
@@ -22,7 +23,7 @@ class Plan:
 
     # Names, as a regular expression, of the files that the rule `plan` makes, without .json.
     PLANNED = (
-        r"data/\w+(-[0-9a-f]{8})?/source|runs/\w+/\w+/(evaluation|seed\d+/run|samples/[0-9a-f]{8})|tables/\w+"
+        r"data/\w+(-[0-9a-f]{8})?/source|runs/\w+/\w+/(evaluation|timing|seed\d+/run|samples/[0-9a-f]{8})|tables/\w+"
         r"|features/\w+(-[0-9a-f]{8})?/\w+(-[0-9a-f]{8})?/extractor|teachers/\w+(-[0-9a-f]{8})?/\w+(-[0-9a-f]{8})?"
     )
 
@@ -68,15 +69,24 @@ class Plan:
         """metrics.json of the row that a counted one is compared with, as on the page; of a trained one, or of none,
         nothing. Raises UserError for a row that is not there, or is not counted.
         """
+        other = self._other(row)
+        return other.metrics_files() if other else []
+
+    def timing(self, row: Row) -> list[str]:
+        """timing.json that has a row's times, of a row that is timed: it is with the row that it is compared with."""
+        return (self._other(row) or row).timing_files() if row.columns_of(*TIMED) else []
+
+    def _other(self, row):
+        """The row that a counted one is compared with, see `compared`; None if there is none."""
         entry = self.config["tables"][row.table]
         printed = entry.get("printed", {}).get("rows", {}).get(row.paper_row, {})
         other = row.against or printed.get("against")
         if other is None or not row.counted:
-            return []
+            return None
         found = self.rows.get(self.origins.get((row.table, other)))
         if found is None or not found.counted or found is row:
             raise UserError(f"config: {row.where}.against: {other!r} is no other row of {row.table} that is counted")
-        return found.metrics_files()
+        return found
 
     def shards_of(self, wildcards) -> list[str]:
         """The encoded shards that a prepared file joins; a source without the keyword `shards` has none."""
@@ -121,12 +131,42 @@ class Plan:
         return {row.data_name: row.data for row in self.rows.values() if not row.counted}
 
     @cached_property
+    def timed_together(self) -> dict[tuple[str, str], list[Row]]:
+        """{(table, row): it and all rows that are compared with it} where one of these is timed."""
+        found = {}
+        for row in self.rows.values():
+            if row.columns_of(*TIMED):
+                first = self._other(row) or row
+                found.setdefault((first.table, first.name), [first]).append(row)
+        return {origin: list(dict.fromkeys(rows)) for origin, rows in found.items()}
+
+    @cached_property
+    def _never_counted(self):
+        """Rows of counted tables that are only timed, or whose chain alone is counted, as is each that is compared."""
+        needed = set()
+        for row in self.rows.values():
+            if row.counted and row.columns_of("counted", "compared"):
+                needed |= {row, self._other(row) or row}
+        return {row for row in self.rows.values() if row.counted} - needed
+
+    def _asked(self, rows):
+        """What a job that times rows reads: how, what each trains, and with which the others are compared."""
+        updates, timed = any(row.columns_of("timed", "timed_compared") for row in rows), {}
+        for row in rows:
+            about = {"run": row.run(row.seeds[0]), "shape": row.shape}
+            chains = {column: row.metrics[column]["sampling"] for column in row.columns_of(*TIMED_CHAIN)}
+            timed[row.name] = {**about, "parts": row.parts if updates else [], "chains": chains}
+        return {**rows[0].timing, "compared": rows[0].name, "timed": timed}
+
+    @cached_property
     def written(self) -> dict[str, dict]:
         """{name under the results folder, without .json: content} of all files that steps read their settings from."""
         found = {f"data/{name}/source": section for name, section in self._data.items()}
         for row in self.rows.values():
             folder = f"runs/{row.table}/{row.name}"
-            found[f"{folder}/evaluation"] = row.evaluation()
+            found[f"{folder}/evaluation"] = row.evaluation() | (
+                {"counted": False} if row in self._never_counted else {}
+            )
             for seed in row.seeds:
                 found[f"{folder}/seed{seed}/run"] = row.run(seed)
             found |= {f"{folder}/samples/{name}": sampling for name, sampling in row.sample_sets.items()}
@@ -134,6 +174,8 @@ class Plan:
                 found[f"teachers/{row.data_name}/{name}"] = section
             if row.extractor:
                 found[f"features/{row.data_name}/{section_name(row.extractor)}/extractor"] = row.extractor
+        for rows in self.timed_together.values():
+            found[f"runs/{rows[0].table}/{rows[0].name}/timing"] = self._asked(rows)
         return found | {f"tables/{table}": self._table(table) for table in self.tables}
 
     def _table(self, name):
@@ -174,6 +216,8 @@ class Plan:
         keys = wildcards.keys() if wildcards is not None else ()
         if "row" in keys:
             row = self.row(wildcards)
+            if step == "timing":
+                return timing_files(self._asked(self.timed_together[row.table, row.name]))
             sampling = row.sample_sets.get(wildcards.sampling) if step == "sample" else None
             return run_files(step, row.run(0), sampling, row.evaluation() if step in ("evaluate", "count") else None)
         if step in ("prepare", "encode"):

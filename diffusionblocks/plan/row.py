@@ -8,7 +8,7 @@ from diffusionblocks.base.components import Component, locate
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.diffusion.noise import NOISES
-from diffusionblocks.evaluation.inputs import served
+from diffusionblocks.evaluation.inputs import TIMED, served
 from diffusionblocks.plan.configuration import SECTIONS, merge
 from diffusionblocks.plan.layers import layers, resolve
 from diffusionblocks.plan.sections import declared, fingerprint, section_name, sizes
@@ -21,6 +21,9 @@ SAMPLES = {"num_samples": 50_000, "sets": 1, "shards": 1}
 CONTINUATIONS = {"continuations": 5, "prompt_len": 50, "new_tokens": 50}
 # How often the likelihood of the test set is estimated, each time at other levels of noise.
 LIKELIHOOD = {"passes": 10}
+# How a row of a counted table is timed, where metrics ask for it: updates of each block (the paper's hundred), on a CPU
+# so few of fewer samples; without `samples_on_cpu` on a GPU alone.
+TIMING = {"updates": 100, "updates_on_cpu": 6, "samples_on_cpu": None}
 GENERATED = served("samples", "teacher")  # inputs of metrics that are computed from generated samples
 
 
@@ -43,6 +46,10 @@ class Row:
                 raise UserError(f"config: {self.where} has no section {section!r} at scale {self.scale}")
         self.data, self.model, self.method, self.train = (self.resolved[section] for section in SECTIONS)
         self.results = f"results/{config['scale']}"
+        self.timing = {**TIMING, **self.resolved.get("timing", {})}
+        # Columns that are left out: scale demo is for two CPU cores, and a job there would find nothing to do.
+        left_out = self.counted and config["scale"] == "demo" and self.timing["samples_on_cpu"] is None
+        self.on_a_gpu = [] if not left_out else self._of_inputs(self.resolved.get("metrics", {}), TIMED)
         own = config["tables"][table]["rows"][name]
         at_scale = own.get(self.scale, {})
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
@@ -98,12 +105,21 @@ class Row:
         found = {}
         for column, section in self.resolved.get("metrics", {}).items():
             inputs, sampling = self.inputs(section), section.get("sampling", {})
+            if column in self.on_a_gpu:
+                continue
             if served("bound").intersection(inputs):
                 sampling = {**LIKELIHOOD, **sampling}
             if GENERATED.intersection(inputs):
                 sampling = {**self.sample_defaults, **merge(self.resolved.get("sampling", {}), sampling)}
             found[column] = {**section, "sampling": sampling}
         return found
+
+    def columns_of(self, *inputs: str) -> list[str]:
+        """Columns whose metrics are computed from one of these inputs."""
+        return self._of_inputs(self.metrics, inputs)
+
+    def _of_inputs(self, metrics, inputs):
+        return [column for column, section in metrics.items() if set(inputs).intersection(self.inputs(section))]
 
     @staticmethod
     def inputs(section: dict) -> list[str]:
@@ -144,7 +160,8 @@ class Row:
     def evaluation(self) -> dict:
         """What evaluation.json holds: the metrics, and what they need."""
         if self.counted:
-            return {"metrics": self.metrics, "parts": self.parts, "shape": self.shape}
+            about = {"metrics": self.metrics, "parts": self.parts, "shape": self.shape}
+            return about | ({"on_a_gpu": self.on_a_gpu} if self.on_a_gpu else {})
         return {"metrics": self.metrics, "extractor": self.extractor, "teachers": self.teachers}
 
     def processes(self, resources: Mapping) -> int:
@@ -191,6 +208,9 @@ class Row:
             folder = f"{self.results}/features/{self.data_name}/{section_name(self.extractor)}"
             files += [f"{folder}/weights.safetensors", f"{folder}/reference.safetensors"]
         return files
+
+    def timing_files(self) -> list[str]:
+        return [f"{self.folder}/seed{seed}/timing.json" for seed in self.seeds]
 
     def metrics_files(self) -> list[str]:
         return [f"{self.folder}/seed{seed}/metrics.json" for seed in self.seeds]

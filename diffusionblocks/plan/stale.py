@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from diffusionblocks.base.files import read_about
-from diffusionblocks.plan.code import digest, run_files
+from diffusionblocks.plan.code import digest, run_files, timing_files
 from diffusionblocks.plan.plan import Plan
 
 
@@ -22,7 +22,7 @@ def stale(plan: Plan) -> dict[str, str]:
     for row in plan.rows.values():
         for seed in row.seeds:
             run = row.run(seed)
-            for file, files in _made(row, seed, run):
+            for file, files in _made(plan, row, seed, run):
                 if why := _other(file, run, files if plan.config["track_code"] else None):
                     found[file] = why
     return found
@@ -35,7 +35,7 @@ def told(found: dict[str, str]) -> str:
     return f"Made again: {count} would make otherwise; {first} {why}."
 
 
-def _made(row, seed, run):
+def _made(plan, row, seed, run):
     """(file, function that lists the source files behind it) of what is there of a row and a seed."""
     folder = f"{row.folder}/seed{seed}"
     made = dict.fromkeys(row.part_files(seed, ".safetensors"), lambda: run_files("train", run))
@@ -46,6 +46,9 @@ def _made(row, seed, run):
     made[f"{folder}/metrics.json"] = lambda: run_files(
         "count" if row.counted else "evaluate", run, evaluation=row.evaluation()
     )
+    if (row.table, row.name) in plan.timed_together:
+        asked = plan.written[f"runs/{row.table}/{row.name}/timing"]
+        made[f"{folder}/timing.json"] = lambda: timing_files(asked)
     return [(file, files) for file, files in made.items() if Path(file).is_file()]
 
 
