@@ -325,17 +325,12 @@ def test_every_row_of_every_scale_has_sizes(scale, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", ["demo", "gpu", "paper"])
-def test_every_row_of_every_scale_is_estimated(scale, place):
-    found, unknown = billed(config(scale), rate=bill.Rate.of(scale, None, None, []))
-    assert not unknown and found["total"]["hours"] == pytest.approx(
-        sum(one["hours"] for one in found["tables"].values())
-    )
-    if scale == "paper":
-        hours = {(line["row"], line["part"]): line["hours"] for line in found["lines"]}
-        assert 40 < hours["owt_ar_end_to_end", "all"] < 55 and 40 < hours["imagenet_dit_end_to_end", "block0"] < 50
-        texts = sum(found["tables"][name]["hours"] for name in ("table3", "table4", "table5", "table_a3"))
-        assert 220 < texts < 300
+def test_what_takes_days_at_scale_paper(place):
+    found, unknown = billed(config("paper"), ["table2", "table4"], rate=bill.Rate.of("paper", None, None, []))
+    hours = {(line["row"], line["part"]): line["hours"] for line in found["lines"]}
+    assert not unknown
+    assert 40 < hours["owt_ar_end_to_end", "all"] < 55 and 40 < hours["imagenet_dit_end_to_end", "block0"] < 50
+    assert found["total"]["hours"] == pytest.approx(sum(one["hours"] for one in found["tables"].values()))
 
 
 # In the workflow, and on its page
@@ -352,6 +347,7 @@ def test_the_rule_takes_the_profiles_time_limits(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     done = copy.snakemake("estimate", "-p", "--profile", "slurm", "--config", "scale=demo")
     assert "--runtime table1=720" in done.stderr and "time limits of 720 minutes" in done.stdout
+    assert "not estimated" not in done.stdout, "every row of the demo can be"
     assert "vit_diffusionblocks_joint" in (copy.folder / "results/demo/logs/estimate.log").read_text()
     again = copy.snakemake("estimate", "--config", "estimate={share: 0.1}")
     assert "at 10% of" in again.stdout and "time limits of 1440 minutes" in again.stdout

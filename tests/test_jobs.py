@@ -35,4 +35,5 @@ def test_jobs_ask_for_what_they_need(tmp_path, fresh):
     assert not any("gpu_model" in each for _, _, each in jobs["train"] + jobs["sample"])
     assert amounts("train") == {("1", 32000, 720): 105, ("1", 32000, 2880): 63}
     samplings = Counter(re.match(r"table=(\w+), row=(\w+)", wildcards).groups() for wildcards, _, _ in jobs["sample"])
-    assert set(samplings.values()) == {1, 10} and sum(samplings.values()) == 92
+    # Of texts, and of images with averaged and with last weights; ImageNet's in ten jobs each.
+    assert set(samplings.values()) == {1, 2, 20} and sum(samplings.values()) == 15 + 2 * (17 + 6 * 10)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm
 
 # In place of the package, beside the true base/warm.py: a verb that does what is asked of it, and says what it sees.
 VERBS = """
-import json, os, resource, signal, sys, time
+import atexit, json, os, resource, signal, sys, threading, time
 
 def main():
     verb, *rest = sys.argv[1:]
@@ -34,6 +34,13 @@ def main():
         print("also here", file=sys.stderr)
     elif verb == "end":
         sys.exit(int(rest[0]))
+    elif verb == "say":
+        sys.exit("told")
+    elif verb == "leave":
+        atexit.register(print, "at exit")
+        threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        print("left")
     elif verb == "fail":
         raise RuntimeError("told")
     elif verb == "kill":
@@ -114,6 +121,8 @@ def test_a_job_sees_what_its_command_has(started, tmp_path_factory):
 def test_a_job_ends_its_command_as_it_ended_itself(started):
     assert [job("end", code).returncode for code in ("0", "2", "130")] == [0, 2, 130]
     assert [job("kill", str(number)).returncode for number in (9, 15)] == [-9, -15]
+    assert job("leave").stdout == "left\na thread\nat exit\n"
+    assert job("say").returncode == 1 and job("say").stderr == "told\n"
     failed = job("fail")
     assert failed.returncode == 1 and failed.stderr.endswith("RuntimeError: told\n")
 

@@ -132,7 +132,7 @@ def test_target_rules_explain_themselves(fresh):
 
 # 95 trainings: table 1's eight parts by three seeds, table 2's networks of 1, 3, 1 and 3 parts, table 7's 36, and
 # 2 + 3 + 4 + 6 of table 8 and 2 + 4 + 6 of table A2, whose other rows are borrowed. 2 + 12 + 3 trained rows generate
-# images of CIFAR-10, and 2 + 4 of ImageNet, at paper scale in 10 jobs.
+# images of CIFAR-10, and 2 + 4 of ImageNet, at paper scale in 10 jobs; each with its averaged and its last weights.
 # Table 6's networks have five times 1 and 3 parts, table A1's 1 and 2, at scale paper with three seeds.
 # 40 of texts: 1 + 3 of table 3, 1 + 4 + 4 and 1 + 4 of table 4, three of table 5, 2 + 3 + 4 + 6 + 4 of table A3. Their
 # 15 rows are sampled.
@@ -144,7 +144,7 @@ SCALES = {
         "reference": 1,
         "teacher": 4,
         "train": 95 + 8 + 3 + 40,
-        "sample": 17 + 6 + 15,
+        "sample": 2 * (17 + 6) + 15,
     },
     "paper": {
         **{
@@ -155,7 +155,7 @@ SCALES = {
             "train": 95 + 3 * (8 + 3) + 40,
             "encode": 32,
         },
-        "sample": 17 + 6 * 10 + 15,
+        "sample": 2 * (17 + 6 * 10) + 15,
     },
 }
 

@@ -10,6 +10,7 @@ another one goes on by itself. Nothing of this package is imported but this file
 Linux only: what other systems' libraries do at import does not always survive a fork. Standard library only.
 """
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -24,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -266,9 +268,29 @@ class Parent:
         importlib.invalidate_caches()
 
 
+def run_and_end() -> None:
+    """Run the package as the command would, then end without taking down all that was imported: that takes longer than
+    most jobs. An exception that nobody has caught ends the process in Python's own way.
+    """
+    code = None
+    try:
+        runpy.run_module("diffusionblocks", run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if not isinstance(error.code, int | None):
+            raise
+        code = error.code
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
 if __name__ == "__main__":
     parent = Parent(sys.argv[1])
     if parent.serve():
-        runpy.run_module("diffusionblocks", run_name="__main__", alter_sys=True)
+        run_and_end()
     else:
         print(f"{parent.forked} jobs were run here, {parent.declined} declined")

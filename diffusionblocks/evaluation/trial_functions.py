@@ -68,7 +68,7 @@ def _inputs(seed):
         names = ("parameters", "gradients", "optimizer", "average", "activations", "peak", "flop", "network", "epochs")
         layers = {"parameters": 0.5, "activations": 0.4, "held": 4, "run": int(random.integers(2, 5))}
         passes = {"forward": random.uniform(2, 4), "backward": random.uniform(2, 4)}
-        about = {"micro_batch": 8, "checkpointing": False, "layers": layers, "passes": passes}
+        about = {"micro_batch": 8, "checkpointing": False, "frozen": 0, "layers": layers, "passes": passes}
         return {**{name: random.uniform(1, 3) for name in names}, **about}
 
     def timed():
