@@ -96,11 +96,12 @@ SLOW = {"finished", "generated", "written", "fresh", "slurm"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark slow tests; the cluster's, which take longest, come first, so that pytest-xdist ends with short ones."""
+    """Mark slow tests; files with any come first, the cluster's before all, so that xdist ends with short ones."""
     for item in items:
         if SLOW.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.path.name != "test_cluster.py")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name != "test_cluster.py", item.path not in slow))
 
 
 def missing_program(reason, variable):
