@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from fnmatch import fnmatch
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -177,3 +178,18 @@ def test_large_blocks_that_are_freed_are_used_again():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 1000  # of 12,288 pages each time
+
+
+def test_an_older_c_library_keeps_what_it_may(monkeypatch):
+    """Before 2.35 glibc refuses a threshold above 32 MB; with the other one set, it would stay at 128 kB."""
+    taken = {}
+
+    def mallopt(key, value):
+        if key == device.M_MMAP_THRESHOLD and value > 1 << 25:
+            return 0
+        taken[key] = value
+        return 1
+
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    device._keep_freed_memory()
+    assert taken == {device.M_MMAP_THRESHOLD: 1 << 25, device.M_TRIM_THRESHOLD: (1 << 31) - 1}

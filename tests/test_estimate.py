@@ -377,6 +377,27 @@ def test_the_page_sets_what_was_predicted_beside_what_was_measured(tmp_path):
     assert "Predicted and measured" in page and "20.0%" in page
 
 
+def test_several_devices_are_predicted_together(tmp_path):
+    """A training's processes, each with its threads or a GPU; none where their number has changed on the way."""
+    from diffusionblocks.page.predicted import predicted
+    from diffusionblocks.page.results import Results
+
+    def of(*attempts):
+        about = measured("a", fid_test=1.0, attempts=["aaa"] * len(attempts))
+        about["run"]["train"] = {"precision": "fp32"}
+        for entry, said in zip(about["parts"]["block0"]["attempts"], attempts, strict=True):
+            entry |= said
+        run = {key: value for key, value in about["run"].items() if key != "seed"}
+        kept = {"table1/a": {"flop": 0.4 * 0.096e12, "run": run}}
+        return predicted(Results(table_of(tmp_path, {"a": [about]}, IMAGES)), kept)["a"]
+
+    threads = {"processes": 2, "hardware": "AMD EPYC, 4 threads"}
+    assert of(threads)["predicted"] == pytest.approx(1 / 8) and of(threads)["reached"] == pytest.approx(40 / 8)
+    alone, several = {"hardware": "NVIDIA H100"}, {"hardware": "NVIDIA H100", "processes": 4}
+    assert of(several)["predicted"] == pytest.approx(of(alone)["predicted"] / 4)
+    assert of(alone, several)["predicted"] is of(alone, several)["reached"] is None
+
+
 @pytest.mark.parametrize(
     ("hardware", "device"),
     [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusionblocks import methods
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.data.images.pictures import Pictures
@@ -151,6 +152,18 @@ def test_last_weights_make_images_of_their_own(job, tmp_path):
     }
     with pytest.raises(UserError, match="has no last weights beside averaged ones"):
         job.shards(weights="last")
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_method_may_have_a_module_called_last(tmp_path, monkeypatch, averaged):
+    method, run = torch.nn.ModuleDict({"last": torch.nn.Linear(2, 2)}), {"table": "t", "row": "r"}
+    monkeypatch.setattr(methods, "build", lambda *_: copy.deepcopy(method))
+    found = {name: value.detach() for name, value in method.named_parameters()}
+    last = {f"last.{name}": value + 1 for name, value in found.items()} if averaged else {}
+    tensors.write(tmp_path / "model.safetensors", found | last, {"run": run})
+    for weights, more in (("averaged", 0), *([("last", 1)] if averaged else [])):
+        loaded = methods.load_trained(run, tmp_path / "model.safetensors", {}, weights)
+        assert torch.equal(loaded["last"].weight, method["last"].weight + more)
 
 
 def test_the_page_gets_the_first_images_and_their_way(job):

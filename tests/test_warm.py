@@ -4,7 +4,9 @@ import json
 import os
 import re
 import resource
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +22,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm
 # In place of the package, beside the true base/warm.py: a verb that does what is asked of it, and says what it sees.
 VERBS = """
 import atexit, json, os, resource, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+POOL = ThreadPoolExecutor(1)
 
 def main():
     verb, *rest = sys.argv[1:]
@@ -40,6 +45,7 @@ def main():
         atexit.register(print, "at exit")
         threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        POOL.submit(print, "of a pool").result()  # whose thread waits for more, as those of torch.compile
         print("left")
     elif verb == "fail":
         raise RuntimeError("told")
@@ -121,7 +127,7 @@ def test_a_job_sees_what_its_command_has(started, tmp_path_factory):
 def test_a_job_ends_its_command_as_it_ended_itself(started):
     assert [job("end", code).returncode for code in ("0", "2", "130")] == [0, 2, 130]
     assert [job("kill", str(number)).returncode for number in (9, 15)] == [-9, -15]
-    assert job("leave").stdout == "left\na thread\nat exit\n"
+    assert job("leave", timeout=30).stdout == "of a pool\nleft\na thread\nat exit\n"
     assert job("say").returncode == 1 and job("say").stderr == "told\n"
     failed = job("fail")
     assert failed.returncode == 1 and failed.stderr.endswith("RuntimeError: told\n")
@@ -147,6 +153,57 @@ def test_a_job_dies_with_the_warm_process_and_says_so(started):
     assert command.wait(30) == 1 and "was killed" in command.stderr.read()
     wait_for(lambda: not alive(pid))
     assert job("end", "3").returncode == 3  # later ones go on by themselves
+
+
+def test_a_signal_to_a_job_that_has_just_ended_ends_no_other(started):
+    """The warm process hears of both at once; the job's end is the first."""
+    first, second = (subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, text=True) for _ in range(2))
+    pid, _ = (int(command.stdout.readline()) for command in (first, second))
+    parent = int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
+    os.kill(parent, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
+    first.send_signal(signal.SIGUSR1)
+    time.sleep(0.2)
+    os.kill(parent, signal.SIGCONT)
+    assert first.wait(30) == -9
+    second.terminate()
+    assert second.wait(30) == 7 and alive(parent)
+
+
+def test_an_environment_that_is_too_long_is_declined(started):
+    """Cut, it ends as a whole one would."""
+    long = {f"LONG{i}": "}" * (warm.MOST * 2 // 3) for i in range(2)}
+    assert seen(env={**os.environ, **long})["parent"] == os.getpid() != seen()["parent"]
+
+
+def test_a_fork_that_fails_leaves_the_job_to_its_command(monkeypatch):
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = warm.Parent.__new__(warm.Parent)
+    parent.watched, parent.environment, parent.declined = selectors.DefaultSelector(), None, 0
+    parent.watched.register(here, selectors.EVENT_READ)
+
+    def refused():
+        raise BlockingIOError("a limit of processes")
+
+    monkeypatch.setattr(os, "fork", refused)
+    monkeypatch.setattr(warm.gc, "freeze", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["diffusionblocks", "plan"])
+    socket.send_fds(there, [json.dumps(warm._request()).encode()], [0, 1, 2])
+    assert parent._asked(here) is None and parent.declined == 1 and there.recv(9) == b""
+    there.close()
+
+
+@pytest.mark.parametrize("of", [os, socket])
+def test_where_something_is_missing_there_is_none(tmp_path, monkeypatch, of):
+    """conda's Python 3.11 lacks the first, Windows' first Linux the second."""
+    if of is os:
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.setattr(socket, "SOCK_SEQPACKET", 99)
+    with warm.warm(tmp_path / "warm.log"):
+        assert warm.VARIABLE not in os.environ
+    assert not (tmp_path / "warm.log").exists()
 
 
 def test_a_job_outlives_whoever_started_the_warm_process(package, monkeypatch):

@@ -61,7 +61,8 @@ def _keep_freed_memory():
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        # Before 2.35 it takes at most 32 MB. Refused, it would map every block from 128 kB on, once the other is set.
+        library.mallopt(M_MMAP_THRESHOLD, 1 << 30) or library.mallopt(M_MMAP_THRESHOLD, 1 << 25)
         library.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 

@@ -3,6 +3,7 @@
 `python -m diffusionblocks estimate` and the key `estimate` of config.yaml can say otherwise. Standard library only.
 """
 
+import re
 from typing import NamedTuple
 
 from diffusionblocks.base.files import UserError, suggest
@@ -56,3 +57,9 @@ def device_of(hardware: str) -> str | None:
     words = hardware.lower().replace("-", " ").split()
     found = next((device for device in DEVICES if device in words), None)
     return found or ("cpu" if words and words[-1] in ("thread", "threads") else None)
+
+
+def number_in(hardware: str) -> int:
+    """How many devices a name of hardware stands for: a processor's threads, one GPU."""
+    found = re.search(r"(\d+) threads$", hardware)
+    return int(found[1]) if found else 1

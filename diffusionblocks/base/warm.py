@@ -7,7 +7,8 @@ gets every signal that the command gets, dies where the command or the warm proc
 it has ended. A library is imported the first time that a verb needs it, in the first job's environment; a job with
 another one goes on by itself. Nothing of this package is imported but this file, so that an edit counts at once.
 
-Linux only: what other systems' libraries do at import does not always survive a fork. Standard library only.
+Linux only: what other systems' libraries do at import does not always survive a fork. Nor is there one where Python or
+the kernel lacks what it takes (conda's Python 3.11 knows no pidfd_open). Standard library only.
 """
 
 import atexit
@@ -58,7 +59,7 @@ def warm(log: str | Path) -> Iterator[None]:
 
     log: file of what it has to say.
     """
-    if sys.platform != "linux":
+    if not _possible():
         yield
         return
     # In a folder that nobody else may read, of a short name: the address of a socket has at most 107 bytes.
@@ -79,6 +80,15 @@ def warm(log: str | Path) -> Iterator[None]:
         finally:
             del os.environ[VARIABLE]
             process.stdin.close()
+
+
+def _possible():
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).close()
+    except (AttributeError, OSError):
+        return False
+    return sys.platform == "linux"
 
 
 def hand_over() -> None:
@@ -155,7 +165,8 @@ class Parent:
         """Fork until the input is closed and no child is left. Returns None then; in a child, at once, its request."""
         while self.watched.get_map():
             for key, _ in self.watched.select():
-                if self.watched.get_map().get(key.fileobj) == key and (request := key.data(key.fileobj)):
+                # By its number: of what an event before this one has closed, the map raises ValueError.
+                if self.watched.get_map().get(key.fd) == key and (request := key.data(key.fileobj)):
                     return request
         return None
 
@@ -170,15 +181,17 @@ class Parent:
 
     def _asked(self, command):
         self.watched.unregister(command)
-        text, files, *_ = socket.recv_fds(command, MOST, 3)
-        request = json.loads(text) if len(files) == 3 and text[-1:] == b"}" else None
+        text, files, flags, _ = socket.recv_fds(command, MOST, 3)
+        request = json.loads(text) if len(files) == 3 and not flags & socket.MSG_TRUNC else None
         if request is None or not self._fits(request):
-            self.declined += 1
-            return self._let_go(command, files)
+            return self._decline(command, files)
         for name in LIBRARIES.get(next(iter(request["arguments"][1:]), None), ()):
             self._import(name)
         gc.freeze()  # or the first collection in a child would copy all that is shared with it
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:  # over a limit of processes or memory, which must not end all jobs that run here
+            return self._decline(command, files)
         if not child:
             self._become(command, request, files)
             return request
@@ -205,6 +218,10 @@ class Parent:
             self.imported.add(name)
             with contextlib.suppress(Exception):  # where it matters, the job says so
                 importlib.import_module(name)
+
+    def _decline(self, command, files):
+        self.declined += 1
+        self._let_go(command, files)
 
     def _let_go(self, command, files):
         for file in files:
@@ -279,9 +296,7 @@ def run_and_end() -> None:
         if not isinstance(error.code, int | None):
             raise
         code = error.code
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # which has pools of threads end, torch.compile's for one, and then waits for all
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

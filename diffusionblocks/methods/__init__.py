@@ -32,7 +32,9 @@ def load_trained(run: dict, model_path: str | Path, shape: dict, weights: str = 
     found, about = tensors.read(model_path, "Delete it and assemble it again.")
     if about.get("run") != run:
         raise UserError(f"{model_path}: was trained with other settings than {run['table']}/{run['row']}. Delete it.")
-    last = {name.removeprefix(LAST): found.pop(name) for name in list(found) if name.startswith(LAST)}
+    # A method may have a module `last` of its own, whose weights stand beside no other.
+    beside = [name for name in found if name.startswith(LAST) and name.removeprefix(LAST) in found]
+    last = {name.removeprefix(LAST): found.pop(name) for name in beside}
     if weights == "last":
         if not last:
             raise UserError(f"{model_path}: has no last weights beside averaged ones. Leave out sampling.weights")

@@ -11,8 +11,9 @@ def predicted(results: Results, estimate: dict[str, dict]) -> dict[str, dict[str
     """{row: {tflop, measured, predicted, reached, hardware}} of the rows whose present settings were estimated.
 
     estimate: what `estimate` keeps, by run. tflop: of all updates of a seed; measured: seconds of its trainings, of all
-    parts, mean over seeds; predicted: at rates.SHARE of the rate of the device that it ran on, and reached: the share
-    that it was, or None of a device whose rate is not known. Rows that are counted were not trained and have none.
+    parts, mean over seeds; predicted: at rates.SHARE of the rate of what it ran on, all GPUs or threads together, and
+    reached: the share that it was; both None where that rate is not known, or their number has changed on the way. Rows
+    that are counted were not trained and have none.
     """
     found = {}
     for row, seeds in results.runs.items():
@@ -24,10 +25,11 @@ def predicted(results: Results, estimate: dict[str, dict]) -> dict[str, dict[str
         attempts = [attempt for seed in seeds for part in seed["parts"].values() for attempt in part["attempts"]]
         hardware = sorted({attempt["hardware"] for attempt in attempts})
         devices = {rates.device_of(name) for name in hardware}
+        numbers = {attempt.get("processes", 1) * rates.number_in(attempt["hardware"]) for attempt in attempts}
         expected = None
-        if len(devices) == 1 and None not in devices:
+        if len(devices) == len(numbers) == 1 and None not in devices:
             precision = run["train"].get("precision", "fp32")
-            expected = rates.seconds(entry["flop"], *devices, precision, rates.SHARE)
+            expected = rates.seconds(entry["flop"], *devices, precision, rates.SHARE) / max(numbers)
         found[row] = {
             "tflop": entry["flop"] / 1e12,
             "measured": seconds,
