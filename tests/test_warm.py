@@ -109,6 +109,19 @@ def alive(pid):
         return False
 
 
+def started_job(**options):
+    """A command that waits, once it passes signals on; and the process of its job."""
+    command = subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, text=True, **options)
+    pid = int(command.stdout.readline())
+
+    def passes_on():
+        caught = Path(f"/proc/{command.pid}/status").read_text().split("SigCgt:")[1].split()[0]
+        return int(caught, 16) >> (signal.SIGUSR1 - 1) & 1
+
+    wait_for(passes_on)
+    return command, pid
+
+
 def test_a_job_sees_what_its_command_has(started, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
@@ -135,8 +148,7 @@ def test_a_job_ends_its_command_as_it_ended_itself(started):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_the_command_is_one_to_the_job(started, number):
-    command = subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, text=True)
-    pid = int(command.stdout.readline())
+    command, pid = started_job()
     assert pid != command.pid and alive(pid)
     command.send_signal(number)
     assert command.wait(30) == (7 if number == signal.SIGTERM else -9)
@@ -145,8 +157,7 @@ def test_a_signal_to_the_command_is_one_to_the_job(started, number):
 
 
 def test_a_job_dies_with_the_warm_process_and_says_so(started):
-    command = subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    pid = int(command.stdout.readline())
+    command, pid = started_job(stderr=subprocess.PIPE)
     status = Path(f"/proc/{pid}/status").read_text()
     os.kill(int(status.split("PPid:")[1].split()[0]), signal.SIGKILL)
     (started / "warm.log").write_text("0 jobs were run here, 0 declined\n")  # what it can no longer say
@@ -157,8 +168,7 @@ def test_a_job_dies_with_the_warm_process_and_says_so(started):
 
 def test_a_signal_to_a_job_that_has_just_ended_ends_no_other(started):
     """The warm process hears of both at once; the job's end is the first."""
-    first, second = (subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, text=True) for _ in range(2))
-    pid, _ = (int(command.stdout.readline()) for command in (first, second))
+    (first, pid), (second, _) = started_job(), started_job()
     parent = int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
     os.kill(parent, signal.SIGSTOP)
     os.kill(pid, signal.SIGKILL)
@@ -211,8 +221,7 @@ def test_a_job_outlives_whoever_started_the_warm_process(package, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(package))
     with warm.warm(package / "warm.log"):
         wait_for(Path(os.environ[warm.VARIABLE]).exists)
-        command = subprocess.Popen([*COMMAND, "wait"], stdout=subprocess.PIPE, text=True)
-        pid = int(command.stdout.readline())
+        command, pid = started_job()
         parent = int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
     assert warm.VARIABLE not in os.environ
     time.sleep(0.1)
