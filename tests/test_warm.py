@@ -181,6 +181,15 @@ def test_a_signal_to_a_job_that_has_just_ended_ends_no_other(started):
     assert second.wait(30) == 7 and alive(parent)
 
 
+def test_a_signal_that_nobody_has_read_hides_no_exit_code():
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with there:
+        there.send(bytes([signal.SIGTERM]))
+        here.send(b"0")
+        here.close()
+        assert warm._heard(there) == b"0" and warm._heard(there) == b""
+
+
 def test_an_environment_that_is_too_long_is_declined(started):
     """Cut, it ends as a whole one would."""
     long = {f"LONG{i}": "}" * (warm.MOST * 2 // 3) for i in range(2)}

@@ -108,10 +108,7 @@ def hand_over() -> None:
         for number in FORWARDED:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda number, _: _tell(there, number))
-        try:
-            said = there.recv(MOST)
-        except OSError:
-            said = b""
+        said = _heard(there)
     if not said:
         print("error: the process that ran this job for the workflow was killed, and the job with it", file=sys.stderr)
         sys.exit(1)
@@ -121,6 +118,14 @@ def hand_over() -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _heard(there):
+    """What the warm process says at last; nothing where it is gone."""
+    for _ in range(2):  # a signal that it had not read when it closed is an error, which stands before what it said
+        with contextlib.suppress(OSError):
+            return there.recv(MOST)
+    return b""
 
 
 def _tell(there, number):
