@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from diffusionblocks.base.compat import AdamW
+from diffusionblocks.base.compat import Adafactor, AdamW
 from diffusionblocks.base.device import ready_compiler, seed_of, set_seed
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import LAST, build
@@ -76,13 +76,13 @@ class Trainer:
         # Counted per block in the settings; a process that trains all blocks in turn needs num_blocks times as many.
         self.total, self.warmup = steps * len(self.blocks), warmup * len(self.blocks)
         self.parameters = dict(self.method.named_parameters())
-        self.optimizer = AdamW(
-            self.parameters.values(),
-            lr=self.settings.lr,
-            betas=tuple(self.settings.betas),
-            weight_decay=self.settings.weight_decay,
-            fused=device.type != "meta",  # on which an update is counted, and which has no such kernel
-        )
+        options = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
+        if self.settings.optimizer == "adafactor":
+            self.optimizer = Adafactor(self.parameters.values(), **options)
+        else:
+            fused = device.type != "meta"  # on which an update is counted, and which has no such kernel
+            betas = tuple(self.settings.betas)
+            self.optimizer = AdamW(self.parameters.values(), betas=betas, fused=fused, **options)
         if self.settings.checkpoint_activations:
             for model in self.method.models.values():
                 for layer in model.all_layers():  # generators are put back, so that dropout repeats
