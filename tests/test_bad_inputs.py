@@ -21,13 +21,13 @@ import torch
 from conftest import ROOT, Checkout, shipped
 
 from diffusionblocks import verbs as program
+from diffusionblocks.base import device
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, in_words, write_json
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.plan import start
 from diffusionblocks.plan.configuration import read_tables
 from diffusionblocks.scorers.pretrained import identity
-from diffusionblocks.training import trainer
 
 NOBODY = 65534
 
@@ -526,7 +526,7 @@ CASES = {
     "no headers": (
         tampered(
             train(set_run("train", compile=True)),
-            lambda place: place.patch.setattr(trainer, "HEADERS", [str(place.folder)]),
+            lambda place: place.patch.setattr(device, "HEADERS", [str(place.folder)]),
         ),
         ["train.compile", "no Python.h", "python3-dev", "set train.compile to false"],
     ),

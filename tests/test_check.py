@@ -152,6 +152,9 @@ BAD = [
     ),
     ({f"{DIT}__sampling": {"weights": "latest"}}, ["fid_test.sampling.weights: 'latest' is not one of averaged, last"]),
     ({f"{DIT}__sampling": {"weights": "last"}, f"{DIT}__train__ema": None}, ["sampling.weights: without train.ema"]),
+    ({f"{DIT}__sampling": {"precision": "fp16"}}, ["fid_test.sampling.precision: 'fp16' is not one of fp32, bf16"]),
+    ({f"{DIT}__sampling": {"compile": "yes"}}, ["fid_test.sampling.compile: 'yes' should be of type bool"]),
+    ({f"{ROW4}__sampling": {"compile": True}}, ["sampling.compile: is for whole samples", "token by token"]),
     ({f"{ROW}__metrics__accuracy__sampling": {"weights": "last"}}, ["accuracy.sampling: unknown key 'weights'"]),
     # What could not be computed hours later
     ({f"{DIT}__sampling": {"num_samples": 1}}, ["metrics.fid", "sampling.num_samples is 1", "needs at least 2"]),

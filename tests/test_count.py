@@ -59,9 +59,9 @@ def trained(run, part, shape):
     return trainer, live.peak
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_what_is_counted_is_what_training_holds(demo, name):
-    run, parts, shape = row_of(demo, name)
+@pytest.mark.parametrize(("name", "optimizer"), [*((name, "adamw") for name in ROWS), (ROWS[0], "adafactor")])
+def test_what_is_counted_is_what_training_holds(demo, name, optimizer):
+    run, parts, shape = row_of(demo, name, optimizer=optimizer)
     counted = count.counted(run, parts, shape)
     trainer, peak = trained(run, parts[0], shape)
     held = trainer.memory()
@@ -137,11 +137,11 @@ def test_sums_by_hand():
 
 def test_the_formulas():
     whole = {
-        "layers": {"parameters": 12 * 10, "activations": 12 * 100, "held": 12, "run": 12},
+        "layers": {"parameters": 12 * 10, "moments": 24 * 10, "activations": 12 * 100, "held": 12, "run": 12},
         "micro_batch": 8,
         "checkpointing": False,
     }
-    block = {**whole, "layers": {"held": 4, "run": 4}}
+    block = {**whole, "layers": {"parameters": 4 * 10, "moments": 8 * 10, "held": 4, "run": 4}}
 
     def formula(row, **changed):
         return memory.memory_by_formula({**row, **changed}, whole) * memory.MB
@@ -151,6 +151,7 @@ def test_the_formulas():
     assert formula(block) == pytest.approx((4 * 10 + 100) * 12 / 3)
     assert formula(block, checkpointing=True) == pytest.approx(4 * 10 * 12 / 3 + 100)
     assert formula(whole, micro_batch=2) == pytest.approx((4 * 10 + 100 / 4) * 12)
+    assert formula(whole, layers={**whole["layers"], "moments": 12}) == pytest.approx((2 * 10 + 1 + 100) * 12)
 
 
 def test_factors_at_the_papers_sizes():

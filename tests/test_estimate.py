@@ -111,6 +111,13 @@ def test_a_run_of_two_tables_is_counted_once(own, place):
     assert alone["total"] == found["total"], "where the first table is not asked for, the second has to train it"
 
 
+def test_an_optimizer_with_less_state_is_counted_apart(own, place):
+    mine = table(own(LINEAR))
+    mine["rows"]["factored"] = {"train": {"optimizer": "adafactor"}}
+    found, _ = billed(config(mine=mine))
+    assert [line["checkpoint_bytes"] for line in found["lines"]] == [(3 * 640 + 1) * 4, (640 + 64 + 10 + 1) * 4]
+
+
 def test_links_are_jobs_within_the_time_limit(own, place):
     row = {"run": {"train": TRAIN}, "updates": 50, "seeds": 1, "samples": []}
     part = {"network": 640, "peak": 9, "held": 5, "weights": 1, "checkpoint": 1, "blocks": 1}

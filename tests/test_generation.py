@@ -166,6 +166,27 @@ def test_a_method_may_have_a_module_called_last(tmp_path, monkeypatch, averaged)
         assert torch.equal(loaded["last"].weight, method["last"].weight + more)
 
 
+def test_images_may_be_made_in_bf16_and_compiled(job, monkeypatch):
+    """The same images but for the rounding within layers, and the same cost."""
+    plain, half = (job.shards(**options) for options in ({}, {"precision": "bf16"}))
+    compiled = []
+
+    def compiler(forward, dynamic):
+        compiled.append(forward)
+        return lambda *arguments, **keywords: forward(*arguments, **keywords)
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    both = job.shards(precision="bf16", compile=True)
+    assert len(compiled) == 3
+    assert torch.equal(images(job.shards(precision="fp32", compile=False)), images(plain))
+    assert torch.equal(images(both), images(half)) and not torch.equal(images(half), images(plain))
+    off = (images(half).float() - images(plain).float()).abs()
+    assert off.mean() < 1 and off.max() < 26, "grey levels, of 255"
+    costs = [tensors.about(paths[0], "")["evaluations"] for paths in (plain, half, both)]
+    assert costs[0] == costs[1] == costs[2]
+    assert tensors.about(both[0], "")["sampling"] == {**SAMPLING, "precision": "bf16", "compile": True}
+
+
 def test_the_page_gets_the_first_images_and_their_way(job):
     paths = job.shards()
     found = job.evaluate({"layers": {"name": "layer_evaluations", "sampling": SAMPLING}}, paths)["samples"]

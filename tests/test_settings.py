@@ -49,6 +49,7 @@ def test_updates_count_steps_or_epochs():
         ({"augment": ["flop"]}, "train.augment: 'flop' is not one of crop, flip, randaugment; did you mean 'flip'?"),
         ({"augment": "crop"}, "train.augment: 'crop' should be a list, such as [crop, flip], or [] for none"),
         ({"precision": "fp16"}, "train.precision: 'fp16' is not one of fp32, bf16"),
+        ({"optimizer": "adafctor"}, "train.optimizer: 'adafctor' is not one of adamw, adafactor"),
         ({"compile": 1}, "train.compile: 1 should be true or false"),
         ({"checkpoint_activations": 1}, "train.checkpoint_activations: 1 should be true or false"),
         ({"lr": "1e-3"}, "train.lr: '1e-3' should be a number (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)"),

@@ -13,9 +13,9 @@ from diffusionblocks.data.prepare import prepare
 from diffusionblocks.diffusion import chains as sampling
 from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.evaluation.evaluate import evaluate
-from diffusionblocks.methods import build
+from diffusionblocks.methods import build, load_trained
 from diffusionblocks.methods.end_to_end import nucleus
-from diffusionblocks.sampling.sample import sample
+from diffusionblocks.sampling.sample import hasten, sample
 from diffusionblocks.scorers.teacher import teacher
 
 CPU = torch.device("cpu")
@@ -110,6 +110,27 @@ def test_masked_texts_are_whole_and_shards_change_nothing(jobs):
     whole = tokens(jobs["masked"].shards(sampling))
     assert whole.shape == (6, 16) and whole.min() >= 0 and whole.max() < 27
     assert torch.equal(whole, tokens(jobs["masked"].shards({**sampling, "shards": 2})))
+    rounded = tokens(jobs["masked"].shards({**sampling, "precision": "bf16"}))
+    assert (rounded == whole).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("name", ["plain", "denoiser", "recurrent"])
+def test_bf16_rounds_what_layers_compute_and_their_caches(jobs, name):
+    job = jobs[name]
+    assert tokens(job.shards({**CONTINUED, "precision": "bf16"})).shape == (20, 11)
+    data, found = load(job.data, CPU), []
+    for precision in ("fp32", "bf16"):
+        method = load_trained(job.settings, job.model, data.shape).eval()
+        hasten(method, CPU, precision, False)
+        model, layers = method.acting(0)
+        eps = torch.randn(4, 8, model.z_shape[-1], generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            session = model.begin(data.test_tokens[:4, :6].long(), layers, 8, eps)
+            session.append(data.test_tokens[:4, 6].long())
+            found.append(session.predict(*(() if model.noise is None else (eps[:, 7], 1.0))).full())
+    exact, rounded = found
+    assert rounded.dtype == exact.dtype == torch.float32 and not torch.equal(exact, rounded)
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
 
 
 def test_a_token_of_the_denoiser_costs_one_pass_per_block_and_one_for_the_caches(jobs):

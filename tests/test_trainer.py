@@ -83,6 +83,22 @@ def test_the_optimizer_follows_the_settings():
     assert group["lr"] == pytest.approx(0.001, rel=0.05)
 
 
+def test_adafactor_steps_as_pytorchs_own_and_keeps_a_number_for_each_row_and_column():
+    trainer = trainer_of({"name": "end_to_end"}, optimizer="adafactor", lr=0.02, min_lr=0.02, weight_decay=0.3)
+    theirs = {name: value.detach().clone().requires_grad_() for name, value in trainer.parameters.items()}
+    own = torch.optim.Adafactor(theirs.values(), lr=0.02, weight_decay=0.3)
+    for step in range(3):
+        trainer.update(step)
+        for name, value in theirs.items():
+            value.grad = trainer.parameters[name].grad.clone()
+        own.step()
+    assert_same_bits(copy(trainer.parameters), copy(theirs))
+    kept = 0
+    for value in theirs.values():
+        kept += 1 + (value.numel() if value.dim() < 2 else value[..., 0].numel() + value[..., 0, :].numel())
+    assert trainer.memory()["optimizer_bytes"] == 4 * kept
+
+
 # Data
 
 
@@ -274,15 +290,16 @@ def test_a_waiting_block_keeps_its_weights_average_and_moments():
             assert (f"optimizer.{index}.exp_avg" in after) == mine  # no decay, no moment for who has no gradient
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 @pytest.mark.parametrize("method", [JOINT, {"name": "end_to_end"}])
-def test_an_update_repeats_bit_by_bit(method):
-    trainer = trainer_of(method, dropout=0.3, ema=0.9)
+def test_an_update_repeats_bit_by_bit(method, optimizer):
+    trainer = trainer_of(method, dropout=0.3, ema=0.9, optimizer=optimizer)
     for step in range(3):
         trainer.update(step)
     state = copy(trainer.tensors())
     first = trainer.update(3), copy(trainer.tensors())
 
-    other = trainer_of(method, dropout=0.3, ema=0.9)  # a new process after a kill
+    other = trainer_of(method, dropout=0.3, ema=0.9, optimizer=optimizer)  # a new process after a kill
     other.restore(copy(state))
     torch.rand(7)  # whatever was drawn in between
     second = other.update(3), copy(other.tensors())

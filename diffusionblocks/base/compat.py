@@ -11,19 +11,16 @@ from unittest import mock
 import torch
 
 
-class AdamW(torch.optim.AdamW):
-    """PyTorch's AdamW without its guards against being compiled: they import the compiler, a second in every job."""
+def _unguarded(kind):
+    """An optimizer of PyTorch's without its guards against being compiled: they import the compiler, a second in every
+    job.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    members = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**members, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
-    add_param_group, zero_grad, state_dict, load_state_dict = map(
-        inspect.unwrap,
-        (
-            torch.optim.Optimizer.add_param_group,
-            torch.optim.Optimizer.zero_grad,
-            torch.optim.Optimizer.state_dict,
-            torch.optim.Optimizer.load_state_dict,
-        ),
-    )
-    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+AdamW, Adafactor = map(_unguarded, (torch.optim.AdamW, torch.optim.Adafactor))
 
 
 def fused_attention() -> contextlib.AbstractContextManager:

@@ -4,6 +4,11 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import platform
+import shlex
+import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -12,6 +17,8 @@ from diffusionblocks.base.gpu import CHOICE, chosen, held
 from diffusionblocks.base.provenance import hardware
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+# Where Python's own headers may be, without which nothing that torch.compile writes can be compiled.
+HEADERS = [folder for folder in (sysconfig.get_path("include"), sysconfig.get_config_var("INCLUDEPY")) if folder]
 
 
 def seed_of(*names: int | str | None) -> int:
@@ -53,6 +60,25 @@ def pick_device() -> torch.device:
         _keep_freed_memory()
     print(f"device: {device} ({hardware(device)})", flush=True)
     return device
+
+
+def ready_compiler(device: torch.device, key: str) -> None:
+    """What torch.compile needs before its first call. key: of the configuration, that asks for it.
+
+    Raises UserError without the program that it calls, before it says so in a hundred lines of its own.
+    """
+    triton = device.type == "cuda"
+    variable, programs = ("CC", ("gcc", "clang")) if triton else ("CXX", ("g++",))
+    programs = shlex.split(os.environ.get(variable, ""))[:1] or programs
+    absent = " or ".join(programs) if not any(map(shutil.which, programs)) else None
+    if not absent and not any(Path(folder, "Python.h").exists() for folder in HEADERS):
+        absent = "Python.h"
+    if absent:
+        raise UserError(
+            f"{key}: true needs a compiler, and there is no {absent} on {platform.node()}. Install it (Debian: "
+            f"apt install g++ python3-dev), name yours (export {variable}=...), or set {key} to false."
+        )
+    torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too
 
 
 def _keep_freed_memory():

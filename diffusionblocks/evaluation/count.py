@@ -148,12 +148,13 @@ def counted(run: dict, parts: list[str], shape: dict) -> dict[str, Any]:
     """What one update of a run holds, of its largest part, and computes, of all its blocks together.
 
     parameters, gradients, optimizer, average: bytes of a process; frozen: of parameters that are not trained, which
-    have none of the other three and stand outside the layers. activations: bytes kept for the backward pass when
-    the forward one of a micro-batch ends, weights not among them; peak: the most bytes at a time, the data set not
-    among them. layers: {parameters, activations: bytes, held: layers of the process, run: those that an update runs}.
-    flop: for a sample, two for each multiply and add of matrix products and attention (without causal halving), forward
-    and backward of one update of every block. passes: {forward, backward: runs of a layer in an update}. network:
-    parameters of all parts. micro_batch: samples; epochs: of the settings, or None.
+    have none of the other three and stand outside the layers; moments: optimizer without its counters. activations:
+    bytes kept for the backward pass when the forward one of a micro-batch ends, weights not among them; peak: the most
+    bytes at a time, the data set not among them. layers: {parameters, moments, activations: bytes, held: layers of the
+    process, run: those that an update runs}. flop: for a sample, two for each multiply and add of matrix products and
+    attention (without causal halving), forward and backward of one update of every block. passes: {forward, backward:
+    runs of a layer in an update}. network: parameters of all parts. micro_batch: samples; epochs: of the settings, or
+    None.
     """
     train, found = run["train"], list(counted_parts(run, parts, shape).values())
     largest = max(found, key=lambda part: part["peak"])
@@ -196,17 +197,19 @@ def _of_part(trainer, live):
         _every_block(trainer)
     memory, most = trainer.memory(), max(kept, key=lambda one: one["activations"])
     layers = [layer for model in trainer.method.models.values() for layer in model.all_layers()]
-    bytes_of_layers = sum(value.nbytes for layer in layers for value in layer.parameters())
+    of_layers = [value for layer in layers for value in layer.parameters()]
     return {
         "parameters": memory["parameter_bytes"],
         "frozen": sum(value.nbytes for value in trainer.parameters.values() if not value.requires_grad),
         "gradients": memory["gradient_bytes"],
         "optimizer": memory["optimizer_bytes"],
+        "moments": _moments(trainer, trainer.parameters.values()),
         "average": memory["average_bytes"],
         "activations": most["activations"],
         "peak": live.peak,
         "layers": {
-            "parameters": bytes_of_layers,
+            "parameters": sum(value.nbytes for value in of_layers),
+            "moments": _moments(trainer, of_layers),
             "activations": most["of_layers"],
             "held": len(layers),
             "run": most["run"],
@@ -217,6 +220,12 @@ def _of_part(trainer, live):
         "checkpoint": sum(value.nbytes for value in trainer.tensors().values()),
         **work(trainer.method, trainer.batches.data.shape, trainer.run["seed"]),
     }
+
+
+def _moments(trainer, parameters):
+    """Bytes of the optimizer's state of some parameters, without the counters of its steps."""
+    states = [trainer.optimizer.state.get(value, {}) for value in parameters]
+    return sum(tensor.nbytes for state in states for name, tensor in state.items() if name != "step")
 
 
 def _every_block(trainer):

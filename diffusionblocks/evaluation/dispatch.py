@@ -10,13 +10,18 @@ from torch.utils.flop_counter import flop_registry
 
 
 class Live(TorchDispatchMode):
-    """In here the bytes of all that is made on a device and still there are added up: `now`, and their `peak`."""
+    """In here the bytes of all that is made on a device and still there are added up: `now`, and their `peak`.
+
+    Where the value of a tensor without content is asked for, as Adafactor does of norms, it is 1.
+    """
 
     def __init__(self, device: torch.device):
         super().__init__()
         self.device, self.now, self.peak, self._there = device, 0, 0, {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return 1.0
         found = function(*args, **(kwargs or {}))
         for value in tree_leaves(found):
             if isinstance(value, Tensor) and value.device.type == self.device.type:

@@ -65,8 +65,11 @@ def _inputs(seed):
     split = {"mu": real.mean(0, dtype=np.float64), "sigma": np.cov(real.T), "features": real}
 
     def counted():
-        names = ("parameters", "gradients", "optimizer", "average", "activations", "peak", "flop", "network", "epochs")
-        layers = {"parameters": 0.5, "activations": 0.4, "held": 4, "run": int(random.integers(2, 5))}
+        names = (
+            *("parameters", "gradients", "optimizer", "moments", "average", "activations"),
+            *("peak", "flop", "network", "epochs"),
+        )
+        layers = {"parameters": 0.5, "moments": 1.0, "activations": 0.4, "held": 4, "run": int(random.integers(2, 5))}
         passes = {"forward": random.uniform(2, 4), "backward": random.uniform(2, 4)}
         about = {"micro_batch": 8, "checkpointing": False, "frozen": 0, "layers": layers, "passes": passes}
         return {**{name: random.uniform(1, 3) for name in names}, **about}

@@ -8,8 +8,10 @@ from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
 from diffusionblocks.plan.source import call_keyword, class_keywords, decorator_keywords
+from diffusionblocks.training.settings import CHOICES
 
 WEIGHTS = ("averaged", "last")  # of a training with `ema`, those that generate
+GENERATION = {"weights": None, "precision": None, "compile": False}  # keys of any `sampling` that generates
 COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
 
 
@@ -119,7 +121,7 @@ def _check_sampling(where, section, row):
     known = LIKELIHOOD if function == "bound" else class_keywords(method.file, method.attribute, function)
     if sampling.get("hand_off") == "hard" and row.kind != "text":
         raise UserError(f"config: {where}.sampling.hand_off: hard is for texts")
-    check_keys(f"{where}.sampling", sampling, known | ({**row.sample_defaults, "weights": None} if generated else {}))
+    check_keys(f"{where}.sampling", sampling, known | (row.sample_defaults | GENERATION if generated else {}))
     if function == "bound" and sampling["passes"] < 2:
         raise UserError(f"config: {where}.sampling.passes must be at least 2, and is {sampling['passes']}")
     if "solver" in sampling:
@@ -133,6 +135,14 @@ def _check_generation(where, sampling, row):
         raise UserError(f"config: {where}.weights: {weights!r} is not one of {', '.join(WEIGHTS)}")
     if weights == "last" and row.train.get("ema") is None:
         raise UserError(f"config: {where}.weights: without train.ema there are none but the last weights; leave it out")
+    precisions = CHOICES["precision"]
+    if (precision := sampling.get("precision", precisions[0])) not in precisions:
+        raise UserError(f"config: {where}.precision: {precision!r} is not one of {', '.join(precisions)}")
+    if sampling.get("compile") and row.continues:
+        raise UserError(
+            f"config: {where}.compile: is for whole samples, and {row.model['name']} writes token by token, each a "
+            "length of its own to compile; leave it out"
+        )
     for key in row.sample_defaults:
         if sampling[key] < 1:
             raise UserError(f"config: {where}.{key} must be at least 1, and is {sampling[key]}")

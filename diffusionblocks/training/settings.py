@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from diffusionblocks.base.augmentations import AUGMENTATIONS
 from diffusionblocks.base.files import UserError, suggest
 
-PRECISIONS = ("fp32", "bf16")
+# What a word may be.
+CHOICES = {"precision": ("fp32", "bf16"), "optimizer": ("adamw", "adafactor")}
 # The least that each count may be. A bool is no number here, and 600.0 no number of steps.
 COUNTS = {
     **{"batch_size": 1, "steps": 1, "epochs": 1, "warmup_steps": 0, "warmup_epochs": 0},
@@ -37,10 +38,11 @@ class Settings:
     warmup_steps: int = 0
     warmup_epochs: int = 0
     weight_decay: float = 0.01
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of adamw
     clip: float = 1.0
     accumulate: int = 1  # micro-batches per update; `decoupled` weights are averaged within each
     ema: float | None = None  # decay, per update, of averaged weights, which are what is evaluated; the last are kept
+    optimizer: str = "adamw"  # adafactor: no first moment, one second for each row and column, lr times a weight's size
     precision: str = "fp32"
     compile: bool = False
     checkpoint_activations: bool = False  # keep what enters a layer and run it again in the backward pass
@@ -116,9 +118,9 @@ def _check(key, value):
             raise UserError(f"{where} should be a list of two numbers, such as [0.9, 0.999]")
         for beta in value:
             _check_number(where, beta, "at least 0 and below 1, both of them", lambda beta: 0 <= beta < 1)
-    elif key == "precision":
-        if value not in PRECISIONS:
-            raise UserError(f"{where} is not one of {', '.join(PRECISIONS)}")
+    elif key in CHOICES:
+        if value not in CHOICES[key]:
+            raise UserError(f"{where} is not one of {', '.join(CHOICES[key])}")
     elif key in ("compile", "checkpoint_activations"):
         if not isinstance(value, bool):
             raise UserError(f"{where} should be true or false")

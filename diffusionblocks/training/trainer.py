@@ -7,27 +7,18 @@ again ends as one that was not: with the same bits on a CPU, and on a GPU where 
 import contextlib
 import functools
 import math
-import os
-import platform
 import random
 import resource
-import shlex
-import shutil
-import sysconfig
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from diffusionblocks.base.compat import AdamW
-from diffusionblocks.base.device import seed_of, set_seed
+from diffusionblocks.base.compat import Adafactor, AdamW
+from diffusionblocks.base.device import ready_compiler, seed_of, set_seed
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import LAST, build
 from diffusionblocks.training.settings import Settings
-
-# Where Python's own headers may be, without which nothing that torch.compile writes can be compiled.
-HEADERS = [folder for folder in (sysconfig.get_path("include"), sysconfig.get_config_var("INCLUDEPY")) if folder]
 
 
 class Batches:
@@ -85,13 +76,13 @@ class Trainer:
         # Counted per block in the settings; a process that trains all blocks in turn needs num_blocks times as many.
         self.total, self.warmup = steps * len(self.blocks), warmup * len(self.blocks)
         self.parameters = dict(self.method.named_parameters())
-        self.optimizer = AdamW(
-            self.parameters.values(),
-            lr=self.settings.lr,
-            betas=tuple(self.settings.betas),
-            weight_decay=self.settings.weight_decay,
-            fused=device.type != "meta",  # on which an update is counted, and which has no such kernel
-        )
+        options = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
+        if self.settings.optimizer == "adafactor":
+            self.optimizer = Adafactor(self.parameters.values(), **options)
+        else:
+            fused = device.type != "meta"  # on which an update is counted, and which has no such kernel
+            betas = tuple(self.settings.betas)
+            self.optimizer = AdamW(self.parameters.values(), betas=betas, fused=fused, **options)
         if self.settings.checkpoint_activations:
             for model in self.method.models.values():
                 for layer in model.all_layers():  # generators are put back, so that dropout repeats
@@ -101,8 +92,7 @@ class Trainer:
             trained = {name: value for name, value in self.parameters.items() if value.requires_grad}
             self.ema = {name: value.detach().clone() for name, value in trained.items()}
         if self.settings.compile:
-            _need_compiler(device)
-            torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too
+            ready_compiler(device, "train.compile")
             for model in self.method.models.values():
                 for layer in model.all_layers():  # they share one compiled graph; a network would compile per block
                     layer.compile(dynamic=False)
@@ -223,21 +213,6 @@ class Trainer:
 def at_worst(values: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
     """The entry of `values` (N,) where `losses` (N,) is largest or not a number, without a word to the host."""
     return values.gather(0, losses.nan_to_num(nan=math.inf).argmax(0, keepdim=True))[0]
-
-
-def _need_compiler(device):
-    """Raise UserError without the program that torch.compile calls, before it says so in a hundred lines of its own."""
-    triton = device.type == "cuda"
-    variable, programs = ("CC", ("gcc", "clang")) if triton else ("CXX", ("g++",))
-    programs = shlex.split(os.environ.get(variable, ""))[:1] or programs
-    absent = " or ".join(programs) if not any(map(shutil.which, programs)) else None
-    if not absent and not any(Path(folder, "Python.h").exists() for folder in HEADERS):
-        absent = "Python.h"
-    if absent:
-        raise UserError(
-            f"train.compile: true needs a compiler, and there is no {absent} on {platform.node()}. Install it (Debian: "
-            f"apt install g++ python3-dev), name yours (export {variable}=...), or set train.compile to false."
-        )
 
 
 def _bytes(tensors):

@@ -23,7 +23,7 @@ def gradient_memory(counted: dict) -> float:
 
 @metric(unit="MB", better="lower", beside=True)
 def optimizer_memory(counted: dict) -> float:
-    """Of AdamW's two moments."""
+    """Of the optimizer's state: AdamW's two moments, or Adafactor's second in rows and columns."""
     return counted["optimizer"] / MB
 
 
@@ -49,7 +49,9 @@ def peak_memory(counted: dict) -> float:
 def memory_around_layers(counted: dict) -> float:
     """Parameters, gradients and moments of what is no layer: embeddings, conditioning, head. Every block has its own,
     so no cut into blocks makes them fewer; of what is frozen there are the parameters alone."""
-    return (4 * (counted["parameters"] - counted["layers"]["parameters"]) - 3 * counted["frozen"]) / MB
+    layers = counted["layers"]
+    around = 2 * (counted["parameters"] - layers["parameters"]) - counted["frozen"]
+    return (around + counted["moments"] - layers["moments"]) / MB
 
 
 @metric(unit="MB", better="lower", beside=True)
@@ -57,11 +59,13 @@ def memory_by_formula(counted: dict, compared: dict) -> float:
     """Appendix G's: (4P + A) L end to end, over B in blocks, 4PL + A with checkpointing, 4PL/B + A with both.
 
     P and A are the mean bytes of parameters and of activations of a layer of `compared`, A in the row's micro-batches.
+    4 is of AdamW: one of parameters, one of gradients, and as many of moments as the row's optimizer has.
     """
     layers, own = compared["layers"], counted["layers"]
     a_layer = layers["activations"] / layers["run"] * counted["micro_batch"] / compared["micro_batch"]
     kept = 1 if counted["checkpointing"] else own["run"]
-    return (4 * layers["parameters"] / layers["held"] * own["held"] + a_layer * kept) / MB
+    copies = 2 + own["moments"] / own["parameters"]
+    return (copies * layers["parameters"] / layers["held"] * own["held"] + a_layer * kept) / MB
 
 
 @metric(unit="×", better="higher")
