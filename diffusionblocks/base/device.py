@@ -83,7 +83,7 @@ def ready_compiler(device: torch.device, key: str) -> None:
 
 def _keep_freed_memory():
     """Have the C library keep what is freed, where it is glibc: it hands large blocks back to the kernel, and an update
-    of the paper's ViT then spends a quarter of its time on getting them again.
+    of the paper's ViT then spends up to a quarter of its time on getting them again.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
