@@ -25,8 +25,9 @@ import torch
 
 from diffusionblocks.base import device as devices
 from diffusionblocks.base.gpu import CHOICE
+from diffusionblocks.base.hand_over import VARIABLE
 from diffusionblocks.base.provenance import hardware
-from diffusionblocks.base.warm import VARIABLE, warm
+from diffusionblocks.base.warm import warm
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.evaluation.count import counted
 from diffusionblocks.evaluation.timing import Clock, free, one_turn

@@ -9,7 +9,6 @@ GPU the settings are float32 (TF32 products), bf16 autocast and bf16 compiled; f
 
 import argparse
 import csv
-import gc
 import json
 import statistics
 import sys
@@ -19,6 +18,7 @@ import torch
 
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.data.chance import Chance
+from diffusionblocks.evaluation.timing import free
 from diffusionblocks.plan.configuration import ROOT, read_yaml
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.row import parts_of
@@ -49,6 +49,8 @@ SETTINGS = (("fp32", False), ("bf16", False), ("bf16", True))
 
 def measure(run, part, device, updates):
     """One line of the table."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()  # nor is anything of the row before left in the compiler
     free(device)
     data = Chance(sizes(run["data"])["shape"], run["train"]["batch_size"], device)
     trainer = Trainer(run, part, data, device)
@@ -80,15 +82,6 @@ def measure(run, part, device, updates):
 def wait(device):
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def free(device):
-    """Nothing of the row before is left on the device or in the compiler."""
-    if "torch._dynamo" in sys.modules:
-        torch._dynamo.reset()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def main():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusionblocks.base import warm
+from diffusionblocks.base import hand_over, warm
 from diffusionblocks.plan.source import PACKAGE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
@@ -64,7 +64,7 @@ def package(tmp_path):
     """A folder with a package of the same name, whose verbs are VERBS."""
     base = tmp_path / "diffusionblocks/base"
     base.mkdir(parents=True)
-    for name in ("__init__.py", "__main__.py", "base/__init__.py", "base/warm.py"):
+    for name in ("__init__.py", "__main__.py", "base/__init__.py", "base/hand_over.py", "base/warm.py"):
         (tmp_path / "diffusionblocks" / name).write_text((PACKAGE / name).read_text())
     (tmp_path / "diffusionblocks/verbs.py").write_text(VERBS)
     return tmp_path
@@ -76,7 +76,7 @@ def started(package, monkeypatch):
     monkeypatch.chdir(package)
     monkeypatch.setenv("PYTHONPATH", str(package))
     with warm.warm(package / "warm.log"):
-        wait_for(Path(os.environ[warm.VARIABLE]).exists)
+        wait_for(Path(os.environ[hand_over.VARIABLE]).exists)
         yield package
     wait_for((package / "warm.log").read_text)
     assert re.fullmatch(r"\d+ jobs were run here, [01] declined\n", (package / "warm.log").read_text())
@@ -131,7 +131,7 @@ def test_a_job_sees_what_its_command_has(started, tmp_path_factory):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
 
     found = seen(cwd=elsewhere, preexec_fn=limited)
-    alone = seen(cwd=elsewhere, preexec_fn=limited, env={**os.environ, warm.VARIABLE: ""})
+    alone = seen(cwd=elsewhere, preexec_fn=limited, env={**os.environ, hand_over.VARIABLE: ""})
     assert found.pop("parent") != os.getpid() == alone.pop("parent")  # else no warm process has run it
     assert found == alone
     assert (found["mask"], found["files"], found["hangup"], found["input"]) == ("0o27", 200, "SIG_IGN", "some input")
@@ -187,12 +187,12 @@ def test_a_signal_that_nobody_has_read_hides_no_exit_code():
         there.send(bytes([signal.SIGTERM]))
         here.send(b"0")
         here.close()
-        assert warm._heard(there) == b"0" and warm._heard(there) == b""
+        assert hand_over._heard(there) == b"0" and hand_over._heard(there) == b""
 
 
 def test_an_environment_that_is_too_long_is_declined(started):
     """Cut, it ends as a whole one would."""
-    long = {f"LONG{i}": "}" * (warm.MOST * 2 // 3) for i in range(2)}
+    long = {f"LONG{i}": "}" * (hand_over.MOST * 2 // 3) for i in range(2)}
     assert seen(env={**os.environ, **long})["parent"] == os.getpid() != seen()["parent"]
 
 
@@ -208,7 +208,7 @@ def test_a_fork_that_fails_leaves_the_job_to_its_command(monkeypatch):
     monkeypatch.setattr(os, "fork", refused)
     monkeypatch.setattr(warm.gc, "freeze", lambda: None)
     monkeypatch.setattr(sys, "argv", ["diffusionblocks", "plan"])
-    socket.send_fds(there, [json.dumps(warm._request()).encode()], [0, 1, 2])
+    socket.send_fds(there, [json.dumps(hand_over.request()).encode()], [0, 1, 2])
     assert parent._asked(here) is None and parent.declined == 1 and there.recv(9) == b""
     there.close()
 
@@ -221,7 +221,7 @@ def test_where_something_is_missing_there_is_none(tmp_path, monkeypatch, of):
     else:
         monkeypatch.setattr(socket, "SOCK_SEQPACKET", 99)
     with warm.warm(tmp_path / "warm.log"):
-        assert warm.VARIABLE not in os.environ
+        assert hand_over.VARIABLE not in os.environ
     assert not (tmp_path / "warm.log").exists()
 
 
@@ -229,10 +229,10 @@ def test_a_job_outlives_whoever_started_the_warm_process(package, monkeypatch):
     monkeypatch.chdir(package)
     monkeypatch.setenv("PYTHONPATH", str(package))
     with warm.warm(package / "warm.log"):
-        wait_for(Path(os.environ[warm.VARIABLE]).exists)
+        wait_for(Path(os.environ[hand_over.VARIABLE]).exists)
         command, pid = started_job()
         parent = int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
-    assert warm.VARIABLE not in os.environ
+    assert hand_over.VARIABLE not in os.environ
     time.sleep(0.1)
     assert alive(pid) and alive(parent) and not (package / "warm.log").read_text()
     command.terminate()
@@ -258,6 +258,6 @@ def test_libraries_are_imported_once_for_a_verb(started):
         "import sys\n\n\ndef main():\n    before = 'torch' in sys.modules\n    import torch\n"
         "    print(before, torch.cuda.is_initialized(), torch.get_num_threads())\n"
     )
-    plan, alone = job("plan").stdout, job("train", env={**os.environ, warm.VARIABLE: ""}).stdout
+    plan, alone = job("plan").stdout, job("train", env={**os.environ, hand_over.VARIABLE: ""}).stdout
     assert plan == alone and plan.startswith("False False ")
     assert job("train").stdout == job("train").stdout == plan.replace("False", "True", 1)

@@ -5,7 +5,8 @@ A job's command stays the same: `python -m diffusionblocks` hands itself over wh
 otherwise goes on by itself. The child has the command's folder, files, environment, limits, mask and ignored signals,
 gets every signal that the command gets, dies where the command or the warm process is killed, and ends the command as
 it has ended. A library is imported the first time that a verb needs it, in the first job's environment; a job with
-another one goes on by itself. Nothing of this package is imported but this file, so that an edit counts at once.
+another one goes on by itself. Nothing of this package is imported but this file and hand_over.py, so that an edit
+counts at once.
 
 Linux only: what other systems' libraries do at import does not always survive a fork. Nor is there one where Python or
 the kernel lacks what it takes (conda's Python 3.11 knows no pidfd_open). Standard library only.
@@ -30,18 +31,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-VARIABLE = "DIFFUSIONBLOCKS_WARM"  # the address, in the environment of a workflow's jobs
+from diffusionblocks.base.hand_over import FORWARDED, MOST, VARIABLE, program
+
 OF_THE_SHELL = {"_", "SHLVL", "PWD", "OLDPWD"}  # variables in which two jobs may differ
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 PR_SET_PDEATHSIG = 1
-MOST = 1 << 17  # bytes of a message; a command whose environment is longer runs by itself
 
 NETWORK = ("torch", "numpy", "safetensors.torch", "yaml", "jsonschema")
-COUNTED = (
-    *NETWORK,
-    "torch._dynamo",
-    "torch._meta_registrations",
-)  # the meta device imports both, torchvision the first
+COUNTED = (*NETWORK, "torch._dynamo", "torch._meta_registrations")  # both are imported for the meta device
 SCORES = (*NETWORK, "torch._dynamo", "torchvision", "torch_fidelity", "scipy.linalg", "sklearn.metrics", "faiss")
 PAGE = ("numpy", "pandas", "matplotlib.pyplot", "seaborn", "jinja2")
 # What is imported for a verb; those that are not named import next to nothing.
@@ -89,66 +85,6 @@ def _possible():
     except (AttributeError, OSError):
         return False
     return sys.platform == "linux"
-
-
-def hand_over() -> None:
-    """Have the warm process run this command, and exit as it has ended; return where there is none, or it declines."""
-    address = os.environ.get(VARIABLE)
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as there:
-        try:
-            there.connect(address)
-            socket.send_fds(there, [json.dumps(_request()).encode()], [0, 1, 2])
-            accepted = there.recv(MOST)
-        except OSError:
-            return
-        if not accepted:
-            return
-        for number in FORWARDED:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda number, _: _tell(there, number))
-        said = _heard(there)
-    if not said:
-        print("error: the process that ran this job for the workflow was killed, and the job with it", file=sys.stderr)
-        sys.exit(1)
-    code = int(said)
-    if code < 0:  # a signal has ended it, and ends this process too
-        if -code in FORWARDED:
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
-
-
-def _heard(there):
-    """What the warm process says at last; nothing where it is gone."""
-    for _ in range(2):  # a signal that it had not read when it closed is an error, which stands before what it said
-        with contextlib.suppress(OSError):
-            return there.recv(MOST)
-    return b""
-
-
-def _tell(there, number):
-    with contextlib.suppress(OSError):
-        there.send(bytes([number]))
-
-
-def _request():
-    mask = os.umask(0)
-    os.umask(mask)
-    return {
-        "program": _program(),
-        "arguments": sys.argv,
-        "folder": os.getcwd(),
-        "environment": dict(os.environ),
-        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if "RLIMIT_" in name},
-        "mask": mask,
-        "ignored": [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN],
-    }
-
-
-def _program():
-    return [sys.executable, sys.flags.dev_mode, sys.flags.optimize, sys.flags.safe_path]
 
 
 class Parent:
@@ -216,7 +152,7 @@ class Parent:
             self.environment = environment
             os.environ.clear()
             os.environ.update(request["environment"])
-        return request["program"] == _program() and environment == self.environment
+        return request["program"] == program() and environment == self.environment
 
     def _import(self, name):
         if name not in self.imported:
