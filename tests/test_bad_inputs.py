@@ -183,6 +183,23 @@ def given(name, content, *words):
     return tampered(verb(*words), lambda place: place.file(name, content))
 
 
+def page(template):
+    """The page of a table, by a template."""
+    words = (
+        "page",
+        "{}/t.json",
+        "--tables",
+        "{}/t.csv",
+        "--figures",
+        "{}/f",
+        "--template",
+        template,
+        "-o",
+        "{}/t.html",
+    )
+    return given("t.json", TABLE, *words)
+
+
 def snakemake(function, *arguments):
     """What Snakefile asks before anything is planned; an argument may be a function of the Place."""
 
@@ -330,20 +347,7 @@ CASES = {
     "no csv": (verb("show", "{}/t.csv"), ["t.csv: no table of this workflow", "Ask snakemake"]),
     "csv of another program": (given("t.csv", "a,b\n1,2\n", "show", "{}/t.csv"), ["t.csv: no table", "Ask snakemake"]),
     "no template": (
-        given(
-            "t.json",
-            TABLE,
-            "page",
-            "{}/t.json",
-            "--tables",
-            "{}/t.csv",
-            "--figures",
-            "{}/f",
-            "--template",
-            "{}/none",
-            "-o",
-            "{}/t.html",
-        ),
+        page("{}/none"),
         ["/none: no such file", "Bring it there"],
     ),
     # Data
@@ -487,23 +491,7 @@ CASES = {
     "csv unreadable": (hidden(given("t.csv", "a", "show", "{}/t.csv"), "t.csv"), ["t.csv: permission denied", "Ask"]),
     "template unreadable": (
         hidden(
-            tampered(
-                given(
-                    "t.json",
-                    TABLE,
-                    "page",
-                    "{}/t.json",
-                    "--tables",
-                    "{}/t",
-                    "--figures",
-                    "{}/f",
-                    "--template",
-                    "{}/page",
-                    "-o",
-                    "{}/t.html",
-                ),
-                lambda place: place.file("page"),
-            ),
+            tampered(page("{}/page"), lambda place: place.file("page")),
             "page",
         ),
         ["/page: permission denied", "Ask its owner"],
