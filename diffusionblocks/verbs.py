@@ -325,7 +325,7 @@ PRINT = {
     ],
     estimate: [
         ("tables", {"nargs": "*", "help": "of these tables alone; by default of all"}),
-        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--scale", {"help": "demo, laptop, gpu or paper; by default the configured one"}),
         ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
         ("--plan", {"type": Path, "help": "plan.json, in place of these two"}),
         ("--device", {"help": f"whose hours: {', '.join(DEVICES)}"}),
@@ -344,7 +344,7 @@ PRINT = {
     ],
     explain: [
         ("row", "<table>/<row>"),
-        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--scale", {"help": "demo, laptop, gpu or paper; by default the configured one"}),
         ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
     ],
 }

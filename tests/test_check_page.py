@@ -65,7 +65,7 @@ def test_a_claim_may_be_of_what_only_one_side_has():
     check_claims(Plan(config))
 
 
-@pytest.mark.parametrize("scale", ["demo", "gpu", "paper"])
+@pytest.mark.parametrize("scale", ["demo", "laptop", "gpu", "paper"])
 def test_the_papers_tables_print_and_claim_what_they_have(scale):
     config = edited(scale=scale)
     check_frame(config)

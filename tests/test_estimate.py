@@ -325,7 +325,7 @@ def test_an_alias_is_its_tables(place):
     assert list(asked(config("paper"), ["ablation_block_count"]).tables) == ["table8", "table_a2", "table_a3"]
 
 
-@pytest.mark.parametrize("scale", ["demo", "gpu", "paper"])
+@pytest.mark.parametrize("scale", ["demo", "laptop", "gpu", "paper"])
 def test_every_row_of_every_scale_has_sizes(scale, place):
     wanted = asked(config(scale))
     assert not wanted.unknown and len(wanted.rows) > 50 and all(row["updates"] for row in wanted.rows.values())

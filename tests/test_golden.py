@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from diffusionblocks.plan.plan import Plan
 
-SCALES = ("demo", "gpu", "paper")
+SCALES = ("demo", "laptop", "gpu", "paper")
 
 
 def found(scale):

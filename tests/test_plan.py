@@ -36,7 +36,7 @@ SHAPES = {
     "openwebtext": {"vocab_size": 32_000, "seq_len": 1024},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-PLANS = {scale: Plan.of({**CONFIG, "scale": scale}) for scale in ("demo", "gpu", "paper")}
+PLANS = {scale: Plan.of({**CONFIG, "scale": scale}) for scale in ("demo", "laptop", "gpu", "paper")}
 
 
 # Merging
@@ -301,6 +301,7 @@ REMARKED = {
     ("scale", "remarks"),
     [
         ("demo", {"one": "of the demo", "two": None, "three": None, "four": ""}),
+        ("laptop", {"one": "of the demo", "two": None, "three": None, "four": ""}),
         ("gpu", {"one": "of the row", "two": None, "three": "of the gpu", "four": "of the row"}),
     ],
 )
@@ -319,6 +320,37 @@ def test_remarks_go_from_the_configuration_to_the_rows(scale, remarks):
     text["metrics"] = [f"results/{scale}/runs/a/one/seed0/metrics.json"]
     assert found.written["tables/b"]["rows"] == {"text": text}
     assert "remark" not in str([row.run(0) for row in found.rows.values()]), "it would train again"
+
+
+def test_a_laptop_has_what_the_demo_has_and_its_own_on_top():
+    """In every place: the row's own of any scale go before the table's."""
+    config = copy.deepcopy(LAYERS)
+    first = config["tables"]["first"]
+    first["laptop"], first["rows"]["own"]["laptop"] = {"train": {"steps": 7, "lr": 0.1}}, {"train": {"lr": 0.2}}
+    demo, laptop = (Plan({**config, "scale": scale}) for scale in ("demo", "laptop"))
+    assert laptop.tables == demo.tables == ["first", "second", "fourth", "fifth"]
+    of_demo, of_laptop = (plan.rows["first", "own"].resolved for plan in (demo, laptop))
+    assert of_laptop == {**of_demo, "train": {**of_demo["train"], "steps": 7, "lr": 0.2}}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "found"),
+    [
+        ({"demo": [4, 5], "laptop": [1], "gpu": [2], "paper": [3]}, [4, 5]),
+        ([7], [7]),
+        ({"demo": [4]}, "seeds: needs 'laptop'"),
+        ({"demo": [4], "laptop": [], "gpu": [2], "paper": [3]}, r"seeds.laptop: \[\] should not be empty"),
+        ({"demo": [4], "laptop": [1], "gpu": [2], "paper": [3], "else": [1]}, "seeds: unknown key 'else'"),
+        (3, "seeds: 3 should be a list"),
+    ],
+)
+def test_seeds_may_differ_between_scales(seeds, found):
+    config = {**copy.deepcopy(CONFIG), "seeds": seeds}
+    if isinstance(found, str):
+        with pytest.raises(UserError, match=found):
+            Plan.of(config)
+    else:
+        assert Plan.of(config).rows["table1", "vit_end_to_end"].seeds == found
 
 
 def test_the_schema_knows_remarks_of_rows():

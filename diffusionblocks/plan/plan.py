@@ -16,7 +16,8 @@ from diffusionblocks.plan.sections import fingerprint, section_name
 
 
 class Plan:
-    """All tables that have settings for the configured scale. config: as Snakemake has it, with the tables complete.
+    """All tables that have settings for the configured scale. config: as Snakemake has it, with the tables complete;
+    its `seeds` may be a list for each scale.
 
     tables: their names. rows: {(table, row): Row} of what is trained.
     """
@@ -28,6 +29,8 @@ class Plan:
     )
 
     def __init__(self, config: dict):
+        if isinstance(config["seeds"], dict):
+            config = {**config, "seeds": config["seeds"][config["scale"]]}
         self.config, self.scale = config, config["scale"]
         self.results = f"results/{self.scale}"
         for table in config["tables"]:

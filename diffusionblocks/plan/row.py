@@ -9,7 +9,7 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.evaluation.inputs import TIMED, served
-from diffusionblocks.plan.configuration import SECTIONS, merge
+from diffusionblocks.plan.configuration import ON_A_CPU, SCALES, SECTIONS, merge
 from diffusionblocks.plan.layers import layers, resolve
 from diffusionblocks.plan.sections import declared, fingerprint, section_name, sizes
 from diffusionblocks.plan.source import absent_members, class_constant, positional
@@ -47,13 +47,14 @@ class Row:
         self.data, self.model, self.method, self.train = (self.resolved[section] for section in SECTIONS)
         self.results = f"results/{config['scale']}"
         self.timing = {**TIMING, **self.resolved.get("timing", {})}
-        # Columns that are left out: scale demo is for two CPU cores, and a job there would find nothing to do.
-        left_out = self.counted and config["scale"] == "demo" and self.timing["samples_on_cpu"] is None
+        # Columns that are left out: on a machine without a GPU a job would find nothing to do.
+        left_out = self.counted and config["scale"] in ON_A_CPU and self.timing["samples_on_cpu"] is None
         self.on_a_gpu = [] if not left_out else self._of_inputs(self.resolved.get("metrics", {}), TIMED)
         own = config["tables"][table]["rows"][name]
-        at_scale = own.get(self.scale, {})
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
-        self.series, self.remark = own.get("series", "ours"), at_scale.get("remark", own.get("remark"))
+        self.series = own.get("series", "ours")
+        said = [own, *(own.get(scale, {}) for scale in SCALES[self.scale])]
+        self.remark = [None, *(about["remark"] for about in said if "remark" in about)][-1]
         self.seeds = config["seeds"][: 1 if self.counted else self.resolved.get("seeds_at_most")]
 
     # What it consists of
