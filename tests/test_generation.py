@@ -66,9 +66,7 @@ class Job:
 
     def evaluate(self, sections, shards, extractor=None, log=None, more=(), default=SMALL_CNN):
         path, scorers = self.folder / "metrics.json", (self.reference, *more, extractor or self.extractor)  # any order
-        evaluate(
-            self.run, self.model, self.data, sections, [log or self.log], path, shards, scorers, extractor=default
-        )
+        evaluate(self.run, self.model, self.data, sections, [log or self.log], path, shards, scorers, extractor=default)
         return read_json(path)
 
 

@@ -12,7 +12,6 @@ from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, read_json, read_json_lines, write_json
 from diffusionblocks.base.provenance import record
 from diffusionblocks.diffusion.partition import mass
-from diffusionblocks.evaluation.inputs import FEATURES
 from diffusionblocks.evaluation.metric import keywords, load_metric
 from diffusionblocks.methods import load_trained
 
@@ -55,12 +54,10 @@ def evaluate(
     numbers, curves = {}, {}
     for column, metric in metrics.items():
         section = metric_sections[column]
-        if set(FEATURES).intersection(metric.inputs):
-            section = {"extractor": extractor, **section}
         found, about, steps = {}, {"samples": 0}, []
         if metric.source != "logs":
             with torch.inference_mode():
-                found, about, steps = inputs.of(section, metric.inputs)
+                found, about, steps = inputs.of({"extractor": extractor, **section}, metric.inputs)
         value = metric({**found, "training": training}, keywords(section), len(steps))
         if metric.about.figure:
             curves[column] = {

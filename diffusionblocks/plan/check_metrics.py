@@ -66,8 +66,8 @@ def _check(where, section, row):
                 f"{name} needs. Take another teacher."
             )
     if inputs.intersection(FEATURES):
-        own = "extractor" in section
-        said, judge = (f"{where if own else row.where}.extractor", section["extractor"] if own else row.extractor)
+        said = f"{where if 'extractor' in section else row.where}.extractor"
+        judge = section.get("extractor", row.extractor)
         if judge is None:
             raise UserError(f"config: {where}: {name} needs an `extractor`, its own or that of the row or its table")
         chosen = check_section(said, "extractor", judge)
