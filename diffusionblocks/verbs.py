@@ -174,7 +174,7 @@ def evaluate(args):
     from diffusionblocks.evaluation.evaluate import evaluate
 
     files = args.logs, args.output, args.samples, args.scorers
-    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code)
+    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code, evaluation["extractor"])
 
 
 def timing(args):
@@ -281,7 +281,7 @@ VERBS = {
         *(RUN, MODEL, ("evaluation", "evaluation.json of the row"), DATA),
         files("--logs", "training logs of all parts"),
         files("--samples", "all shards of all generated samples", "*"),
-        files("--scorers", "of images the extractor's weights and the reference, of texts the teachers' weights", "*"),
+        files("--scorers", "of images each extractor's weights and reference, of texts the teachers' weights", "*"),
     ],
     timing: [("asked", "which rows are timed, and how, a JSON file")],
     count: [

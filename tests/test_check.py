@@ -112,6 +112,35 @@ BAD = [
     ({f"{DIT}__model": {"name": "vit", "num_layers": 6}}, ["guidance", "unconditional", "models/vit.py"]),
     ({f"{DIT}__extractor": {"name": "smal_cnn"}}, ["diffusionblocks.extractor.name", "did you mean 'small_cnn'"]),
     ({f"{DIT}__extractor": {"step": 5}}, ["diffusionblocks.extractor", "step", "did you mean 'steps'"]),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"extractor": {"name": "inception_v3_claen"}}}},
+        ["diffusionblocks.metrics.fid_test.extractor.name", "did you mean 'inception_v3_clean'"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"extractor": {"name": "small_cnn", "step": 5}}}},
+        ["diffusionblocks.metrics.fid_test.extractor", "step", "did you mean 'steps'"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"extractor": {"steps": 5}}}},
+        ["diffusionblocks.metrics.fid_test.extractor.name", "needs the name of a"],
+    ),
+    ({f"{DIT}__metrics": {"fid_test": {"extractor": "small_cnn"}}}, ["metrics.fid_test.extractor", "small_cnn"]),
+    (
+        {f"{DIT}__metrics": {"layer_evaluations": {"extractor": {"name": "small_cnn"}}}},
+        ["diffusionblocks.metrics.layer_evaluations.extractor", "computed without one", "Remove it"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"teacher": {"name": "small_lm"}}}},
+        ["diffusionblocks.metrics.fid_test.teacher", "computed without one", "Remove it"],
+    ),
+    (
+        {f"{ROW4}__metrics": {"next_token_loss": {"name": "next_token_loss", "extractor": {"name": "small_cnn"}}}},
+        ["metrics.next_token_loss.extractor", "computed without one", "Remove it"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_tset": {"extractor": {"name": "small_cnn"}}}},
+        ["metrics.fid_tset", "no `name`", "`metrics: {fid_tset: null}` at tables.table2.rows.cifar10_dit_diffusion"],
+    ),
     ({f"{DIT}__metrics": {"fid_test": {"reference": "tets"}}}, ["metrics.fid_test.reference", "tets", "test, train"]),
     ({f"{DIT}__method": {"name": "end_to_end"}}, ["model", "models/dit.py", "lacks end_to_end_loss"]),
     ({"tables__table4__metrics__accuracy": {"name": "accuracy"}}, ["metrics.accuracy", "logits", "text"]),
@@ -278,6 +307,18 @@ def without(path):
 def test_missing_settings_are_named(path, words):
     message = refusal(without(path))
     assert all(word in message for word in words), message
+
+
+def test_a_column_that_a_scale_adds_to_is_removed_at_that_scale():
+    """A null below it is told where the column still is."""
+    at_paper = {"scale": "paper", "tables__table2__paper__metrics__fid_test_last_weights": None}
+    config = edited(**at_paper, tables__table2__metrics__fid_test_last_weights=None)
+    check(Plan(config))
+    assert "fid_test_last_weights" not in Plan(config).rows["table8", "b2"].metrics
+    config = edited(scale="paper", tables__table2__metrics__fid_test_last_weights=None)
+    message = refusal(config)
+    assert "end_to_end.metrics.fid_test_last_weights: has no `name` of a metric" in message
+    assert message.endswith("put `metrics: {fid_test_last_weights: null}` at tables.table2.paper")
 
 
 def test_a_scale_without_a_table_is_refused():

@@ -162,6 +162,13 @@ def test_a_new_component_is_code_behind_nothing_that_does_not_use_it(folder, use
     assert len([*(PACKAGE / folder).glob("*.py")]) > len(used)
 
 
+def test_extractors_of_the_row_and_of_a_column_are_code_behind_its_evaluation():
+    found = files(Plan.of({**PLAN.config, "scale": "paper"}).code("evaluate", ROWS["dit"]))
+    assert {file for file in found if "extractors/" in file} == {
+        f"scorers/extractors/{name}.py" for name in ("base", "inception", "inception_clean")
+    }
+
+
 def test_a_users_own_components_are_code_behind_the_steps_that_use_them(tmp_path, monkeypatch):
     texts = {
         "net": "from diffusionblocks.models import vit\nclass Model(vit.Model): ...\n",

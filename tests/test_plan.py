@@ -243,6 +243,40 @@ def test_an_extractor_is_wanted_by_metrics_of_features_alone():
     assert Row(GENERATION, "t", "predicts").extractor is None
 
 
+def test_a_metric_may_name_an_extractor_of_its_own():
+    """Files of both, the row's and the metric's, are behind an evaluation, and each is asked for once."""
+    own, config = {"name": "small_cnn", "width": 9}, copy.deepcopy(GENERATION)
+    config["tables"]["t"]["rows"]["row"]["metrics"]["fid"]["extractor"] = own
+    config["tables"]["t"]["rows"]["row"]["metrics"]["recall"] = {"name": "recall", "extractor": dict(own)}
+    row, plain = Row(config, "t", "row"), Row(GENERATION, "t", "row")
+    assert row.extractor == plain.extractor == {"name": "small_cnn"}
+    named = f"small_cnn-{fingerprint({'width': 9})[:8]}"
+    assert row.extractors == {"small_cnn": {"name": "small_cnn"}, named: own}
+    folder = "results/demo/features/digits"
+    assert row.scorer_files() == [
+        f"{folder}/{name}/{file}.safetensors" for name in ("small_cnn", named) for file in ("weights", "reference")
+    ]
+    assert plain.scorer_files() == row.scorer_files()[:2]
+    assert row.run(0) == plain.run(0) and row.sample_sets == plain.sample_sets
+    assert row.evaluation()["metrics"]["fid"]["extractor"] == own
+    written = Plan(config).written
+    assert written[f"features/digits/{named}/extractor"] == own
+    assert written["features/digits/small_cnn/extractor"] == {"name": "small_cnn"}
+    for section in config["tables"]["t"]["rows"]["row"]["metrics"].values():
+        if section["name"] == "fid":
+            section["extractor"] = own
+    assert Row(config, "t", "row").extractor is None, "what every metric replaces is not asked for"
+    assert list(Row(config, "t", "row").extractors) == [named]
+
+
+def test_a_metric_of_the_real_images_features_alone_wants_an_extractor_too(tmp_path, monkeypatch):
+    (tmp_path / "own_spread.py").write_text("def spread(references): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = copy.deepcopy(GENERATION)
+    config["tables"]["t"]["rows"]["row"]["metrics"] = {"spread": {"name": "own_spread.spread"}}
+    assert Row(config, "t", "row").extractor == {"name": "small_cnn"}
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -442,6 +476,12 @@ def test_explain_sees_the_users_own_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("tables:\n  table1:\n    demo:\n      train:\n        lr: 0.5\n")
     assert re.search(r"train\.lr: 0\.5 +\S*mine\.yaml:5", explain("table1/vit_end_to_end", "demo", [path]))
+    own = {"table2": {"metrics": {"fid_test": {"extractor": {"name": "small_cnn", "steps": 9}}}}}
+    path.write_text(json.dumps({"tables": own}))
+    told = explain("table2/cifar10_dit_end_to_end", "demo", [path])
+    assert re.search(r"metrics\.fid_test\.extractor\.steps: 9 +\S*mine\.yaml:1", told)
+    assert re.search(r"metrics\.fid_test\.extractor\.width: 64 +default of \S+\.small_cnn", told)
+    assert "metrics.fid_train.extractor" not in told
     path.write_text("tables: {table6: null, table1: {rows: {vit_forward_forward_contrastive: null}}}")
     told = explain("table1/vit_end_to_end", "demo", [path])
     assert "vit_diffusionblocks" in told and "contrastive" not in told and "table6" not in told

@@ -59,7 +59,8 @@ def test_from_config_row_to_csv(generated):
         for metric in ("fid_train", "fid_test"):
             line = table.loc[metric, row]
             assert (line["extractor"], line["samples"], line["seeds"]) == (CNN, 40, 1) and line["ours"] > 0
-            assert line["stand_in"] == f"{title} for {paper}; {CNN} for Inception-v3"
+            of_the_paper = {"fid_train": "Inception-v3", "fid_test": "Inception-v3 (clean)"}[metric]
+            assert line["stand_in"] == f"{title} for {paper}; {CNN} for {of_the_paper}"
         last = table.loc["fid_test_last_weights", row]  # in the table, with no number of the paper beside it
         assert last["ours"] > 0 and last["ours"] != table.loc["fid_test", row]["ours"] and not last["beside"]
     fid = table.loc["fid_test"]
@@ -151,6 +152,8 @@ def altered(row=None, **changes):
         (altered(sampling={"solver": "heun"}), {"plan": 12, "sample": 12, "evaluate": 4}),
         (altered(metrics={"kid": {"name": "kid"}}), {"plan": 4, "evaluate": 4}),
         (altered(extractor={"steps": 21}), {"plan": 6, "extractor": 2, "reference": 2, "evaluate": 4}),
+        (altered(metrics={"fid_train": {"extractor": {"name": "small_cnn", "steps": 21}}}),
+         {"plan": 6, "extractor": 2, "reference": 2, "evaluate": 4}),
         (altered("imagenet_dit_diffusionblocks", train={"lr": 0.01}),
          {"plan": 1, "train": 3, "assemble": 1, "sample": 2, "evaluate": 1}),
     ],

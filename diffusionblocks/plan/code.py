@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffusionblocks.base.components import PACKAGE, locate
 from diffusionblocks.base.source import SETS, returned_set
-from diffusionblocks.plan.sections import declared
+from diffusionblocks.plan.sections import declared, extractors_of
 from diffusionblocks.plan.source import closure
 
 # The module behind each step; rule, verb and function have the step's name.
@@ -62,7 +62,8 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
     chosen += [("metric", section) for section in metrics]
     if evaluation and step == "evaluate":
         chosen += [("teacher", section) for section in evaluation["teachers"].values()]
-        chosen += [("extractor", evaluation["extractor"])] if evaluation["extractor"] else []
+        extractors = extractors_of(evaluation["extractor"], evaluation["metrics"])
+        chosen += [("extractor", section) for section in extractors.values()]
     return step_files(step, *chosen, modules=tuple(modules))
 
 

@@ -12,7 +12,7 @@ from diffusionblocks.plan.code import run_files, step_files, timing_files
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
 from diffusionblocks.plan.row import Row
-from diffusionblocks.plan.sections import fingerprint, section_name
+from diffusionblocks.plan.sections import fingerprint
 
 
 class Plan:
@@ -175,8 +175,8 @@ class Plan:
             found |= {f"{folder}/samples/{name}": sampling for name, sampling in row.sample_sets.items()}
             for name, section in row.teachers.items():
                 found[f"teachers/{row.data_name}/{name}"] = section
-            if row.extractor:
-                found[f"features/{row.data_name}/{section_name(row.extractor)}/extractor"] = row.extractor
+            for name, section in row.extractors.items():
+                found[f"features/{row.data_name}/{name}/extractor"] = section
         for rows in self.timed_together.values():
             found[f"runs/{rows[0].table}/{rows[0].name}/timing"] = self._asked(rows)
         return found | {f"tables/{table}": self._table(table) for table in self.tables}

@@ -8,10 +8,10 @@ from diffusionblocks.base.components import Component, locate
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.diffusion.noise import NOISES
-from diffusionblocks.evaluation.inputs import TIMED, served
+from diffusionblocks.evaluation.inputs import FEATURES, TIMED, served
 from diffusionblocks.plan.configuration import ON_A_CPU, SCALES, SECTIONS, merge
 from diffusionblocks.plan.layers import layers, resolve
-from diffusionblocks.plan.sections import declared, fingerprint, section_name, sizes
+from diffusionblocks.plan.sections import declared, extractors_of, fingerprint, section_name, sizes
 from diffusionblocks.plan.source import absent_members, class_constant, positional
 from diffusionblocks.training.settings import Settings
 
@@ -141,9 +141,14 @@ class Row:
 
     @cached_property
     def extractor(self) -> dict | None:
-        """The `extractor` section, if a metric needs features."""
-        needed = any("features" in self.inputs(section) for section in self.metrics.values())
+        """The row's `extractor` section, if a metric needs features and names no extractor of its own."""
+        needed = any("extractor" not in self.metrics[column] for column in self.columns_of(*FEATURES))
         return self.resolved.get("extractor") if needed else None
+
+    @cached_property
+    def extractors(self) -> dict:
+        """Its `extractor` section and those that metrics name, {name of its folder: section}."""
+        return extractors_of(self.extractor, self.metrics)
 
     @cached_property
     def teachers(self) -> dict:
@@ -203,10 +208,10 @@ class Row:
         ]
 
     def scorer_files(self) -> list[str]:
-        """What judges its samples: teachers; an extractor's weights and the real images' features."""
+        """What judges its samples: teachers; extractors' weights and the real images' features."""
         files = [f"{self.results}/teachers/{self.data_name}/{name}.safetensors" for name in self.teachers]
-        if self.extractor is not None:
-            folder = f"{self.results}/features/{self.data_name}/{section_name(self.extractor)}"
+        for name in self.extractors:
+            folder = f"{self.results}/features/{self.data_name}/{name}"
             files += [f"{folder}/weights.safetensors", f"{folder}/reference.safetensors"]
         return files
 
