@@ -198,7 +198,8 @@ class Method(base.Method):
             def predict(index, z, level):
                 cond, draws = model.condition(batches[index]), eps[index]
                 z = self.noise.seen(z, draws)
-                level = torch.full((len(z),), level, dtype=draws.dtype, device=z.device)
+                dtype = z.dtype if z.is_floating_point() else None  # of tokens, draws have more digits than networks
+                level = torch.full((len(z),), level, dtype=dtype, device=z.device)
                 network = partial(model.predict, layers=layers)
                 if guidance == 1:
                     return network(z, level, cond)
@@ -303,7 +304,8 @@ class Method(base.Method):
             super().check_chain(batch)
             return
         device = next(self.parameters()).device
-        draws = torch.rand(base.size(batch), *self.noise.chain_shape(2, self.z_shape), device=device)
+        shape = base.size(batch), *self.noise.chain_shape(2, self.z_shape)
+        draws = torch.rand(shape, dtype=torch.float64, device=device)
         *_, (_, last) = self.sample([batch], [draws], device, num_steps=2)
         self.to(device)
         base.check_target(next(iter(self.models.values())), "predict", last.prediction, batch["tokens"])
