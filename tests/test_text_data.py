@@ -421,6 +421,39 @@ def test_text8_is_cut_by_its_published_splits(tmp_path, monkeypatch):
     assert inspect.signature(text8.text8).parameters["seq_len"].default == 256
 
 
+def test_windows_of_text8_begin_anywhere_and_an_epoch_goes_through_the_text_once(tmp_path, monkeypatch):
+    text8_archive(tmp_path, monkeypatch, "".join(tokens.ALPHABET[index % 27] for index in range(100)))
+    monkeypatch.setattr(text8, "ENDS", (27, 60, 100))  # no letter twice in the training text: a window tells its place
+    tiled, cut = (
+        prepared({"name": "text8", "seq_len": 5, "windows": windows}, tmp_path, tmp_path / windows)
+        for windows in ("tiled", "any")
+    )
+    assert (tiled.train_size, cut.train_size) == (5, 5) and torch.equal(tiled.test_tokens, cut.test_tokens)
+    everything = torch.arange(5)
+    torch.manual_seed(0)
+    epochs = torch.stack([cut.train_batch(everything)["tokens"] for _ in range(400)])
+    starts = epochs[..., 0]
+    assert torch.equal(epochs, starts[..., None] + torch.arange(5))  # running text
+    offsets = starts - 5 * everything
+    assert (offsets[:, 4] == 0).all()  # what follows the last one fills no sequence, and is not kept
+    counts = torch.bincount(offsets[:, :4].flatten(), minlength=5)
+    assert len(counts) == 5 and counts.min() > 320 - 5 * 16  # of 1600, five standard deviations
+    assert len(offsets[:, :4].unique(dim=0)) > 200  # each its own
+    state = torch.random.get_rng_state()
+    assert torch.equal(tiled.train_batch(everything)["tokens"][:, 0], 5 * everything)
+    assert torch.equal(torch.random.get_rng_state(), state)  # rows that are tiled draw what they drew
+
+
+def test_windows_that_cannot_be_are_refused(mine, tmp_path):
+    mine.FOUND["windows"] = "overlapping"
+    with pytest.raises(UserError, match="my_texts.tiny: `windows` should be one of tiled, any, and is 'overlapping'"):
+        prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
+    (tmp_path / "bpe.json").write_text(train_bpe(["the cat sat on the mat"] * 3, 270))
+    mine.FOUND |= {"windows": "any", "tokenizer": tokens.Subwords(tmp_path / "bpe.json", "small", "")}
+    with pytest.raises(UserError, match=r"`windows` is any, .*tokenizer 'small' each sequence begins with a token.*say tiled"):
+        prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
+
+
 # LM1B and OpenWebText
 
 
