@@ -446,11 +446,11 @@ def test_windows_of_text8_begin_anywhere_and_an_epoch_goes_through_the_text_once
 
 def test_windows_that_cannot_be_are_refused(mine, tmp_path):
     mine.FOUND["windows"] = "overlapping"
-    with pytest.raises(UserError, match="my_texts.tiny: `windows` should be one of tiled, any, and is 'overlapping'"):
+    with pytest.raises(UserError, match=r"my_texts\.tiny: `windows` should be one of tiled, any, and is 'overlapping'"):
         prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
     (tmp_path / "bpe.json").write_text(train_bpe(["the cat sat on the mat"] * 3, 270))
     mine.FOUND |= {"windows": "any", "tokenizer": tokens.Subwords(tmp_path / "bpe.json", "small", "")}
-    with pytest.raises(UserError, match=r"`windows` is any, .*tokenizer 'small' each sequence begins with a token.*say tiled"):
+    with pytest.raises(UserError, match=r"`windows` is any, .*'small' each sequence begins with a token.*say tiled"):
         prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
 
 
