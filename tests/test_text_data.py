@@ -489,14 +489,36 @@ def test_lm1b_has_its_shards_line_by_line(llama2, monkeypatch):
     lm1b_archive(llama2, monkeypatch)
     parts = documents_of(lm1b.lm1b(llama2))
     assert parts.keys() == {"train", "test"} and len(parts["train"]) == 198 and len(parts["test"]) == 100
-    assert parts["test"][1] == "second of news.en.heldout-00000-of-00050 é ."
-    assert {line.split()[2] for line in parts["train"]} == {f"news.en-{n:05}-of-00100" for n in range(1, 100)}
+    assert parts["test"][1] == "second of news.en.heldout-00000-of-00050 é."
+    as_it_is = documents_of(lm1b.lm1b(llama2, detokenise=False))
+    assert as_it_is["test"][1] == "second of news.en.heldout-00000-of-00050 é ."
+    assert {line.split()[2].rstrip(".") for line in parts["train"]} == {
+        f"news.en-{n:05}-of-00100" for n in range(1, 100)
+    }
     validation = documents_of(lm1b.lm1b(llama2, split="validation"))
-    assert {line.split()[2] for line in validation["test"]} == {"news.en-00099-of-00100"}
+    assert {line.split()[2].rstrip(".") for line in validation["test"]} == {"news.en-00099-of-00100"}
     assert sorted(validation["train"] + validation["test"]) == sorted(parts["train"])
     data = prepared({"name": "lm1b", "seq_len": 8, "test_size": 5}, llama2, llama2 / "lm1b.safetensors")
     assert data.title == "LM1B" and data.test_size == 5 and data.teacher_tokens.shape == (0, 8)
     assert data.test_tokens[:, 0].tolist() == [0] * 5 and data.decode(data.test_tokens[:1])[0].startswith("first")
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        ("It 's late , isn 't it ? Yes ; no !", "It's late, isn't it? Yes; no!"),
+        ("The U.S. team won 3.5 points , in 2008 : a record .", "The U.S. team won 3.5 points, in 2008: a record."),
+        ("They left the U.S. .", "They left the U.S. ."),  # whose second full stop nobody types
+        ('" Not ( yet ) , " he said . " Now ! "', '"Not (yet)," he said. "Now!"'),
+        ("He called it ' a dream ' [ sic ] .", "He called it 'a dream' [sic]."),
+        ("$ 5 or £ 3 and / or 4 % .", "$5 or £3 and/or 4 %."),
+        ("See http : / / www.a.com / b , or https : / / c.org .", "See http://www.a.com/b, or https://c.org."),
+        ("A 12-year - old : what ... and -- so on", "A 12-year - old: what ... and -- so on"),
+        ('an odd " stays', 'an odd " stays'),
+    ],
+)
+def test_lm1b_without_its_blanks_around_punctuation(line, typed):
+    assert lm1b.detokenised(line) == typed
 
 
 @pytest.mark.parametrize("change", [link, hard_link, renamed])
