@@ -52,7 +52,7 @@ def alike(metrics, columns):
     return {key: sorted(map(sorted, by_value.values())) for key, by_value in groups.items()}
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(SCALES, 2))
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(SCALES, 2)])
 def test_no_scale_changes_a_setting_in_some_of_the_columns_that_share_it(one, other):
     """As a chain's levels, which a scale would have in one column and forget in the next."""
     first, second = (json.loads((ROOT / f"tests/golden/{scale}.json").read_text()) for scale in (one, other))
