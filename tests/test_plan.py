@@ -527,6 +527,19 @@ def test_the_study_of_noise_passes_every_check():
     assert len(Plan.of({**CONFIG, **study}).metrics_of(["noise_level"])) == 3 * 30
 
 
+def test_the_optimizer_of_texts_is_block_diffusions_or_a_cosine():
+    """At scale paper; tables 5 and A3 follow table 4."""
+    study = yaml.safe_load((ROOT / "workflow/studies/text_cosine.yaml").read_text())
+    other = Plan.of({**CONFIG, **study, "scale": "paper"})
+    rows = [key for key in PLANS["paper"].rows if key[0] in ("table4", "table5", "table_a3")]
+    assert len(rows) > 10
+    for key in rows:
+        train, cosine = (Settings.of(plan.rows[key].run(0)["train"]) for plan in (PLANS["paper"], other))
+        assert (train.lr, train.min_lr, train.weight_decay, train.ema) == (0.0003, 0.0003, 0.0, 0.9999), key
+        assert (cosine.lr, cosine.min_lr, cosine.weight_decay, cosine.ema) == (0.0003, 0.0, 0.01, None), key
+        assert train.warmup_steps == cosine.warmup_steps == 2500
+
+
 @pytest.mark.parametrize("scale", PLANS)
 def test_every_row_is_built(scale):
     """On the meta device, where the paper's sizes cost nothing; the parts together are the whole."""

@@ -20,7 +20,7 @@ class Method(base.Method):
     layers, so its training process holds nothing of any other block; `joint` is the official protocol, one network in
     one process, a random block per step, the small modules shared.
     loss_weight: `per_sample` is the paper's mean(w loss); `decoupled` is mean(w) mean(loss), what the official code
-    computes through a broadcast; `none` leaves the weight out.
+    computes through a broadcast, with the w of the whole update; `none` leaves the weight out.
     target_norm, p_mean, sigma_min: length of a discrete target's embedding, mean of log sigma, and the lowest sigma, at
     which a chain ends; they set how loud the noise is. A network whose `noise_kind` is "masking" has none of them; its
     levels are masking rates. partition: how the noise is cut, a function of diffusion/partitions or one's own.
@@ -72,22 +72,35 @@ class Method(base.Method):
         model = self.models[f"block{block}"]
         return model, model.layers
 
-    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def training_levels(self, count: int, block: int, device: torch.device) -> Tensor:
+        """Levels (count,) that a block trains at, in double precision, drawn for the whole of an update.
+
+        `decoupled` takes the mean weight of all its samples, and masking rates are at equal distances over all.
+        """
+        u = self.noise.spread(torch.rand(count, dtype=torch.float64, device=device))
+        return self.noise.sample(u, *self.intervals[block])
+
+    def loss(
+        self, batch: dict, block: int, levels: Tensor | None = None, mine: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Denoising loss of one block on a batch.
 
-        Returns the objective (scalar), the unweighted losses (N,) and their levels (N,). The block is an index that the
-        caller drew; it is never inferred from the levels, which with an overlap may lie in a neighbour's interval.
+        levels: of the update that the batch is a part of, whose samples are at levels[mine]; None for a batch that is
+        the whole. Returns the objective (scalar; that of an update is the mean over its batches), the unweighted losses
+        (N,) and their levels (N,). The block is an index that the caller drew; it is never inferred from the levels,
+        which with an overlap may lie in a neighbour's interval.
         """
         model, layers = self.acting(block)
         z0 = model.target(batch)
-        u = self.noise.spread(torch.rand(len(z0), dtype=torch.float64, device=z0.device))
-        sigma = self.noise.sample(u, *self.intervals[block]).to(torch.promote_types(z0.dtype, torch.float32))
+        levels = self.training_levels(len(z0), block, z0.device) if levels is None else levels
+        sigmas = levels.to(torch.promote_types(z0.dtype, torch.float32))
+        sigma = sigmas[mine]
         z = self.noise.corrupt(z0, sigma, self.noise.randomness(z0))
         losses = model.loss(model.predict(z, sigma, model.condition(batch), layers), batch, z)
-        weight = self.noise.weight(sigma)
+        weight = self.noise.weight(sigmas)
         objective = {
             "decoupled": lambda: weight.mean() * losses.mean(),
-            "per_sample": lambda: (weight * losses).mean(),
+            "per_sample": lambda: (weight[mine] * losses).mean(),
             "none": lambda: losses.mean(),
         }[self.loss_weight]()
         return objective, losses.detach(), sigma
@@ -185,7 +198,8 @@ class Method(base.Method):
             def predict(index, z, level):
                 cond, draws = model.condition(batches[index]), eps[index]
                 z = self.noise.seen(z, draws)
-                level = torch.full((len(z),), level, dtype=draws.dtype, device=z.device)
+                dtype = z.dtype if z.is_floating_point() else None  # of tokens, draws have more digits than networks
+                level = torch.full((len(z),), level, dtype=dtype, device=z.device)
                 network = partial(model.predict, layers=layers)
                 if guidance == 1:
                     return network(z, level, cond)
@@ -290,7 +304,8 @@ class Method(base.Method):
             super().check_chain(batch)
             return
         device = next(self.parameters()).device
-        draws = torch.rand(base.size(batch), *self.noise.chain_shape(2, self.z_shape), device=device)
+        shape = base.size(batch), *self.noise.chain_shape(2, self.z_shape)
+        draws = torch.rand(shape, dtype=torch.float64, device=device)
         *_, (_, last) = self.sample([batch], [draws], device, num_steps=2)
         self.to(device)
         base.check_target(next(iter(self.models.values())), "predict", last.prediction, batch["tokens"])
