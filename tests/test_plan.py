@@ -233,9 +233,9 @@ def test_name_of_a_sample_set_forgets_shards_and_the_order_of_keys_and_nothing_e
     sampling = {"num_samples": 10, "sets": 1, "shards": 1, "guidance": 2.0}
     name = sample_name(sampling)
     assert sample_name({"guidance": 2.0, "shards": 7, "sets": 1, "num_samples": 10}) == name
-    others = [{"num_samples": 11}, {"sets": 2}, {"guidance": 1.0}, {"solver": "heun"}]
+    others = [{"num_samples": 11}, {"sets": 2}, {"guidance": 1.0}, {"solver": "heun"}, {"grid": "karras"}]
     names = {sample_name({**sampling, **other}) for other in others} | {name}
-    assert len(names) == 5 and all(re.fullmatch(r"[0-9a-f]{8}", name) for name in names)
+    assert len(names) == 6 and all(re.fullmatch(r"[0-9a-f]{8}", name) for name in names)
 
 
 def test_an_extractor_is_wanted_by_metrics_of_features_alone():

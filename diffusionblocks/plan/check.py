@@ -92,6 +92,7 @@ def check(plan) -> None:
         check_counted(row)
         plan.compared(row)
         check_metrics(row)
+        check_grids(row)
     check_times(plan)
     check_claims(plan)
 
@@ -180,6 +181,21 @@ def check_run(run: dict) -> None:
         _check_split(num_layers, settings, noise)
     except ValueError as error:
         raise UserError(f"config: {where}.method: {error}") from None
+
+
+def check_grids(row) -> None:
+    """Try the grids that a row's metrics name with the levels of its noise."""
+    settings = row.method_settings
+    if row.masks or not {"num_blocks", *LOUDNESS} <= settings.keys():
+        return
+    noise = noise_of(noise_kind(row.component("model"))).of_options(*(settings[key] for key in LOUDNESS))
+    for column, section in row.metrics.items():
+        sampling = section["sampling"]
+        if "grid" in sampling:
+            try:
+                noise.levels(sampling.get("num_steps") or settings["num_blocks"], sampling["grid"])
+            except ValueError as error:
+                raise UserError(f"config: {row.where}.metrics.{column}.sampling.grid: {error}") from None
 
 
 def _check_members(where, found, wanted, why):
