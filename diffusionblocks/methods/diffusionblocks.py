@@ -72,6 +72,10 @@ class Method(base.Method):
         model = self.models[f"block{block}"]
         return model, model.layers
 
+    def first_layer(self, name: str) -> int:
+        """Which layer of the whole network the first one of a network in `models` is."""
+        return 0 if name == "all" else self.layers[int(name.removeprefix("block"))].start
+
     def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Denoising loss of one block on a batch.
 

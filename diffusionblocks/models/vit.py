@@ -13,6 +13,7 @@ from diffusionblocks.diffusion.edm import EDM
 from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
 from diffusionblocks.layers.precision import at_least_single
 from diffusionblocks.layers.vision import MLP, Attention
+from diffusionblocks.layers.vocabulary import fixed_rows
 from diffusionblocks.models import base
 
 
@@ -46,6 +47,8 @@ class Model(base.Model):
     keep_cls: keep [CLS] beside the noisy label and read from it (the paper's text); by default the noisy label takes
     its place (the official code). mlp_width 3072 at width 128 is the official code's, a library default left unset.
     initialisation: `vit`, or `pytorch`: PyTorch's own weights, and positions as loud as tokens, for Forward-Forward.
+    labels, of a denoiser: the label embeddings are `learned` with the block, or `frozen`, random rows that are the same
+    in every block and run. Raises ValueError for a plain network whose labels are frozen.
     """
 
     def __init__(
@@ -62,10 +65,13 @@ class Model(base.Model):
         dropout: float = 0.1,
         keep_cls: bool = False,
         initialisation: Literal["vit", "pytorch"] = "vit",
+        labels: Literal["learned", "frozen"] = "learned",
     ):
         super().__init__()
         if shape["image_size"] % patch_size:
             raise ValueError(f"patch_size {patch_size} must divide the image size {shape['image_size']}")
+        if not noise and labels != "learned":
+            raise ValueError("labels is of a denoiser: the plain network embeds none. Leave it out")
         self.noise, self.target_norm, self.dropout = noise, target_norm, dropout
         self.z_shape = (width,)
         num_patches = (shape["image_size"] // patch_size) ** 2
@@ -88,6 +94,8 @@ class Model(base.Model):
             nn.init.normal_(self.positions)
         if noise:
             self._start_as_identity()
+        if labels == "frozen":
+            self.labels.weight = nn.Parameter(fixed_rows(shape["num_classes"], width), requires_grad=False)
 
     def _initialise(self):
         """Truncated normals of 0.02 as in the ViT."""

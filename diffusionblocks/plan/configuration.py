@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
 SECTIONS = ("data", "model", "method", "train")  # what decides a trained model
 MEASURED = ("metrics", "sampling", "extractor", "seeds_at_most", "timing")  # how it is measured
-KEYS = (*SECTIONS, *MEASURED, "shape")  # what is laid over each other
+KEYS = (*SECTIONS, "start", *MEASURED, "shape")  # what is laid over each other
 # Two ways to say one thing, {key: the later one that displaces it}. Warm-up may count in steps where training does not.
 DISPLACED = {"steps": "epochs", "epochs": "steps", "warmup_epochs": "steps"}
 
