@@ -73,7 +73,7 @@ def test_frozen_labels_are_the_same_in_all_networks_and_are_never_updated():
 
 
 def test_labels_of_a_plain_network_are_refused():
-    with pytest.raises(ValueError, match="the plain network embeds none. Leave it out"):
+    with pytest.raises(ValueError, match=r"the plain network embeds none. Leave it out"):
         Model(TINY, labels="frozen", **SIZES)
 
 

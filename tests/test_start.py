@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, Checkout, trainings
+from conftest import TINY as TINY_RUN
 from helpers import SIZES, TINY, known, shaken
 from test_faults import Job, digits, tiny  # noqa: F401 (digits is a fixture)
 
@@ -17,7 +18,7 @@ from diffusionblocks.layers.conditioning import AdaLN
 from diffusionblocks.methods import build
 from diffusionblocks.plan.check import check, check_frame
 from diffusionblocks.plan.code import digest, run_files
-from diffusionblocks.plan.configuration import complete
+from diffusionblocks.plan.configuration import complete, merge
 from diffusionblocks.plan.estimate import Asked
 from diffusionblocks.plan.explain import explain
 from diffusionblocks.plan.plan import Plan
@@ -396,3 +397,29 @@ def test_parts_that_started_from_weights_that_are_no_more_are_stale(started, ori
     tensors.write(theirs, values, {**start, "digest": "second"})
     assert stale(plan) == {part: f"started from other weights than those of {theirs}"}
     assert not read_about(model)
+
+
+@pytest.mark.slow
+def test_the_workflow_trains_the_origin_first_and_both_again_when_it_changes(tmp_path):
+    rows = {"started": {"like": "table1/vit_diffusionblocks", "start": "table1/vit_end_to_end"}}
+    rows["started"]["model"] = {"keep_cls": None}
+    settings = merge(TINY_RUN, {"tables": {"mine": {"title": "Mine", "like": "table1/vit_end_to_end", "rows": rows}}})
+    checkout = Checkout(tmp_path / "checkout", settings=settings)
+    part = "results/demo/runs/mine/started/seed0/parts/block1.safetensors"
+    origin = "results/demo/runs/table1/vit_end_to_end/seed0/parts/all.safetensors"
+    checkout.snakemake(part)
+    assert trainings(checkout.plan(part)[1]) == [], "nothing is left to do"
+    start = read_json_lines((checkout.folder / part).with_suffix(".jsonl"))[0]
+    assert 0 < start["copied"] < start["parameters"]
+    about = read_about(checkout.folder / part)
+    assert about["run"]["start"]["row"] == "vit_end_to_end" and about["start"]
+    longer = {"tables": {"table1": {"rows": {"vit_end_to_end": {"demo": {"train": {"steps": 7}}}}}}}
+    checkout.configure(merge(settings, longer))
+    both = [("mine", "started", "block1"), ("table1", "vit_end_to_end", "all")]
+    assert trainings(checkout.plan(part)[1]) == both
+    checkout.configure(settings)
+    (checkout.folder / origin).unlink()
+    (checkout.folder / origin.replace("parts/all", "model")).unlink()
+    assert trainings(checkout.plan(part, "--rerun-triggers", "mtime")[1]) == both, (
+        "it is trained again, and what follows"
+    )
