@@ -10,6 +10,7 @@ from conftest import ROOT, Checkout, trainings
 from conftest import TINY as TINY_RUN
 from helpers import SIZES, TINY, known, shaken
 from test_faults import Job, digits, tiny  # noqa: F401 (digits is a fixture)
+from test_team import Shared, assert_alike
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.components import load
@@ -261,17 +262,17 @@ def test_an_estimate_counts_what_has_to_be_trained_before():
 # Training
 
 
-class Started(Job):
-    """A job that starts from the weights of `start`."""
+class Started(Shared):
+    """A job that starts from the weights of a model, `start_from`."""
 
-    def __init__(self, folder, data, run, start=None, **options):
-        super().__init__(folder, data, run, **options)
-        self.start_from = start
+    def __init__(self, folder, data, run, start_from=None, part="block1"):
+        Job.__init__(self, folder, data, run, part)
+        self.start_from, self.processes = start_from, 1
 
     def here(self, seconds=300):
         code = digest(run_files("train", self.run))
-        places = self.weights, self.data, self.state
-        training.train(self.folder / "run.json", self.part, *places, seconds, code, start=self.start_from)
+        files = self.folder / "run.json", self.part, self.weights, self.data, self.state
+        training.train(*files, seconds, code, processes=self.processes, start=self.start_from)
 
     def joined(self):
         """The model, of a run of one part."""
@@ -335,6 +336,16 @@ def test_a_killed_training_that_started_elsewhere_ends_with_the_same_bits(starte
     monkeypatch.undo()
     killed.here()
     assert tensors.read(whole.weights, "")[1]["digest"] == tensors.read(killed.weights, "")[1]["digest"]
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_training_all_start_there(started):
+    """One that did not would add the gradients of other weights."""
+    one, two = (started(name, accumulate=2) for name in ("one", "two"))
+    two.processes = 2
+    one.here()
+    two.here()
+    assert_alike(one, two)
 
 
 def test_what_it_starts_from_must_be_given_and_be_the_right_one(started, origin, tmp_path):
