@@ -77,6 +77,11 @@ def test_labels_of_a_plain_network_are_refused():
         Model(TINY, labels="frozen", **SIZES)
 
 
+def test_a_plain_network_has_no_gates():
+    with pytest.raises(ValueError, match=r"gates are a denoiser's: .* Leave it out"):
+        Model(TINY, **SIZES, gates="open")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"patch_size": 3}, r"patch_size 3 .* image size 8\b"), ({"num_heads": 5}, r"num_heads 5 .* width 24\b")],

@@ -1,7 +1,6 @@
 """A row that starts from another's trained weights: which go where, what is refused, what is trained again."""
 
 import contextlib
-from functools import partial
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from test_team import Shared, assert_alike
 from diffusionblocks.base import tensors
 from diffusionblocks.base.components import load
 from diffusionblocks.base.files import Interrupted, UserError, read_about, read_json_lines
-from diffusionblocks.layers.conditioning import AdaLN
 from diffusionblocks.methods import build
 from diffusionblocks.plan.check import check, check_frame
 from diffusionblocks.plan.code import digest, run_files
@@ -94,14 +92,12 @@ def test_layer_i_goes_to_the_block_that_owns_it(model, sharing, written):
 
 @torch.no_grad()
 @pytest.mark.parametrize("model", ["vit", "autoregressive"])
-def test_an_end_to_end_network_cut_into_blocks_with_open_gates_is_the_same_network(model, written, monkeypatch):
+def test_an_end_to_end_network_cut_into_blocks_with_open_gates_is_the_same_network(model, written):
     """Its blocks' layers one after another compute what it did. What the plain norms have learned an AR block lacks."""
     origin = method(model, "end_to_end")
     shaken(torch.nn.ModuleList(part for layer in origin.models["all"].layers for part in (layer.attention, layer.mlp)))
     path = written(origin)
-    module = f"diffusionblocks.models.{model}"
-    monkeypatch.setattr(f"{module}.AdaLN", partial(AdaLN, open_gates=True))
-    found = [method(model, "diffusionblocks", f"block{block}") for block in range(3)]
+    found = [method(model, "diffusionblocks", f"block{block}", gates="open") for block in range(3)]
     for part in found:
         copy_into(part, path)
     x = torch.randn(2, 5, SIZES["width"], generator=torch.Generator().manual_seed(3))
