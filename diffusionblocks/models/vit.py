@@ -58,7 +58,8 @@ class Model(base.Model):
     gates, of a denoiser: `closed` at first, as the official code's, when its layers are the identity and its head says
     nothing; or `open`, when both are those of the plain network until they heed the level, and learn as fast.
     labels, of a denoiser: the label embeddings are `learned` with the block, or `frozen`, random rows that are the same
-    in every block and run. Raises ValueError for a plain network whose gates are not `closed` or whose labels are frozen.
+    in every block and run. Raises ValueError for a plain network whose gates are not `closed` or whose labels are
+    frozen.
     """
 
     def __init__(
