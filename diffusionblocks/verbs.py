@@ -123,7 +123,7 @@ def train(args):
     from diffusionblocks.training.train import train
 
     places = args.output, args.data, args.state
-    train(args.run, args.part, *places, args.checkpoint_seconds, code, args.code == "any", args.processes)
+    train(args.run, args.part, *places, args.checkpoint_seconds, code, args.code == "any", args.processes, args.start)
 
 
 def assemble(args):
@@ -266,6 +266,7 @@ VERBS = {
             "--code",
             {"choices": ["same", "any"], "default": "same", "help": "that a checkpoint may be of"},
         ),
+        ("--start", {"nargs": "?", "type": Path, "help": "model of the run that this one starts from, if it does"}),
         ("--processes", {"type": int, "default": 1, "help": "that share out every update, each on a GPU of its own"}),
     ],
     assemble: [

@@ -36,6 +36,7 @@ SHAPES = {
     "openwebtext": {"vocab_size": 32_000, "seq_len": 1024},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+STUDIES = sorted((ROOT / "workflow/studies").glob("*.yaml"))
 PLANS = {scale: Plan.of({**CONFIG, "scale": scale}) for scale in ("demo", "laptop", "gpu", "paper")}
 
 
@@ -233,9 +234,9 @@ def test_name_of_a_sample_set_forgets_shards_and_the_order_of_keys_and_nothing_e
     sampling = {"num_samples": 10, "sets": 1, "shards": 1, "guidance": 2.0}
     name = sample_name(sampling)
     assert sample_name({"guidance": 2.0, "shards": 7, "sets": 1, "num_samples": 10}) == name
-    others = [{"num_samples": 11}, {"sets": 2}, {"guidance": 1.0}, {"solver": "heun"}]
+    others = [{"num_samples": 11}, {"sets": 2}, {"guidance": 1.0}, {"solver": "heun"}, {"grid": "karras"}]
     names = {sample_name({**sampling, **other}) for other in others} | {name}
-    assert len(names) == 5 and all(re.fullmatch(r"[0-9a-f]{8}", name) for name in names)
+    assert len(names) == 6 and all(re.fullmatch(r"[0-9a-f]{8}", name) for name in names)
 
 
 def test_an_extractor_is_wanted_by_metrics_of_features_alone():
@@ -520,6 +521,19 @@ def test_a_profile_that_loses_nothing_is_left_alone(arguments, scale, monkeypatc
 
 
 # The configuration that is shipped
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_every_study_passes_every_check(file):
+    """Its header says the command that makes it, and where its figures are written down."""
+    text = file.read_text()
+    study = yaml.safe_load(text)
+    found = Plan.of({**CONFIG, **study})
+    (target,) = re.findall(rf"^#   snakemake (\w+) --configfile workflow/studies/{file.name}$", text, re.MULTILINE)
+    tables = dict.fromkeys(table for name, tables, _ in found.targets() if name == target for table in tables)
+    assert [*tables] == [*study["tables"]] and found.metrics_of([*tables])
+    page = re.search(r"docs/studies/\w+\.md", text)[0]
+    assert f"workflow/studies/{file.name}" in (ROOT / page).read_text()
 
 
 def test_the_study_of_noise_passes_every_check():

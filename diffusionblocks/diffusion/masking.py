@@ -75,10 +75,11 @@ class Masking:
         """z: the tokens z0 (N, n), MASK where u >= alpha(t). u: (N, n) uniforms; t: (N,)."""
         return z0.where(u < self.keep(t)[:, None], MASK)
 
-    def levels(self, num_steps: int) -> list[float]:
+    def levels(self, num_steps: int, grid: str = "quantiles") -> list[float]:
         """`num_steps` levels from 1 down; the last step goes to 0, which is not among them.
 
-        MD4's cosine of equal steps: few tokens appear at first, when they know little of each other.
+        MD4's cosine of equal steps: few tokens appear at first, when they know little of each other. `grid` is for
+        sigmas.
         """
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, not {num_steps}")

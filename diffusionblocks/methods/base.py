@@ -94,6 +94,12 @@ class Method(nn.Module):
         """
         return None
 
+    def first_layer(self, name: str) -> int:
+        """Which layer of the whole the first one of a network in `models` is; of blocks, for a row's `start`."""
+        if [*self.models] != ["all"]:
+            raise not_offered(self, "first_layer")
+        return 0
+
     def sample(self, batches: list[dict], eps: list[Tensor], device: torch.device) -> Iterator[tuple[int, Step]]:
         """Whole samples: (index of the batch, Step) of every network evaluation. eps: (N, *noise.chain_shape) each."""
         raise not_offered(self, "sample")

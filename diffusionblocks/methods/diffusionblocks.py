@@ -72,6 +72,10 @@ class Method(base.Method):
         model = self.models[f"block{block}"]
         return model, model.layers
 
+    def first_layer(self, name: str) -> int:
+        """Which layer of the whole network the first one of a network in `models` is."""
+        return 0 if name == "all" else self.layers[int(name.removeprefix("block"))].start
+
     def training_levels(self, count: int, block: int, device: torch.device) -> Tensor:
         """Levels (count,) that a block trains at, in double precision, drawn for the whole of an update.
 
@@ -109,9 +113,9 @@ class Method(base.Method):
         """Index of the block that acts at a level."""
         return parts.owner(self.boundaries, level)
 
-    def _levels(self, num_steps):
+    def _levels(self, num_steps, grid):
         """The descending levels of a chain, by default one per block (appendix H), and the block that owns each."""
-        levels = self.noise.levels(len(self.blocks) if num_steps is None else num_steps)
+        levels = self.noise.levels(len(self.blocks) if num_steps is None else num_steps, grid)
         return levels, [self.owner(level) for level in levels]
 
     def _to_z(self, prediction, block, hand_off="soft"):
@@ -126,14 +130,16 @@ class Method(base.Method):
         num_steps: int | None = None,
         from_target: bool = False,
         hand_off: Literal["soft", "hard"] = "soft",
+        grid: str = "quantiles",
     ) -> list[Step]:
         """Steps of the Euler chain from sigma_max eps down to sigma_min; the last prediction is the answer.
 
         eps: (N, *z_shape) standard normal. num_steps: network evaluations, by default one per block (appendix H).
         from_target: each level sees the true target under noise instead of the chain's own z, which shows how well a
         block denoises where it was trained. hand_off: the mean embedding of a discrete target, or the likeliest one's.
+        grid: where the levels of a chain lie, a function of diffusion/grids or one's own.
         """
-        sigmas, owners = self._levels(num_steps)
+        sigmas, owners = self._levels(num_steps, grid)
         conditions = {block: self.acting(block)[0].condition(batch) for block in set(owners)}
         to_z = partial(self._to_z, hand_off=hand_off)
         z, steps = eps * sigmas[0], []
@@ -175,6 +181,7 @@ class Method(base.Method):
         num_steps: int = 50,
         guidance: float = 1.0,
         solver: str = "euler",
+        grid: str = "quantiles",
     ) -> Iterator[tuple[int, Step]]:
         """Generate; yields (index of the batch, Step) of every network evaluation, of each batch in its order.
 
@@ -182,9 +189,9 @@ class Method(base.Method):
         batch's last Step holds its samples. All batches pass through a block before the next block starts, and only the
         network that acts is on the device: with independent blocks, a B-th of the whole.
         guidance: weight of classifier-free guidance; 1 is the conditional model, without a second evaluation. solver: a
-        function of diffusion/solvers or one's own; masking noise has its own alone.
+        function of diffusion/solvers or one's own, and grid one of diffusion/grids; masking noise has its own alone.
         """
-        levels, owners = self._levels(num_steps)
+        levels, owners = self._levels(num_steps, grid)
         chains = [self.noise.chain(draws, levels, owners, self._to_z, solver) for draws in eps]
         resident = None
 
@@ -217,14 +224,15 @@ class Method(base.Method):
         *,
         num_steps: int | None = None,
         hand_off: Literal["soft", "hard"] = "soft",
+        grid: str = "quantiles",
     ) -> Tensor:
         """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
 
         eps: (N, length, width) standard normal, position by position; draws: uniforms, which this method ignores.
-        num_steps: levels per token, by default one per block. hand_off: as for `predict`. Every block keeps a cache of
-        its own: it sees the tokens before through its own layers alone.
+        num_steps: levels per token, by default one per block. hand_off, grid: as for `predict`. Every block keeps a
+        cache of its own: it sees the tokens before through its own layers alone.
         """
-        sigmas, owners = self._levels(num_steps)
+        sigmas, owners = self._levels(num_steps, grid)
         length = eps.shape[1]
         sessions = {}
         for block in set(owners):

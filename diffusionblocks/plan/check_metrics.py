@@ -136,8 +136,9 @@ def _check_sampling(where, section, row):
     check_keys(f"{where}.sampling", sampling, known | (row.sample_defaults | GENERATION if generated else {}))
     if function == "bound" and sampling["passes"] < 2:
         raise UserError(f"config: {where}.sampling.passes must be at least 2, and is {sampling['passes']}")
-    if "solver" in sampling:
-        component(f"{where}.sampling.solver", "solver", sampling["solver"])
+    for kind in ("solver", "grid"):
+        if kind in sampling:
+            component(f"{where}.sampling.{kind}", kind, sampling[kind])
     if generated:
         _check_generation(f"{where}.sampling", sampling, row)
 
@@ -179,7 +180,7 @@ def _check_generation(where, sampling, row):
     if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
         raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
     if row.masks:
-        for key in ("guidance", "solver"):
+        for key in ("guidance", "solver", "grid"):
             if key in sampling:
                 raise UserError(f"config: {where}.{key}: is for noise of images, and this model masks tokens")
     if sampling.get("guidance", 1) != 1 and not row.offers("model", "unconditional"):

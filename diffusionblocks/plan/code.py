@@ -56,9 +56,11 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
         if step in BY_KIND:
             modules.append(f"diffusionblocks.{BY_KIND[step]}.{kind}")
             chosen.append(("solver", {"name": "euler"}))
+    if step in ("sample", "evaluate", "count", "timing"):  # which run chains
+        chosen.append(("grid", {"name": "quantiles"}))
     metrics = list(evaluation["metrics"].values()) if evaluation else []
     samplings = [sampling or {}, *(section.get("sampling", {}) for section in metrics)]
-    chosen += [("solver", {"name": own["solver"]}) for own in samplings if "solver" in own]
+    chosen += [(kind, {"name": own[kind]}) for kind in ("solver", "grid") for own in samplings if kind in own]
     chosen += [("metric", section) for section in metrics]
     if evaluation and step == "evaluate":
         chosen += [("teacher", section) for section in evaluation["teachers"].values()]

@@ -49,11 +49,28 @@ class Asked:
             for about in trained[table]["rows"].values():
                 if about["run"] not in self.rows and about["run"] not in self.unknown:
                     self._add(written, about["run"], len(about["metrics"]))
+        self._add_starts(written)
 
-    def _add(self, written, origin, seeds):
-        run = written[next(name for name in written if name.startswith(f"runs/{origin}/seed"))]
-        evaluation = written[f"runs/{origin}/evaluation"]
-        samplings = [about for name, about in written.items() if name.startswith(f"runs/{origin}/samples/")]
+    def _add_starts(self, written):
+        """Add what rows start from and no table asked for has; trained for that, and not measured."""
+        there = {run for rows in self.tables.values() for run in rows.values()}
+        for rows in self.tables.values():
+            for origin in [*rows.values()]:
+                runs = _runs(written, origin)
+                run = runs[0]
+                while run := run.get("start"):
+                    name = f"{run['table']}/{run['row']}"
+                    if name not in there:
+                        there.add(name)
+                        rows[name] = name
+                        self._add(written, name, len(runs), measured=False)
+
+    def _add(self, written, origin, seeds, measured=True):
+        run = _runs(written, origin)[0]
+        evaluation = written[f"runs/{origin}/evaluation"] if measured else {"extractor": None, "teachers": {}}
+        samplings = [
+            about for name, about in written.items() if measured and name.startswith(f"runs/{origin}/samples/")
+        ]
         try:
             self.rows[origin] = _row(run, seeds, samplings, self.results)
         except UserError as error:
@@ -104,6 +121,11 @@ def asked(config: dict, tables: Iterable[str] = ()) -> Asked:
     """What a configuration asks for. tables: names of tables or their aliases."""
     plan = Plan.of(config)
     return Asked(plan.written, plan.results, [name for table in tables for name in plan.aliases.get(table, [table])])
+
+
+def _runs(written, origin):
+    """run.json of a row, for each seed."""
+    return [about for name, about in written.items() if name.startswith(f"runs/{origin}/seed")]
 
 
 def _is_counted(written, table):

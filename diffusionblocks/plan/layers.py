@@ -5,7 +5,7 @@ the table's at the chosen scale; its own; its own at the scale. A table may be `
 `laptop` what is said of `demo` lies below what is said of it, in every place.
 
 A table that is `counted` takes its settings from the scale that it names, whichever is chosen. What its rows are like
-in another table is what is trained there; how it is measured they have from their own.
+in another table is what is trained there; how it is measured they have from their own, and nothing starts from weights.
 """
 
 from diffusionblocks.base.files import UserError, suggest
@@ -24,7 +24,9 @@ def layers(config: dict, table: str, row: str, seen: tuple = ()) -> list[tuple[t
         other = _named(config, own["like"], (*where, "like"), seen)
         below = layers(config, *other, seen)
         if "counted" in entry and other[0] != table:
-            below = [(path, {key: found[key] for key in found if key not in MEASURED}) for path, found in below]
+            below = [
+                (path, {key: found[key] for key in found if key not in (*MEASURED, "start")}) for path, found in below
+            ]
             below += _at_scale(config, ("tables", table), entry)
     else:
         below = _of_table(config, table, seen)
@@ -43,6 +45,18 @@ def trained(config: dict, table: str, row: str) -> tuple[str, str]:
     """(table, row) of the run behind a row: itself, or the run that a row of text (`table1/vit_end_to_end`) names."""
     own = config["tables"][table]["rows"][row]
     return _named(config, own, ("tables", table, "rows", row), ()) if isinstance(own, str) else (table, row)
+
+
+def started(config: dict, table: str, row: str, start: str, seen: tuple) -> tuple[str, str]:
+    """(table, row) of the run whose weights a row starts from. seen: paths of the rows that start from this one.
+
+    Raises UserError for one that is not trained, and where it starts from this row itself.
+    """
+    where = ("tables", table, "rows", row)
+    other = _named(config, start, (*where, "start"), (*seen, where))
+    if "counted" in config["tables"][other[0]]:
+        raise UserError(f"config: {'.'.join(where)}.start: {start!r} is counted and not trained")
+    return other
 
 
 def has_settings(config: dict, table: str) -> bool:

@@ -50,6 +50,9 @@ class Plan:
             for row in config["tables"][table]["rows"]
         }
         self.rows = {origin: Row(config, *origin) for origin in dict.fromkeys(self.origins.values())}
+        for row in [*self.rows.values()]:
+            while row := row.start:  # of a table that may not be among the chosen ones
+                self.rows.setdefault((row.table, row.name), row)
 
     @classmethod
     def of(cls, config: dict) -> "Plan":

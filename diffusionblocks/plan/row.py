@@ -10,7 +10,7 @@ from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.diffusion.noise import NOISES
 from diffusionblocks.evaluation.inputs import FEATURES, TIMED, served
 from diffusionblocks.plan.configuration import ON_A_CPU, SCALES, SECTIONS, merge
-from diffusionblocks.plan.layers import layers, resolve
+from diffusionblocks.plan.layers import layers, resolve, started
 from diffusionblocks.plan.sections import declared, extractors_of, fingerprint, section_name, sizes
 from diffusionblocks.plan.source import absent_members, class_constant, positional
 from diffusionblocks.training.settings import Settings
@@ -32,10 +32,11 @@ class Row:
 
     data, model, method, train: its sections. metrics: {column: section}, each with all of its `sampling`. own: what the
     row says itself. results: folder of all results of the scale. counted: whether its table is, so that nothing is
-    trained; `scale` is then the one whose sizes are counted, and it has one seed.
+    trained; `scale` is then the one whose sizes are counted, and it has one seed. start: the Row whose trained weights
+    it starts from, or None. seen: paths of the rows that start from this one.
     """
 
-    def __init__(self, config: dict, table: str, name: str):
+    def __init__(self, config: dict, table: str, name: str, seen: tuple = ()):
         self.counted = "counted" in config["tables"][table]
         self.table, self.name, self.scale = table, name, config["tables"][table].get("counted", config["scale"])
         self.where = f"tables.{table}.rows.{name}"
@@ -56,6 +57,10 @@ class Row:
         said = [own, *(own.get(scale, {}) for scale in SCALES[self.scale])]
         self.remark = [None, *(about["remark"] for about in said if "remark" in about)][-1]
         self.seeds = config["seeds"][: 1 if self.counted else self.resolved.get("seeds_at_most")]
+        self.start = None
+        if (start := self.resolved.get("start")) is not None:
+            origin = started(config, table, name, start, seen)
+            self.start = Row(config, *origin, (*seen, ("tables", table, "rows", name)))
 
     # What it consists of
 
@@ -161,7 +166,8 @@ class Row:
     def run(self, seed: int) -> dict:
         """What run.json holds: all that decides a trained model, and nothing that does not (no metrics)."""
         sections = {section: self.resolved[section] for section in SECTIONS}
-        return {"scale": self.scale, "table": self.table, "row": self.name, "seed": seed, **sections}
+        run = {"scale": self.scale, "table": self.table, "row": self.name, "seed": seed, **sections}
+        return run | ({"start": self.start.run(seed)} if self.start else {})
 
     def evaluation(self) -> dict:
         """What evaluation.json holds: the metrics, and what they need."""
@@ -198,6 +204,10 @@ class Row:
 
     def part_files(self, seed: int, suffix: str) -> list[str]:
         return [f"{self.folder}/seed{seed}/parts/{part}{suffix}" for part in self.parts]
+
+    def start_files(self, seed: int) -> list[str]:
+        """The model whose weights it starts from, of the same seed; nothing for a row that starts from its own."""
+        return [f"{self.start.folder}/seed{seed}/model.safetensors"] if self.start else []
 
     def sample_files(self, seed: int) -> list[str]:
         """All shards of all samples that its metrics need."""

@@ -11,6 +11,7 @@ import math
 import random
 import resource
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +22,7 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import LAST, build
 from diffusionblocks.models.base import broken
 from diffusionblocks.training.settings import Settings
+from diffusionblocks.training.start import copy_into
 
 
 class Batches:
@@ -60,11 +62,13 @@ class Trainer:
     """One part's network, optimizer and averaged weights, and the update that moves them.
 
     team: a `team.Team` where several processes share out an update's micro-batches, each with a trainer of its own.
+    start: a trained model whose weights this part starts from; copied: how many parameters those are, and of how many.
     """
 
     team = None
+    copied = None
 
-    def __init__(self, run: dict, part: str, data, device: torch.device):
+    def __init__(self, run: dict, part: str, data, device: torch.device, start: str | Path | None = None):
         self.run, self.part, self.device = run, part, device
         self.settings = Settings.of(run["train"])
         self.seed = (run["seed"], part)
@@ -72,6 +76,8 @@ class Trainer:
         self.method = build(run, data.shape, part).to(device)
         for model in self.method.models.values():
             model.start_from(data)
+        if start is not None:
+            self.copied = copy_into(self.method, start)
         self.batches = Batches(data, self.settings, *self.seed, views=self.method.views)
         steps, warmup = self.settings.updates(self.batches.per_epoch)
         self.blocks = self.method.blocks
