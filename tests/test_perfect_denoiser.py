@@ -72,6 +72,13 @@ def entropy(num_steps, **options):
     return -math.log(agreement.mean())
 
 
+def test_a_chain_goes_from_one_end_of_the_noise_to_the_other():
+    method = Method(Network(Perfect, {}, num_layers=4), num_blocks=2, overlap=0.1, **MIDDLE)
+    assert method.boundaries[0] == method.intervals[0][1] == 10 and method.boundaries[-1] == method.intervals[1][0] == 1
+    steps = method.predict({}, torch.randn(2, 1, WIDTH, dtype=torch.float64), num_steps=4)
+    assert [step.block for step in steps] == [0, 0, 1, 1] and (steps[0].sigma, steps[-1].sigma) == (10, 1)
+
+
 def test_two_levels_are_greedy_decoding():
     """The first step's mean embedding is all that the second, far below, has to look at: no noise is left in it."""
     end = ends(2)
