@@ -76,7 +76,12 @@ TINY_TEXT = {
                     column: {"teacher": {"name": "small_lm", "width": 8, "steps": 5}}
                     for column in ("mauve", "mauve_c5", "ppl_small_lm")
                 },
-            }
+            },
+            "rows": {
+                "lm1b_ar_diffusionblocks": {
+                    "demo": {"metrics": {"mauve_16_levels": {"teacher": {"name": "small_lm", "width": 8, "steps": 5}}}}
+                }
+            },
         },
         "table5": {"demo": {"model": {"name": "recurrent_depth", "width": 16, "num_heads": 2, "mlp_width": 16}}},
     },

@@ -190,6 +190,10 @@ BAD = [
     ({f"{DIT}__sampling": {"weights": "last"}, f"{DIT}__train__ema": None}, ["sampling.weights: without train.ema"]),
     ({f"{DIT}__sampling": {"precision": "fp16"}}, ["fid_test.sampling.precision: 'fp16' is not one of fp32, bf16"]),
     ({f"{DIT}__sampling": {"compile": "yes"}}, ["fid_test.sampling.compile: 'yes' should be of type bool"]),
+    ({f"{ROW4}__method__sigma_max": 0.001}, ["blocks.method", "between 0 and sigma_max (0.001)", "is 0.002"]),
+    ({f"{ROW4}__method__sigma_min": 70.0, f"{ROW4}__method__p_mean": -5.0}, ["hardly a draw falls", "move p_mean"]),
+    ({"tables__table3__rows__mdm_diffusionblocks__method__sigma_max": 10.0}, ["masking noise takes none", "sigma_max"]),
+    ({f"{ROW4}__sampling": {"end": "drawn"}}, ["mauve.sampling.end: 'drawn'", "greedy, sampled"]),
     ({f"{ROW4}__sampling": {"compile": True}}, ["sampling.compile: is for whole samples", "token by token"]),
     ({f"{ROW}__metrics__accuracy__sampling": {"weights": "last"}}, ["accuracy.sampling: unknown key 'weights'"]),
     # What could not be computed hours later

@@ -11,6 +11,7 @@ from diffusionblocks.base.components import load
 
 Tensor = Any  # torch's, which is not imported here: planning asks for levels
 _NORMAL = NormalDist()
+LEAST_MASS = 1e-9  # of the log-normal between the ends; of less, quantiles have no digits left
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,19 @@ class EDM:
 
     def __post_init__(self):
         if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {self.sigma_min}")
+            raise ValueError(f"sigma_min must lie between 0 and sigma_max ({self.sigma_max}), and is {self.sigma_min}")
+        if not self._normal_cdf(self.sigma_max) - self._normal_cdf(self.sigma_min) > LEAST_MASS:
+            raise ValueError(
+                f"with p_mean {self.p_mean} hardly a draw falls between sigma_min {self.sigma_min} and sigma_max "
+                f"{self.sigma_max}: move p_mean towards the logarithms of both"
+            )
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float, sigma_max: float) -> Self:
         """Its options, and how long targets are, which a network sees to. Raises ValueError for impossible values."""
         if target_norm <= 0:
             raise ValueError(f"target_norm must be above 0, and is {target_norm}")
-        return cls(p_mean=p_mean, sigma_min=sigma_min)
+        return cls(p_mean=p_mean, sigma_min=sigma_min, sigma_max=sigma_max)
 
     @property
     def lowest(self) -> float:

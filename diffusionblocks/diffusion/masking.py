@@ -24,10 +24,10 @@ class Masking:
     of_tokens: ClassVar[bool] = True
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
-        """Raises ValueError for any option that is not at its default: all three are about sigmas."""
-        if (target_norm, p_mean, sigma_min) != (1, EDM.p_mean, EDM.sigma_min):
-            raise ValueError("a network with masking noise takes none of target_norm, p_mean and sigma_min")
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float, sigma_max: float) -> Self:
+        """Raises ValueError for any option that is not at its default: all of them are about sigmas."""
+        if (target_norm, p_mean, sigma_min, sigma_max) != (1, EDM.p_mean, EDM.sigma_min, EDM.sigma_max):
+            raise ValueError("a network with masking noise takes none of target_norm, p_mean, sigma_min and sigma_max")
         return cls()
 
     def keep(self, t: float | Tensor) -> float | Tensor:

@@ -27,7 +27,7 @@ class Noise(Protocol):
     of_tokens: ClassVar[bool]  # whether z holds tokens, not floats
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float, sigma_max: float) -> Self:
         """The noise under a method's options. Raises ValueError for those that it does not take."""
 
     # How levels are drawn and cut into blocks: floats

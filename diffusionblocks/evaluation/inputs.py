@@ -24,6 +24,8 @@ INPUTS = {
     "correct": Input(BOTH, "predict"),  # (steps, N), whether the likeliest class is right; of texts the share of tokens
     "losses": Input(TEXT, "predict"),  # (steps, N), nats per token
     "probability": Input(TEXT, "predict"),  # (steps, N), mean of the true tokens'
+    "agreement": Input(TEXT, "predict"),  # (N,), chance that samples of two chains, alike but for the noise, agree
+    "scrambled_losses": Input(TEXT, "predict"),  # (N,), nats at the first step after another test sequence's tokens
     "nelbo": Input(TEXT, "bound"),  # (passes, N), nats per token
     "nelbo_per_level": Input(TEXT, "bound"),  # its density over intervals of the masking rate, a list
     "features": Input(IMAGES, "samples"),  # of generated images, an array (n, D) per set

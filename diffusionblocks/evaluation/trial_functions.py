@@ -85,6 +85,8 @@ def _inputs(seed):
         "correct": random.integers(2, size=(STEPS, N)).astype(np.float32),
         "losses": losses,
         "probability": np.exp(-losses),
+        "agreement": random.uniform(0.1, 0.9, N),
+        "scrambled_losses": random.uniform(1, 3, N),
         "nelbo": random.uniform(1, 3, (STEPS, N)).astype(np.float32),
         "nelbo_per_level": random.uniform(1, 3, LEVELS).tolist(),
         "features": [features(), features()],

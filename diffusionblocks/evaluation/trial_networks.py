@@ -171,6 +171,9 @@ def _chain(method, batch):
             scores = method.scores(step, batch)
             if len(scores) != 3 or any(score.shape != (count,) or not score.isfinite().all() for score in scores):
                 raise broken(method.acting(step.block or 0)[0], "scores", f"must give three finite numbers ({count},)")
+        agreement = method.agreement(steps[-1], steps[-1])
+        if agreement.shape != (count,) or not ((agreement > 0) & (agreement < 1.001)).all():
+            raise broken(method.acting(steps[-1].block or 0)[0], "agreement", f"must give chances ({count},)")
         return f"a chain of {len(steps)} to tokens"
     answer, model = steps[-1].prediction, method.acting(steps[-1].block or 0)[0]
     member = "predict" if method.z_shape is not None else "end_to_end_prediction"

@@ -120,6 +120,10 @@ class Method(nn.Module):
         """What a text model's Step scores on the true tokens: its network's `scores`."""
         return self.acting(step.block or 0)[0].scores(step.prediction, batch)
 
+    def agreement(self, step: Step, other: Step) -> Tensor:
+        """The chance that samples of two Steps of the same block and batch agree: its network's `agreement`."""
+        return self.acting(step.block or 0)[0].agreement(step.prediction, other.prediction)
+
     # What training meets first
 
     def check(self, batch: dict) -> None:

@@ -11,6 +11,7 @@ from diffusionblocks.diffusion import partition as parts
 from diffusionblocks.diffusion.chains import Step, block_by_block, guide
 from diffusionblocks.diffusion.edm import hand_over
 from diffusionblocks.methods import base
+from diffusionblocks.methods.end_to_end import nucleus
 
 
 class Method(base.Method):
@@ -21,9 +22,10 @@ class Method(base.Method):
     one process, a random block per step, the small modules shared.
     loss_weight: `per_sample` is the paper's mean(w loss); `decoupled` is mean(w) mean(loss), what the official code
     computes through a broadcast, with the w of the whole update; `none` leaves the weight out.
-    target_norm, p_mean, sigma_min: length of a discrete target's embedding, mean of log sigma, and the lowest sigma, at
-    which a chain ends; they set how loud the noise is. A network whose `noise_kind` is "masking" has none of them; its
-    levels are masking rates. partition: how the noise is cut, a function of diffusion/partitions or one's own.
+    target_norm, p_mean, sigma_min, sigma_max: length of a discrete target's embedding, mean of log sigma, and the ends
+    of all sigmas, between which chains go; they set how loud the noise is. A network whose `noise_kind` is "masking"
+    has none of them; its levels are masking rates. partition: how the noise is cut, a function of diffusion/partitions
+    or one's own.
     """
 
     needs = ("condition", "target", "predict", "loss", "to_z")  # of a network
@@ -42,9 +44,10 @@ class Method(base.Method):
         target_norm: float = 1.0,
         p_mean: float = -1.2,
         sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
     ):
         super().__init__()
-        self.noise = network.noise.of_options(target_norm, p_mean, sigma_min)
+        self.noise = network.noise.of_options(target_norm, p_mean, sigma_min, sigma_max)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
         self.intervals = [parts.interval(self.boundaries, block, overlap, self.noise) for block in range(num_blocks)]
@@ -225,12 +228,14 @@ class Method(base.Method):
         num_steps: int | None = None,
         hand_off: Literal["soft", "hard"] = "soft",
         grid: str = "quantiles",
+        end: Literal["greedy", "sampled"] = "greedy",
     ) -> Tensor:
-        """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
+        """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers.
 
-        eps: (N, length, width) standard normal, position by position; draws: uniforms, which this method ignores.
-        num_steps: levels per token, by default one per block. hand_off, grid: as for `predict`. Every block keeps a
-        cache of its own: it sees the tokens before through its own layers alone.
+        eps: (N, length, width) standard normal, position by position; draws: (N, length) uniforms, read where an end is
+        sampled. num_steps: levels per token, by default one per block. hand_off, grid: as for `predict`. end: the likeliest
+        token of the last prediction, or one drawn from it, for chains that end at levels where z leaves a choice. Every
+        block keeps a cache of its own: it sees the tokens before through its own layers alone.
         """
         sigmas, owners = self._levels(num_steps, grid)
         length = eps.shape[1]
@@ -245,7 +250,8 @@ class Method(base.Method):
                 prediction = sessions[block].predict(z, sigma, step)
                 if step + 1 < len(sigmas):
                     z = hand_over(z, prediction, step, sigmas, owners, to_z)
-            chosen = prediction.argmax()
+            sampled = end == "sampled"
+            chosen = nucleus(prediction.full().softmax(-1), draws[:, position], 1) if sampled else prediction.argmax()
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             for session in sessions.values():
                 session.append(chosen)

@@ -270,6 +270,10 @@ class Model(base.Model):
         """`Logits.scores` over all tokens but the first."""
         return self._foretold(logits).scores(batch["tokens"][:, 1:])
 
+    def agreement(self, logits: Logits, other: Logits) -> Tensor:
+        """`Logits.agreement` over all tokens but the first."""
+        return self._foretold(logits).agreement(self._foretold(other))
+
     def _foretold(self, logits):
         return logits._replace(hidden=logits.hidden[:, 1:])
 

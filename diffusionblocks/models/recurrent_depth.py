@@ -185,6 +185,10 @@ class Model(base.Model):
         """`Logits.scores` over all tokens but the first."""
         return logits.scores(batch["tokens"][:, 1:])
 
+    def agreement(self, logits: Logits, other: Logits) -> Tensor:
+        """`Logits.agreement` over all tokens but the first."""
+        return logits.agreement(other)
+
     def begin(self, tokens: Tensor, layers: nn.ModuleList, length: int, eps: Tensor) -> "Session":
         """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions.
 

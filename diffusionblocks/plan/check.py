@@ -25,7 +25,7 @@ from diffusionblocks.training.settings import Settings
 SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
-LOUDNESS = ("target_norm", "p_mean", "sigma_min")  # options of a method that make its noise
+LOUDNESS = ("target_norm", "p_mean", "sigma_min", "sigma_max")  # options of a method that make its noise
 
 
 def check_frame(config: dict) -> None:

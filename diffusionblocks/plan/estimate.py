@@ -21,7 +21,7 @@ from diffusionblocks.plan.source import class_keywords, decorator_keywords
 from diffusionblocks.training.settings import Settings
 
 # Keywords of DiffusionBlocks that move levels of noise, and cost nothing.
-FREE = ("partition", "overlap", "loss_weight", "target_norm", "p_mean", "sigma_min")
+FREE = ("partition", "overlap", "loss_weight", "target_norm", "p_mean", "sigma_min", "sigma_max")
 DECIDES = ("batch_size", "accumulate", "ema", "checkpoint_activations", "optimizer")  # of `train`, what an update costs
 TOKEN_BYTES = ((256, 1), (1 << 15, 2))  # most tokens of a vocabulary that so many bytes hold, as data/text/write.py
 
