@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
@@ -54,7 +54,7 @@ def page(
         stand_ins=sorted(_words(frames, "stand_in", "; ")),
         commits=sorted(_words(frames, "commit", " ")),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
-        environments=_environments(tables),
+        environments=environments(tables),
         share=100 * rates.SHARE,
     )
     write_text(path, text)
@@ -89,7 +89,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}
             for row, seeds in results.runs.items()
             for run in seeds
-            for part, values in _jobs(run)
+            for part, values in jobs(run)
         ],
         "predicted": predicted(results, estimate or {}),
         "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
@@ -124,7 +124,7 @@ def _more(frame):
     return units, rows
 
 
-def _jobs(run):
+def jobs(run: dict) -> Iterator[tuple[str, dict]]:
     """(part, values) of all jobs of a run but the first steps: each block's training, sampling, evaluation."""
     yield from run["parts"].items()
     for number, shard in enumerate(run["sampling"]):
@@ -150,7 +150,7 @@ def _words(frames, column, separator):
     return {word for frame in frames for cell in frame[column].dropna() for word in cell.split(separator)}
 
 
-def _environments(tables):
+def environments(tables: list[Results]) -> list[tuple[str, str]]:
     """Each combination of hardware and versions that some job ran on, once."""
     found = {}
     for run in (run for results in tables for seeds in results.runs.values() for run in seeds):
