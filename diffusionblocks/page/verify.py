@@ -54,6 +54,8 @@ def verify(results: Path, folder: Path) -> None:
     Raises `Differs` where numbers are outside or missing, and UserError for a run of another scale and for files that
     are absent or damaged.
     """
+    if not exists(folder / ABOUT):
+        raise UserError(f"{folder}: has no {ABOUT}, so it is none of a shipped run. Name a folder that `ship` wrote.")
     about = read_json(folder / ABOUT)
     try:
         scale, tables = about["scale"], about["tables"]
@@ -81,8 +83,9 @@ def compare(here: Path, shipped: Path, tables: list[str], planned: list[str]) ->
         if name not in tables:
             new.append(name)
             continue
-        both = _numbers(shipped / path.name).join(_numbers(path), how="outer", lsuffix="_shipped", rsuffix="_here")
-        is_timed = both[["timed_shipped", "timed_here"]].fillna(False).any(axis=1)
+        sides = _numbers(shipped / path.name).add_suffix("_shipped"), _numbers(path).add_suffix("_here")
+        both = sides[0].join(sides[1], how="outer")
+        is_timed = both[["timed_shipped", "timed_here"]].eq(True).any(axis=1)
         timed += int(is_timed.sum())
         both = both[~is_timed]
         missing += ["/".join((name, *key)) for key in both.index[both["ours_here"].isna()]]
@@ -90,7 +93,6 @@ def compare(here: Path, shipped: Path, tables: list[str], planned: list[str]) ->
         both = both.dropna(subset=["ours_shipped", "ours_here"])
         allowed = [_allowed(key, line, both) for key, line in both.iterrows()]
         off = (both["ours_here"] - both["ours_shipped"]).abs() > allowed
-        off &= both["ours_here"] != both["ours_shipped"]  # two that are infinite have no difference
         within += int((~off).sum())
         both = both.assign(table=name, allowed=allowed)[off]
         both["shipped"], both["here"] = (
@@ -116,7 +118,7 @@ def _allowed(key, line, both):
     variance, freedom = _pooled(line.to_frame().T)
     if freedom < FEWEST:
         variance, freedom = _pooled(both.xs(key[1], level="metric"))
-    equal = EQUAL * abs(line["ours_shipped"])
+    equal = EQUAL * min(abs(line["ours_shipped"]), abs(line["ours_here"]))  # one of them may be infinite
     if not freedom:
         return equal
     t = STUDENT[min(int(freedom), len(STUDENT)) - 1]
