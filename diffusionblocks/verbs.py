@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusionblocks.base.components import PLACES
+from diffusionblocks.base.components import PACKAGE, PLACES
 from diffusionblocks.base.files import UserError, in_words, read_json, user_path
 from diffusionblocks.base.gpu import expected
 from diffusionblocks.base.rates import DEVICES, RUNTIME, SHARE
@@ -231,6 +231,20 @@ def page(args):
     page(args.plans, args.tables, args.figures, args.template, args.output, args.estimate)
 
 
+def ship(args):
+    """Put the tables, the page and the metrics of a finished run into a folder that is small enough to be committed."""
+    from diffusionblocks.page.ship import ship
+
+    print(ship(args.results, args.folder, args.any_commit))
+
+
+def verify(args):
+    """Compare the numbers of a run with those that ship; the exit code is 1 where some are outside or missing."""
+    from diffusionblocks.page.verify import verify
+
+    verify(args.results, args.folder or PACKAGE.parent / "docs/results" / args.results.resolve().name)
+
+
 def written(option: str) -> dict:
     """Of an option that says where something is written: the type of its value, with ~ and $VARIABLES put in."""
     return {"type": lambda text: Path(user_path(option, text))}
@@ -342,6 +356,15 @@ PRINT = {
         ),
         DIRECTORY,
         ("--output", written("--output") | {"help": "file to write besides: all columns, as .csv or .json"}),
+    ],
+    ship: [
+        ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
+        ("folder", written("folder") | {"help": "docs/results/<scale>, which is replaced as a whole"}),
+        ("--any-commit", {"action": "store_true", "help": "also numbers of several commits, or of changed sources"}),
+    ],
+    verify: [
+        ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
+        ("folder", {"type": Path, "nargs": "?", "help": "what `ship` has written, by default docs/results/<scale>"}),
     ],
     explain: [
         ("row", "<table>/<row>"),

@@ -67,7 +67,7 @@ def test_page_is_one_file_with_the_table_under_its_name(finished):
     assert '<section id="table1">' in page and "60.25" in page and "scikit-learn digits for CIFAR-100" in page
     sources = re.findall(r'(?:src|href)="([^"]{0,60})', page)
     assert sources and all(source.startswith(("data:", "#", "https://arxiv.org/")) for source in sources)
-    assert page.count("<img") == 6 + 2 + 1  # losses of six rows, two chains, one partition for both
+    assert page.count("<figure") == 6 + 2 + 1  # losses of six rows, two chains, one partition for both
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
@@ -284,8 +284,10 @@ def test_page_fits_the_screen(request, tmp_path, checkout, page, width):
     (tmp_path / "frame.html").write_text(
         f'<iframe src="page.html" width="{width}" height="800" style="border:0"></iframe><script>onload = () => {{'
         "const inner = document.querySelector('iframe').contentDocument;"
-        "const broken = [...inner.images].filter(image => !image.naturalWidth).length;"
-        "document.title = `wide ${inner.documentElement.scrollWidth} broken ${broken}`}</script>"
+        "const figures = [...inner.querySelectorAll('figure svg')];"
+        "const seen = figure => figure.getBoundingClientRect().width >= 200 && figure.getBBox().width > 0;"
+        "document.title = `wide ${inner.documentElement.scrollWidth} figures ${figures.length} broken `"
+        "+ figures.filter(figure => !seen(figure)).length}</script>"
     )
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--allow-file-access-from-files"]  # fmt: skip
@@ -294,8 +296,9 @@ def test_page_fits_the_screen(request, tmp_path, checkout, page, width):
          (tmp_path / "frame.html").as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    wide, broken = re.search(r"<title>wide (\d+) broken (\d+)</title>", done.stdout).groups()
-    assert int(wide) <= width and int(broken) == 0
+    found = re.search(r"<title>wide (\d+) figures (\d+) broken (\d+)</title>", done.stdout)
+    wide, figures, broken = map(int, found.groups())
+    assert wide <= width and figures > 8 and broken == 0
 
 
 def test_an_architecture_of_the_users_own(tmp_path):

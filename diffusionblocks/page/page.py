@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
@@ -44,6 +44,7 @@ def page(
     drawn = [read_json(file) for file in figure_paths]
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
+    _draw_once(sections)
     text = environment.get_template(template_path.name).render(
         style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
         scale=tables[0].plan["scale"],
@@ -53,7 +54,7 @@ def page(
         stand_ins=sorted(_words(frames, "stand_in", "; ")),
         commits=sorted(_words(frames, "commit", " ")),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
-        environments=_environments(tables),
+        environments=environments(tables),
         share=100 * rates.SHARE,
     )
     write_text(path, text)
@@ -88,12 +89,25 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}
             for row, seeds in results.runs.items()
             for run in seeds
-            for part, values in _jobs(run)
+            for part, values in jobs(run)
         ],
         "predicted": predicted(results, estimate or {}),
         "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
         "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in results.runs.items()},
     }
+
+
+def _draw_once(sections):
+    """Have figures say what the template shows: {id, caption, svg, first}; first: caption of the same one further up,
+    to which a link leads, None where it is drawn.
+    """
+    seen = {}
+    for group in (group for part in sections for group in part["figures"]):
+        images, group["images"] = group["images"], []
+        for caption, svg in images:
+            about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
+            group["images"].append({"caption": caption, "svg": svg, **about})
+            seen.setdefault(svg, {"id": about["id"], "first": caption})
 
 
 def _data(results, row):
@@ -110,7 +124,7 @@ def _more(frame):
     return units, rows
 
 
-def _jobs(run):
+def jobs(run: dict) -> Iterator[tuple[str, dict]]:
     """(part, values) of all jobs of a run but the first steps: each block's training, sampling, evaluation."""
     yield from run["parts"].items()
     for number, shard in enumerate(run["sampling"]):
@@ -136,7 +150,7 @@ def _words(frames, column, separator):
     return {word for frame in frames for cell in frame[column].dropna() for word in cell.split(separator)}
 
 
-def _environments(tables):
+def environments(tables: list[Results]) -> list[tuple[str, str]]:
     """Each combination of hardware and versions that some job ran on, once."""
     found = {}
     for run in (run for results in tables for seeds in results.runs.values() for run in seeds):
