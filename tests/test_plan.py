@@ -184,7 +184,7 @@ def test_each_row_is_resolved_once(monkeypatch):
     counted = []
     monkeypatch.setattr("diffusionblocks.plan.row.resolve", lambda found: counted.append(found) or resolve(found))
     found = Plan.of({**CONFIG, "scale": "demo"})
-    assert len(counted) == len(found.rows) == 112 and found.written
+    assert len(counted) == len(found.rows) == 118 and found.written
 
 
 GENERATION = {

@@ -200,6 +200,7 @@ class Plan:
                 "metrics": origin.metrics_files(),
             }
         shown = {key: entry.get(key) or [] for key in ("claims", "figures")}
+        shown["depth"] = entry.get("depth")
         about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
         return {**about, **shown, "rows": rows}
 
