@@ -233,9 +233,9 @@ class Method(base.Method):
         """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers.
 
         eps: (N, length, width) standard normal, position by position; draws: (N, length) uniforms, read where an end is
-        sampled. num_steps: levels per token, by default one per block. hand_off, grid: as for `predict`. end: the likeliest
-        token of the last prediction, or one drawn from it, for chains that end at levels where z leaves a choice. Every
-        block keeps a cache of its own: it sees the tokens before through its own layers alone.
+        sampled. num_steps: levels per token, by default one per block. hand_off, grid: as for `predict`. end: the
+        likeliest token of the last prediction, or one drawn from it, for chains that end at levels where z leaves a
+        choice. Every block keeps a cache of its own: it sees the tokens before through its own layers alone.
         """
         sigmas, owners = self._levels(num_steps, grid)
         length = eps.shape[1]
