@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusionblocks.base.components import PLACES
+from diffusionblocks.base.components import PACKAGE, PLACES
 from diffusionblocks.base.files import UserError, in_words, read_json, user_path
 from diffusionblocks.base.gpu import expected
 from diffusionblocks.base.rates import DEVICES, RUNTIME, SHARE
@@ -123,7 +123,7 @@ def train(args):
     from diffusionblocks.training.train import train
 
     places = args.output, args.data, args.state
-    train(args.run, args.part, *places, args.checkpoint_seconds, code, args.code == "any", args.processes)
+    train(args.run, args.part, *places, args.checkpoint_seconds, code, args.code == "any", args.processes, args.start)
 
 
 def assemble(args):
@@ -174,7 +174,7 @@ def evaluate(args):
     from diffusionblocks.evaluation.evaluate import evaluate
 
     files = args.logs, args.output, args.samples, args.scorers
-    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code)
+    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code, evaluation["extractor"])
 
 
 def timing(args):
@@ -231,6 +231,20 @@ def page(args):
     page(args.plans, args.tables, args.figures, args.template, args.output, args.estimate)
 
 
+def ship(args):
+    """Put the tables, the page and the metrics of a finished run into a folder that is small enough to be committed."""
+    from diffusionblocks.page.ship import ship
+
+    print(ship(args.results, args.folder, args.any_commit))
+
+
+def verify(args):
+    """Compare the numbers of a run with those that ship; the exit code is 1 where some are outside or missing."""
+    from diffusionblocks.page.verify import verify
+
+    verify(args.results, args.folder or PACKAGE.parent / "docs/results" / args.results.resolve().name)
+
+
 def written(option: str) -> dict:
     """Of an option that says where something is written: the type of its value, with ~ and $VARIABLES put in."""
     return {"type": lambda text: Path(user_path(option, text))}
@@ -266,6 +280,7 @@ VERBS = {
             "--code",
             {"choices": ["same", "any"], "default": "same", "help": "that a checkpoint may be of"},
         ),
+        ("--start", {"nargs": "?", "type": Path, "help": "model of the run that this one starts from, if it does"}),
         ("--processes", {"type": int, "default": 1, "help": "that share out every update, each on a GPU of its own"}),
     ],
     assemble: [
@@ -281,7 +296,7 @@ VERBS = {
         *(RUN, MODEL, ("evaluation", "evaluation.json of the row"), DATA),
         files("--logs", "training logs of all parts"),
         files("--samples", "all shards of all generated samples", "*"),
-        files("--scorers", "of images the extractor's weights and the reference, of texts the teachers' weights", "*"),
+        files("--scorers", "of images each extractor's weights and reference, of texts the teachers' weights", "*"),
     ],
     timing: [("asked", "which rows are timed, and how, a JSON file")],
     count: [
@@ -325,7 +340,7 @@ PRINT = {
     ],
     estimate: [
         ("tables", {"nargs": "*", "help": "of these tables alone; by default of all"}),
-        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--scale", {"help": "demo, laptop, gpu or paper; by default the configured one"}),
         ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
         ("--plan", {"type": Path, "help": "plan.json, in place of these two"}),
         ("--device", {"help": f"whose hours: {', '.join(DEVICES)}"}),
@@ -342,9 +357,18 @@ PRINT = {
         DIRECTORY,
         ("--output", written("--output") | {"help": "file to write besides: all columns, as .csv or .json"}),
     ],
+    ship: [
+        ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
+        ("folder", written("folder") | {"help": "docs/results/<scale>, which is replaced as a whole"}),
+        ("--any-commit", {"action": "store_true", "help": "also numbers of several commits, or of changed sources"}),
+    ],
+    verify: [
+        ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
+        ("folder", {"type": Path, "nargs": "?", "help": "what `ship` has written, by default docs/results/<scale>"}),
+    ],
     explain: [
         ("row", "<table>/<row>"),
-        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--scale", {"help": "demo, laptop, gpu or paper; by default the configured one"}),
         ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
     ],
 }

@@ -32,8 +32,8 @@ TINY = {
         }
     },
 }
-# Tables 2, 7, 8 and A2 likewise. One row makes two sets of images in three jobs, so that sets and jobs end at different
-# images.
+# Tables 2, 7, 8 and A2 likewise. A row and its control make two sets of images in three jobs, so that sets and jobs end
+# at different images.
 TINY_GENERATION = {
     "scale": "demo",
     "seeds": [0],

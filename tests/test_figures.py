@@ -1,7 +1,10 @@
 """Which figures a table has, and what they draw from metrics.json."""
 
 import copy
+import re
 from functools import partial
+from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 from page_helpers import IMAGES, curve, headings, measured, number, shown_section, written
@@ -38,7 +41,6 @@ def test_pictures_take_the_whole_width(shown):
         "Training loss per block": False,
         "Noise partition": False,
     }
-    assert part["figures"][0]["images"][0][1].startswith("data:image/svg+xml;base64,")
 
 
 # Quality against the number of blocks
@@ -73,7 +75,6 @@ def test_the_number_of_blocks_is_the_runs_whatever_a_row_is_called(block_counts)
     drawn = block_counts({"b1": 1, "b6": 2})
     assert drawn == [
         (
-            "fid_test, lower is better",
             "relative to one block",
             {"ours": {1: [6.0], 2: [7.0]}},
             {1: 40.0},
@@ -84,16 +85,16 @@ def test_the_number_of_blocks_is_the_runs_whatever_a_row_is_called(block_counts)
 
 def test_without_one_block_values_are_as_they_are(block_counts):
     (drawn,) = block_counts({"b2": 2, "b3": 3}, "mauve")
-    assert drawn == ("mauve, higher is better", "mauve", {"ours": {2: [7.0], 3: [8.0]}}, {2: 0.5, 3: 0.5}, False)
+    assert drawn == ("mauve", {"ours": {2: [7.0], 3: [8.0]}}, {2: 0.5, 3: 0.5}, False)
 
 
 def test_series_are_the_rows_own(block_counts):
-    ((_, _, ours, paper, _),) = block_counts({"b2": 2, "b3": 3, "b3_calibrated": 3})
+    ((_, ours, paper, _),) = block_counts({"b2": 2, "b3": 3, "b3_calibrated": 3})
     assert ours == {"ours": {2: [7.0], 3: [8.0]}, "calibrated": {3: [8.0]}} and paper == {2: 40.0, 3: 40.0}
 
 
 def test_of_two_rows_with_as_many_blocks_none_hides_the_other(block_counts):
-    ((_, _, ours, _, _),) = block_counts({"b1": 1, "b2": 2, "wider": 2})
+    ((_, ours, _, _),) = block_counts({"b1": 1, "b2": 2, "wider": 2})
     assert ours == {"ours": {1: [6.0], 2: [7.0]}, "wider": {2: [7.0]}}
 
 
@@ -106,10 +107,7 @@ def test_no_such_figure_where_none_is_asked_for_or_no_line_has_two_points(block_
 
 def test_a_table_of_ones_own_has_the_figure_too(block_counts):
     drawn = block_counts({"one": 1, "two": 2}, paper=None)
-    assert [(title, ylabel, *others) for title, ylabel, _, *others in drawn] == [
-        ("fid_test, lower is better", "fid_test", {}, False),
-        ("fid_train, lower is better", "fid_train", {}, False),
-    ]
+    assert [(ylabel, *others) for ylabel, _, *others in drawn] == [("fid_test", {}, False), ("fid_train", {}, False)]
 
 
 @pytest.mark.parametrize(("method", "count"), [({"num_blocks": 4}, 4), ({}, 1)])
@@ -118,7 +116,7 @@ def test_a_run_without_noise_has_the_blocks_of_its_method(shown, monkeypatch, me
     for run in runs.values():
         del run["partition"]
     drawn = []
-    monkeypatch.setattr(plots, "block_count", lambda *arguments: drawn.append(arguments[2]) or "<svg/>")
+    monkeypatch.setattr(plots, "block_count", lambda *arguments: drawn.append(arguments[1]) or "<svg/>")
     shown({row: [run] for row, run in runs.items()}, figures=["block_count"])
     assert drawn == ([] if count == 1 else [{"ours": {4: [5.0], 1: [5.0]}}])
 
@@ -142,13 +140,14 @@ def test_curves_are_drawn_by_the_figure_that_their_metric_names(shown):
 
 @pytest.fixture
 def chains(monkeypatch, shown):
-    """chains(rows): what the figures of chains are drawn from."""
+    """chains(rows): captions of the figures of chains, and what they are drawn from."""
 
     def chains(rows, **about):
         drawn = []
         monkeypatch.setattr(plots, "chain", lambda *arguments: drawn.append(arguments) or "<svg/>")
-        shown(rows, **about)
-        return drawn
+        captions = [caption for found in headings(shown(rows, **about)).values() for caption in found]
+        captions = [caption.split("the chain, ")[1] for caption in captions if "the chain, " in caption]
+        return [(caption, *arguments) for caption, arguments in zip(captions, drawn, strict=True)]
 
     return chains
 
@@ -176,19 +175,33 @@ def test_chains_of_other_steps_have_a_panel_of_their_own(chains):
 def test_a_chain_has_its_mean_its_range_and_a_dashed_line_from_the_target(drawn):
     curves = [curve("accuracy_chain", [50.0, 60.0]), curve("accuracy_chain", [60.0, 80.0])]
     lines = {"along the chain": curves, "from the true target": [curve("accuracy_chain", [90.0, 99.0], True)]}
-    (axes,) = plots.chain("title", "accuracy", lines, 75.0, 100).axes
+    (axes,) = plots.chain("accuracy", lines, 75.0, 100).axes
     found = {line.get_label(): (line.get_linestyle(), list(line.get_ydata())) for line in axes.lines}
     assert found == {
         "along the chain": ("-", [55.0, 70.0]),
         "from the true target": ("--", [90.0, 99.0]),
         "compared with": (":", [75.0, 75.0]),
     }
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["σ = 0.75\nblock 0", "σ = 0.25\nblock 1"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.75\n0", "0.25\n1"]
     assert max(axes.get_yticks()) <= 100
 
 
+def test_of_a_long_chain_as_many_steps_are_named_as_have_room(drawn):
+    long = {"sigma": [80.0 / 2**step for step in range(16)], "block": [0] * 16, "value": [1.0] * 16}
+    (axes,) = plots.chain("nats", {"along the chain": [{**long, "from_target": False}]}).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "80\n0",
+        "10\n0",
+        "1.2\n0",
+        "0.16\n0",
+        "0.02\n0",
+        "0.0024\n0",
+    ]
+    assert len(axes.lines[0].get_xdata()) == 16, "all are drawn"
+
+
 def test_any_other_curve_is_drawn_over_its_steps(drawn):
-    (axes,) = plots.curve("title", "mine", [curve(None, [1.0, 2.0]), curve(None, [3.0, 2.0])]).axes
+    (axes,) = plots.curve("mine", [curve(None, [1.0, 2.0]), curve(None, [3.0, 2.0])]).axes
     assert [line.get_ydata().tolist() for line in axes.lines] == [[2.0, 2.0]] and axes.get_ylabel() == "mine"
 
 
@@ -198,6 +211,50 @@ def test_every_figure_has_a_heading_of_its_own():
 
 
 # What is drawn
+
+
+def elements(svg):
+    """{tag: attributes of each element of it} of a figure."""
+    found = {}
+    for element in ElementTree.fromstring(svg).iter():
+        found.setdefault(element.tag, []).append(element.attrib)
+    return found
+
+
+def test_a_figure_is_an_element_that_can_stand_among_others():
+    """Its ids are its own, what refers to them finds them, and nothing in it holds for the whole page."""
+    one, other = ({"a": measured("a", blocks=count, loss=count)} for count in (2, 3))
+    drawn = [pictures.trajectory(rows) for rows in (one, other)]
+    drawn += [plots.losses([rows["a"]], (0.001, 1.0)) for rows in (one, other)]
+    named = []
+    for svg in drawn:
+        assert svg.startswith('<svg viewBox="') and not re.search(
+            r"<style|<metadata|<!|<\?|xlink|xmlns|matplotlib", svg
+        )
+        ids = re.findall(r' id="([^"]*)"', svg)
+        referred = {*re.findall(r"url\(#([^)]*)\)", svg), *re.findall(r'href="#([^"]*)"', svg)}
+        assert referred and referred == set(ids) and "fill: #ffffff" in svg
+        named += ids
+    assert len(set(named)) == len(named)
+    assert plots.losses([one["a"]], (0.001, 1.0)) == drawn[2], "of equal figures one can be left out"
+
+
+def test_a_figure_is_lean():
+    """Letters are text and not outlines, pixels those of the run, lengths no finer than a screen can show."""
+    found = elements(pictures.trajectory({"a": measured("a", blocks=2)}))
+    assert {(image["width"], image["height"]) for image in found["image"]} == {("4", "4")}
+    assert all(image["href"].startswith("data:image/png;base64,") for image in found["image"])
+    svg = plots.partition(measured("a", blocks=3)["partition"])
+    assert ">training density of log σ</text>" in svg
+    for path in elements(svg)["path"]:
+        assert len(path["d"]) < 1500 and not re.search(r"\.\d\d", path["d"])
+
+
+def test_a_partition_is_drawn_to_its_very_bounds(drawn):
+    partition = measured("a", blocks=3)["partition"]
+    (axes,) = plots.partition(partition).axes
+    areas = [area.get_paths()[0].vertices[:, 0] for area in axes.collections]
+    assert [(max(x), min(x)) for x in areas] == [pytest.approx(pair) for pair in pairwise(partition["boundaries"])]
 
 
 @pytest.fixture
@@ -227,7 +284,7 @@ def test_images_are_drawn_in_grey_and_in_colour(drawn):
 @pytest.mark.parametrize("relative", [True, False])
 def test_quality_against_the_number_of_blocks(drawn, relative):
     ours, paper = {"ours": {1: [4.0, 6.0], 3: [10.0]}, "louder": {1: [2.0], 3: [3.0]}}, {1: 40.0, 3: 50.0, 6: 60.0}
-    (axes,) = plots.block_count("title", "FID", ours, paper, relative).axes
+    (axes,) = plots.block_count("FID", ours, paper, relative).axes
     lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in axes.lines}
     base = (5.0, 2.0, 40.0) if relative else (1.0, 1.0, 1.0)
     assert lines["ours"] == {1: 5 / base[0], 3: 10 / base[0]} and lines["louder"] == {1: 2 / base[1], 3: 3 / base[1]}
@@ -236,18 +293,18 @@ def test_quality_against_the_number_of_blocks(drawn, relative):
 
 def test_a_line_without_one_block_is_relative_to_the_first_that_has_it(drawn):
     ours = {"ours": {1: [4.0], 3: [8.0]}, "louder": {3: [2.0]}}
-    (axes,) = plots.block_count("title", "FID", ours, {1: 40.0, 3: 50.0}, True).axes
+    (axes,) = plots.block_count("FID", ours, {1: 40.0, 3: 50.0}, True).axes
     assert {line.get_label(): list(line.get_ydata()) for line in axes.lines}["louder"] == [0.5]
 
 
 def test_without_printed_numbers_no_line_is_the_papers(drawn):
-    (axes,) = plots.block_count("title", "accuracy", {"ours": {1: [4.0], 3: [8.0]}}, {}, False).axes
+    (axes,) = plots.block_count("accuracy", {"ours": {1: [4.0], 3: [8.0]}}, {}, False).axes
     assert [line.get_label() for line in axes.lines] == ["ours"] and axes.get_xticks().tolist() == [1, 3]
 
 
 def test_each_masking_rate_is_drawn_in_the_colour_of_its_block(drawn):
     levels = {"sigma": [0.25, 0.75], "block": [1, 0], "value": [2.0, 4.0]}
-    (axes,) = plots.likelihood("title", [levels], [levels]).axes
+    (axes,) = plots.likelihood([levels], [levels]).axes
     bars = {round(bar.get_x() + bar.get_width() / 2, 2): bar for bar in axes.patches}
     assert {t: bar.get_height() for t, bar in bars.items()} == {0.25: 2.0, 0.75: 4.0}
     assert bars[0.25].get_facecolor() != bars[0.75].get_facecolor()
@@ -258,7 +315,7 @@ def test_each_masking_rate_is_drawn_in_the_colour_of_its_block(drawn):
 def test_a_masking_rate_is_drawn_as_uniform(drawn):
     masked = {"boundaries": [1.0, 0.5, 0.0], "intervals": [[0.45, 1.0], [0.0, 0.55]], "mass": [0.5, 0.5],
               "noise": {}, "layers": [[0, 1], [1, 2]]}  # fmt: skip
-    (axes,) = plots.partition("title", masked).axes
+    (axes,) = plots.partition(masked).axes
     assert axes.get_xscale() == "linear" and axes.get_xlabel() == "masking rate t"
     assert set(axes.lines[0].get_ydata()) == {1.0}
 
@@ -270,8 +327,8 @@ def test_losses_of_all_rows_share_an_axis(drawn, lowest, scale, limits):
     """Its limits come from the rows together; it is logarithmic where a row would lie on it otherwise."""
     rows = {"high": [measured("high", loss=2.0)], "low": [measured("low", loss=lowest)]}
     assert plots.loss_limits(rows.values()) == (lowest / 2, 2.0)
-    for row, runs in rows.items():
-        (axes,) = plots.losses(row, runs, plots.loss_limits(rows.values())).axes
+    for runs in rows.values():
+        (axes,) = plots.losses(runs, plots.loss_limits(rows.values())).axes
         assert axes.get_yscale() == scale and axes.get_ylim() == pytest.approx(limits)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusionblocks.base.components import names
 from diffusionblocks.diffusion.edm import EDM, euler_step
 from diffusionblocks.diffusion.masking import MASK, Masking
 from diffusionblocks.diffusion.noise import NOISES, Noise
@@ -136,6 +137,43 @@ def test_levels_have_equal_mass_between_them(num_steps):
     assert sigmas[0] == 80.0 and sigmas[-1] == 0.002
     masses = -np.diff([truncated_cdf(sigma, 0.002, 80, p_mean=-0.4) for sigma in sigmas])
     np.testing.assert_allclose(masses, 1 / (num_steps - 1), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("grid", "sigmas"),
+    [
+        # Equation 5 of Karras et al. with rho 7, and equal steps of the log; both by hand.
+        ("karras", [80, 9.7228, 0.46998, 0.002]),
+        ("geometric", [80, 2.33921, 0.068399, 0.002]),
+        ("quantiles", NOISE.levels(4)),
+    ],
+)
+def test_other_grids_known_answer(grid, sigmas):
+    assert NOISE.levels(4, grid) == pytest.approx(sigmas, rel=1e-4)
+
+
+def test_the_middle_of_karras_s_grid():
+    """Of the seventh roots 1.87019 and 0.411590; published samplers have 2.5152 there."""
+    assert NOISE.levels(3, "karras")[1] == pytest.approx(2.5152, rel=1e-4)
+    assert NOISE.levels(3, "geometric")[1] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("grid", names("grid"))
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 19, 50])
+def test_every_grid_falls_from_end_to_end(grid, num_steps):
+    noise = EDM(p_mean=0.5, sigma_min=0.1)
+    sigmas = noise.levels(num_steps, grid)
+    assert len(sigmas) == num_steps and sigmas[0] == 80
+    assert num_steps == 1 or sigmas[-1] == 0.1
+    assert all(high > low for high, low in itertools.pairwise(sigmas))
+
+
+@pytest.mark.parametrize("grid", ["rising", "short", "elsewhere"])
+def test_a_grid_that_does_not_fall_from_end_to_end_is_refused(grid):
+    with pytest.raises(
+        ValueError, match=f"grid own.choices.{grid}: its levels .* are not 3 that fall from 80.0 to 0.002"
+    ):
+        NOISE.levels(3, f"own.choices.{grid}")
 
 
 def test_levels_of_one_step_and_of_none():

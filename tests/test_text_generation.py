@@ -13,6 +13,7 @@ from diffusionblocks.data import load
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.diffusion import chains as sampling
 from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.diffusion.masking import Masking
 from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.methods import build, load_trained
 from diffusionblocks.methods.end_to_end import nucleus
@@ -113,6 +114,16 @@ def test_masked_texts_are_whole_and_shards_change_nothing(jobs):
     assert torch.equal(whole, tokens(jobs["masked"].shards({**sampling, "shards": 2})))
     rounded = tokens(jobs["masked"].shards({**sampling, "precision": "bf16"}))
     assert (rounded == whole).float().mean() > 0.7
+
+
+def test_masked_texts_draw_in_double_precision_and_networks_compute_in_single(jobs, monkeypatch):
+    """A share of a thousandth leaves too few of float32's uniforms to choose rare tokens by."""
+    seen, chain = [], Masking.chain
+    monkeypatch.setattr(Masking, "chain", lambda self, draws, *rest: seen.append(draws) or chain(self, draws, *rest))
+    jobs["masked"].shards({"num_samples": 3, "sets": 1, "shards": 1, "num_steps": 5})
+    (draws,) = seen
+    assert draws.shape == (3, 5, 16) and draws.dtype == torch.float64
+    assert (draws * 2**24 % 1 != 0).all() and draws.min() >= 0 and draws.max() < 1
 
 
 @pytest.mark.parametrize("name", ["plain", "denoiser", "recurrent"])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, ClassVar, Self
 
@@ -108,13 +109,28 @@ class EDM:
         """z = z0 + sigma eps. z0, eps: (N, ...); sigma: (N,)."""
         return z0 + sigma.reshape(-1, *[1] * (z0.dim() - 1)) * eps
 
-    def levels(self, num_steps: int) -> list[float]:
-        """`num_steps` sigmas from sigma_max to sigma_min at equal quantiles of the noise distribution (appendix H)."""
+    def levels(self, num_steps: int, grid: str = "quantiles") -> list[float]:
+        """`num_steps` sigmas from sigma_max to sigma_min; a single one is sigma_max.
+
+        grid: name of a function of `grids`, or of a user's own. Raises ValueError where its levels do not fall from one
+        to the other, or are not as many.
+        """
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, not {num_steps}")
         if num_steps == 1:
             return [self.sigma_max]
-        return [self.quantile(1 - i / (num_steps - 1)) for i in range(num_steps)]
+        place = load("grid", grid)
+        try:
+            found = [float(sigma) for sigma in place(self, num_steps)]
+        except Exception as error:  # a user's own
+            raise ValueError(f"grid {grid}: fails for {num_steps} steps ({type(error).__name__}: {error})") from error
+        ends = found and math.isclose(found[0], self.highest) and math.isclose(found[-1], self.lowest)
+        if len(found) != num_steps or not ends or not all(high > low for high, low in pairwise(found)):
+            raise ValueError(
+                f"grid {grid}: its levels {found} are not {num_steps} that fall from {self.highest} to {self.lowest}"
+            )
+        found[0], found[-1] = self.highest, self.lowest  # not the floats beside them, which have no owner
+        return found
 
     def chain_shape(self, num_steps: int, z_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Standard normal noise, in which a chain starts."""

@@ -45,6 +45,7 @@ INPUTS = {
     "chain": Input(BOTH, "count"),  # {layers: that the method's chain runs for a sample}
     "training": Input(BOTH, "logs"),  # {updates, seconds: of all parts together}
 }
+FEATURES = ("features", "references")  # what an extractor makes of images
 TIMED_CHAIN = ("timed_chain", "timed_chain_compared")
 TIMED = ("timed", "timed_compared", *TIMED_CHAIN)
 ON_A_GPU = "timed on a GPU alone"  # why they may be absent

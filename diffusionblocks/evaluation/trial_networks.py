@@ -201,7 +201,8 @@ def _sample(method, batch):
     """A sample of each of the batch's classes, or whole texts."""
     shape = method.noise.chain_shape(STEPS, method.z_shape)
     count = len(next(iter(batch.values())))
-    draws = torch.rand(count, *shape) if "tokens" in batch else torch.randn(count, *shape)
+    tokens = "tokens" in batch
+    draws = torch.rand(count, *shape, dtype=torch.float64) if tokens else torch.randn(count, *shape)
     known = {} if "tokens" in batch else {"label": batch["label"]}
     *_, (_, last) = method.sample([known], [draws], CPU, num_steps=STEPS)
     wanted = batch["tokens"] if "tokens" in batch else batch["signed"]

@@ -4,7 +4,6 @@ A curve is drawn by the figure that its metric declares (`figure` in metrics.jso
 `block_count`, is drawn where the table's file names it.
 """
 
-import base64
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from diffusionblocks.base.files import write_json
 from diffusionblocks.page import pictures, plots
 from diffusionblocks.page.results import Results, num_blocks
 
-Drawn = Iterator[tuple[str, str]]  # alternative text and SVG of each picture
+Drawn = Iterator[tuple[str, str]]  # caption, which is its alternative text too, and SVG of each picture
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,10 @@ def figures(plan_path: Path | str, path: Path | str) -> None:
 
 
 def groups(results: Results) -> list[dict]:
-    """The figures that a table has: {heading, text, wide, images: [(alternative text, address of the picture)]}."""
+    """The figures that a table has: {heading, text, wide, images: [(caption, SVG)]}."""
     found = []
     for figure in FIGURES:
-        # As an image of its own: the ids inside one SVG cannot meet those of another.
-        images = [
-            (alt, "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode())
-            for alt, svg in figure.draw(results)
-        ]
-        if images:
+        if images := list(figure.draw(results)):
             found.append({"heading": figure.heading, "text": figure.text, "wide": figure.wide, "images": images})
     return found
 
@@ -80,7 +74,7 @@ def _losses(results: Results) -> Drawn:
     trained = {row: seeds for row, seeds in results.runs.items() if seeds[0]["parts"]}  # others are counted
     limits = plots.loss_limits(trained.values()) if trained else None
     for row, seeds in trained.items():
-        yield f"Training loss of {row}", plots.losses(row, seeds, limits)
+        yield f"Training loss of {row}", plots.losses(seeds, limits)
 
 
 def _block_counts(results: Results) -> Drawn:
@@ -102,12 +96,10 @@ def _block_counts(results: Results) -> Drawn:
         # Values on other data or of another extractor cannot be compared with the paper's, but ratios can.
         relative = 1 in paper and any(1 in values for values in ours.values())
         if any(len(values) > 1 for values in ours.values()):
-            title = f"{column}, {number['better']} is better" if number["better"] else column
+            title = f"{column} against the number of blocks, {results.title}"
+            title += f" ({number['better']} is better)" if number["better"] else ""
             ylabel = "relative to one block" if relative else number["unit"] or column
-            yield (
-                f"{column} against the number of blocks, {results.title}",
-                plots.block_count(title, ylabel, ours, paper, relative),
-            )
+            yield title, plots.block_count(ylabel, ours, paper, relative)
 
 
 def _chains(name: str) -> Callable[[Results], Drawn]:
@@ -122,7 +114,7 @@ def _chains(name: str) -> Callable[[Results], Drawn]:
             for number, panel in enumerate(panels.values()):
                 title = row if number == 0 else f"{row}, {', '.join(panel)}"
                 baseline = results.mean_of(results.against(row), chain.baseline)
-                drawn = plots.chain(title, chain.ylabel, _named(panel), baseline, chain.most)
+                drawn = plots.chain(chain.ylabel, _named(panel), baseline, chain.most)
                 yield f"{chain.title}, {title}", drawn
 
     return draw
@@ -143,7 +135,7 @@ def _likelihoods(results: Results) -> Drawn:
     for row in results.runs:
         for column, curves in _curves(results, row, "likelihood").items():
             baseline = _curves(results, results.against(row), "likelihood").get(column)
-            yield f"Bits per character by masking rate, {row}", plots.likelihood(row, curves, baseline)
+            yield f"Bits per character by masking rate, {row}", plots.likelihood(curves, baseline)
 
 
 def _others(results: Results) -> Drawn:
@@ -151,7 +143,7 @@ def _others(results: Results) -> Drawn:
     for row, seeds in results.runs.items():
         for column, curve in seeds[0]["curves"].items():
             if curve["figure"] not in (*CHAINS, "likelihood"):
-                yield f"{column} of {row}", plots.curve(row, column, [run["curves"][column] for run in seeds])
+                yield f"{column} of {row}", plots.curve(column, [run["curves"][column] for run in seeds])
 
 
 def _curves(results, row, name):
@@ -172,7 +164,7 @@ def _partitions(results: Results) -> Drawn:
             else:
                 same.append(row)
     for rows, partition in found:
-        yield f"Noise partition of {', '.join(rows)}", plots.partition("\n".join(rows), partition)
+        yield f"Noise partition of {', '.join(rows)}", plots.partition(partition)
 
 
 FIGURES = (

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
-from diffusionblocks.page.claims import verdict
+from diffusionblocks.page.claims import verdict, worth_of_depth
 from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, decimals, read
 
@@ -44,6 +44,7 @@ def page(
     drawn = [read_json(file) for file in figure_paths]
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
+    _draw_once(sections)
     text = environment.get_template(template_path.name).render(
         style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
         scale=tables[0].plan["scale"],
@@ -53,7 +54,7 @@ def page(
         stand_ins=sorted(_words(frames, "stand_in", "; ")),
         commits=sorted(_words(frames, "commit", " ")),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
-        environments=_environments(tables),
+        environments=environments(tables),
         share=100 * rates.SHARE,
     )
     write_text(path, text)
@@ -69,6 +70,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         frame.loc[lines.index, "decimals"] = decimals(list(values), unit)
     lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
     properties = {row: results.properties(row) for row in lines}
+    claims, depth = results.plan["claims"], results.plan["depth"]
     return {
         "name": results.name,
         "title": results.title,
@@ -81,19 +83,33 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
         "more": _more(frame),
         "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
-        "claims": [verdict(claim, frame) for claim in results.plan["claims"]],
+        "claims": [verdict(claim, frame, depth) for claim in claims],
+        "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
         "jobs": [
             {"row": row, "seed": run["run"]["seed"], "part": part, **values}
             for row, seeds in results.runs.items()
             for run in seeds
-            for part, values in _jobs(run)
+            for part, values in jobs(run)
         ],
         "predicted": predicted(results, estimate or {}),
         "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
         "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in results.runs.items()},
     }
+
+
+def _draw_once(sections):
+    """Have figures say what the template shows: {id, caption, svg, first}; first: caption of the same one further up,
+    to which a link leads, None where it is drawn.
+    """
+    seen = {}
+    for group in (group for part in sections for group in part["figures"]):
+        images, group["images"] = group["images"], []
+        for caption, svg in images:
+            about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
+            group["images"].append({"caption": caption, "svg": svg, **about})
+            seen.setdefault(svg, {"id": about["id"], "first": caption})
 
 
 def _data(results, row):
@@ -110,7 +126,7 @@ def _more(frame):
     return units, rows
 
 
-def _jobs(run):
+def jobs(run: dict) -> Iterator[tuple[str, dict]]:
     """(part, values) of all jobs of a run but the first steps: each block's training, sampling, evaluation."""
     yield from run["parts"].items()
     for number, shard in enumerate(run["sampling"]):
@@ -136,7 +152,7 @@ def _words(frames, column, separator):
     return {word for frame in frames for cell in frame[column].dropna() for word in cell.split(separator)}
 
 
-def _environments(tables):
+def environments(tables: list[Results]) -> list[tuple[str, str]]:
     """Each combination of hardware and versions that some job ran on, once."""
     found = {}
     for run in (run for results in tables for seeds in results.runs.values() for run in seeds):

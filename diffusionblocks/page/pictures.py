@@ -65,7 +65,9 @@ def unpacked(packed: dict) -> np.ndarray:
 
 def _picture(axes, image):
     """One picture without axes; grey if it has one channel."""
-    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+    # Pixels as they are, for the browser to enlarge.
+    picture = image.squeeze(-1) if image.shape[-1] == 1 else image
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="none")
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set_visible(False)

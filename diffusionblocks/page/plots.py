@@ -6,6 +6,7 @@ Each function returns an SVG as text; figures.py says which table has which. `ru
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -15,7 +16,7 @@ import seaborn as sns
 from diffusionblocks.page import canvas
 
 
-def losses(title: str, runs: list[dict], limits: tuple[float, float]) -> str:
+def losses(runs: list[dict], limits: tuple[float, float]) -> str:
     """Training loss against updates per block, a line per block, mean and range over seeds.
 
     limits: (lowest, highest) loss of all rows, which share an axis.
@@ -34,7 +35,7 @@ def losses(title: str, runs: list[dict], limits: tuple[float, float]) -> str:
     frame = frame.groupby(["block", "step", "seed"], as_index=False)["loss"].mean()
     blocks = sorted(frame["block"].unique())
     with canvas.style():
-        figure, axes = canvas.panel(title, "updates per block", "loss")
+        figure, axes = canvas.panel("updates per block", "loss")
         for block, colour in zip(blocks, canvas.colours(len(blocks)), strict=True):
             grouped = frame[frame["block"] == block].groupby("step")["loss"]
             mean, low, high = grouped.mean(), grouped.min(), grouped.max()
@@ -44,7 +45,7 @@ def losses(title: str, runs: list[dict], limits: tuple[float, float]) -> str:
             axes.set(yscale="log", ylim=(limits[0] / 1.2, limits[1] * 1.2))
         else:
             axes.set_ylim(0, limits[1] * 1.05)
-        axes.legend()
+        canvas.legend(axes)
         return canvas.svg(figure)
 
 
@@ -55,7 +56,7 @@ def loss_limits(rows: Iterable[list[dict]]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def block_count(title: str, ylabel: str, ours: dict, paper: dict[int, float], relative: bool) -> str:
+def block_count(ylabel: str, ours: dict, paper: dict[int, float], relative: bool) -> str:
     """A metric against the number of blocks, mean and range over seeds; dashed: the paper's.
 
     ours: {legend: {number of blocks: [value of each seed]}}; paper: {number of blocks: value}, or empty. relative:
@@ -63,7 +64,7 @@ def block_count(title: str, ylabel: str, ours: dict, paper: dict[int, float], re
     """
     first = next((values[1] for values in ours.values() if 1 in values), None)
     with canvas.style():
-        figure, axes = canvas.panel(title, "number of blocks B", ylabel)
+        figure, axes = canvas.panel("number of blocks B", ylabel)
         for (label, values), colour in zip(ours.items(), sns.color_palette("colorblind"), strict=False):
             counts, base = sorted(values), np.mean(values.get(1, first)) if relative else 1
             values = [np.array(values[count]) / base for count in counts]
@@ -76,11 +77,11 @@ def block_count(title: str, ylabel: str, ours: dict, paper: dict[int, float], re
         if relative:
             axes.axhline(1, color="0.6", linewidth=1, linestyle=":")
         axes.set_xticks(sorted({count for values in (*ours.values(), paper) for count in values}))
-        axes.legend()
+        canvas.legend(axes)
         return canvas.svg(figure)
 
 
-def likelihood(title: str, curves: list[dict], baseline: list[dict] | None = None) -> str:
+def likelihood(curves: list[dict], baseline: list[dict] | None = None) -> str:
     """Bits per character that each masking rate costs, mean over seeds, coloured by the block that owns the rate.
 
     The area under the curve is the bound. baseline: the same curves of the row that this one is compared with, as a
@@ -89,7 +90,7 @@ def likelihood(title: str, curves: list[dict], baseline: list[dict] | None = Non
     levels, owners = np.array(curves[0]["sigma"]), np.array(curves[0]["block"])
     values, colours = _over_seeds(curves).mean(0), canvas.colours(owners.max() + 1)
     with canvas.style():
-        figure, axes = canvas.panel(title, "masking rate t", "bits per character and unit of t")
+        figure, axes = canvas.panel("masking rate t", "bits per character and unit of t")
         for block, colour in enumerate(colours):
             mine = owners == block
             label = f"block {block}" if len(colours) > 1 else "whole network"
@@ -98,44 +99,45 @@ def likelihood(title: str, curves: list[dict], baseline: list[dict] | None = Non
             axes.step(
                 levels, _over_seeds(baseline).mean(0), where="mid", color="0.2", linewidth=1, label="compared with"
             )
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
-        axes.legend()
+        canvas.legend(axes, 2)
         return canvas.svg(figure)
 
 
-def chain(title: str, ylabel: str, lines: dict[str, list[dict]], baseline: float | None = None, most=math.inf) -> str:
+def chain(ylabel: str, lines: dict[str, list[dict]], baseline: float | None = None, most=math.inf) -> str:
     """What each step of a chain reaches, mean and range over seeds; dashed where it starts from the true target.
 
     lines: {legend: curves}, all of the same steps, which are numbered where a method has no levels. baseline: the value
     of the row that this one is compared with, drawn as a line. most: the largest value on the axis.
     """
     first = next(iter(lines.values()))[0]
-    labels = [
-        str(step) if sigma is None else f"σ = {sigma:.3g}\nblock {block}"
-        for step, (sigma, block) in enumerate(zip(first["sigma"], first["block"], strict=True), 1)
-    ]
+    steps = np.arange(1, len(first["sigma"]) + 1)
+    shown = steps[:: -(-len(steps) // 6)]  # of which the labels have room
+    named, labels = "denoising step", [str(step) for step in shown]
+    if None not in first["sigma"]:
+        named = "noise level σ and, below, the block that acts"
+        labels = [f"{first['sigma'][step - 1]:.2g}\n{first['block'][step - 1]}" for step in shown]
     palette = sns.color_palette("colorblind", len(lines))
     with canvas.style():
-        figure, axes = canvas.panel(title, "denoising step", ylabel)
+        figure, axes = canvas.panel(named, ylabel)
         for (name, curves), colour in zip(lines.items(), palette, strict=True):
             values, style = _over_seeds(curves), "--" if curves[0]["from_target"] else "-"
-            axes.plot(labels, values.mean(0), style, marker="o", color=colour, label=name)
-            axes.fill_between(labels, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+            axes.plot(steps, values.mean(0), style, marker="o", color=colour, label=name)
+            axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
         if baseline is not None:
             axes.axhline(baseline, color="0.4", linewidth=1, linestyle=":", label="compared with")
+        axes.set_xticks(shown, labels)
         low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend above the lines
-        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= most])
-        axes.legend(loc="upper left")
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, most)])
+        canvas.legend(axes, 1)
         return canvas.svg(figure)
 
 
-def curve(title: str, ylabel: str, curves: list[dict]) -> str:
+def curve(ylabel: str, curves: list[dict]) -> str:
     """Any other list of values, one per step, mean and range over seeds."""
     values = _over_seeds(curves)
     steps = np.arange(1, values.shape[1] + 1)
     with canvas.style():
-        figure, axes = canvas.panel(title, "step", ylabel)
+        figure, axes = canvas.panel("step", ylabel)
         axes.plot(steps, values.mean(0), marker="o", markersize=3)
         axes.fill_between(steps, values.min(0), values.max(0), alpha=0.2, linewidth=0)
         return canvas.svg(figure)
@@ -146,32 +148,29 @@ def _over_seeds(curves):
     return np.array([curve["value"] for curve in curves])
 
 
-def partition(title: str, partition: dict) -> str:
+def partition(partition: dict) -> str:
     """Density of log sigma or of the masking rate, coloured by owner; bars below: where each block trains."""
     bounds, noise = partition["boundaries"], partition["noise"]
-    if noise:
-        sigma = np.geomspace(bounds[-1], bounds[0], 800)
-        normal = NormalDist(noise["p_mean"], noise["p_std"])
-        density = np.array([normal.pdf(value) for value in np.log(sigma)])
-    else:
-        sigma, density = np.linspace(bounds[-1], bounds[0], 800), np.ones(800)
     colours = canvas.colours(len(bounds) - 1)
+    # To each bound exactly, and no closer in between than the eye can tell.
+    space, points = np.geomspace if noise else np.linspace, 12 + 96 // len(colours)
+    levels = [space(low, high, points) for high, low in pairwise(bounds)]
+    normal = NormalDist(noise["p_mean"], noise["p_std"]) if noise else None
+    density = [np.array([normal.pdf(math.log(level)) if normal else 1.0 for level in own]) for own in levels]
     labels = ("noise level σ", "training density of log σ") if noise else ("masking rate t", "training density of t")
     with canvas.style():
-        figure, axes = canvas.panel(title, *labels)
+        figure, axes = canvas.panel(*labels)
         axes.grid(visible=False)
-        axes.plot(sigma, density, color="0.2", linewidth=1)
-        step = density.max() * 0.07
+        axes.plot(np.concatenate(levels[::-1]), np.concatenate(density[::-1]), color="0.2", linewidth=1)
+        highest = max(own.max() for own in density)
+        step = highest * 0.07
         for block, colour in enumerate(colours):
-            own = (sigma <= bounds[block]) & (sigma >= bounds[block + 1])
             share = partition["mass"][block]
             first, last = partition["layers"][block]
             label = f"block {block}: layers {first + 1}–{last}, {share:.0%}"
-            axes.fill_between(sigma[own], density[own], color=colour, alpha=0.7, linewidth=0, label=label)
+            axes.fill_between(levels[block], density[block], color=colour, alpha=0.7, linewidth=0, label=label)
             low, high = partition["intervals"][block]
             axes.plot([low, high], [-step * (block + 1)] * 2, color=colour, linewidth=4, solid_capstyle="butt")
-        axes.set(
-            xscale="log" if noise else "linear", ylim=(-step * (len(colours) + 1), density.max() * 1.45), yticks=[]
-        )
-        axes.legend(loc="upper right")
+        axes.set(xscale="log" if noise else "linear", ylim=(-step * (len(colours) + 1), highest * 1.05), yticks=[])
+        canvas.legend(axes, 1)
         return canvas.svg(figure)
