@@ -215,7 +215,7 @@ def test_changed_sources_are_refused(place, verb, monkeypatch):
     answers = {"rev-parse": "abcabc", "status": " M diffusionblocks/page/page.py"}
     monkeypatch.setattr(shipping, "_git", lambda *arguments: answers[arguments[0]])
     code, _, error = verb("ship", RUN, SHIPPED)
-    assert code == 2 and "commit abcabc has them (diffusionblocks/page/page.py). Commit them first" in error
+    assert code == 2 and "commit abcabc has them, such as diffusionblocks/page/page.py. Commit them first" in error
 
 
 def test_a_folder_of_other_files_is_left_alone(place, verb):
@@ -343,7 +343,7 @@ def test_a_number_that_has_moved_is_shown(shipped, verb):
     code, text, error = verb("verify", RUN, SHIPPED)
     assert code == 1 and told(text) == (2, 1, 0, 0, 0)
     assert re.search(r"^ *table1 +b +fid_test +31 ± 1 \(3\) +131 ± 1 \(3\) +± 7.03$", text, re.MULTILINE)
-    assert error == "error: results/demo: 1 numbers are outside the spread, 0 missing\n"
+    assert error == "error: results/demo: outside the spread: 1, missing: 0\n"
 
 
 def test_what_is_missing_and_what_is_new_are_listed(shipped, verb):
