@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/installed
-REPORT := results/demo/report.html
 
 # The programs and the package of a .venv that was moved or copied with its folder are those of the old place.
 ifneq ($(filter-out $(CURDIR),$(shell cat $(READY) 2>/dev/null)),)
@@ -12,13 +11,14 @@ endif
 # Some machines set it for all. Without bytecode each of the hundreds of processes here would compile torch's sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick lint lock
+.PHONY: demo laptop test quick lint lock
 
-demo: $(READY)
-	$(BIN)/snakemake all --config scale=demo --quiet rules
-	@$(BIN)/python -m diffusionblocks show results/demo/tables/*.csv
+# What was interrupted, by a key or by a shutdown, goes on when it is called again.
+demo laptop: $(READY)
+	$(BIN)/snakemake all --config scale=$@ --quiet rules
+	@$(BIN)/python -m diffusionblocks show results/$@/tables/*.csv
 	@echo
-	@echo "Report: $(CURDIR)/$(REPORT)"
+	@echo "Report: $(CURDIR)/results/$@/report.html"
 
 # Two files of tests at a time, each with one thread; those of the cluster first (tests/conftest.py).
 test quick: export OMP_NUM_THREADS := 1

@@ -123,7 +123,7 @@ def train(args):
     from diffusionblocks.training.train import train
 
     places = args.output, args.data, args.state
-    train(args.run, args.part, *places, args.checkpoint_seconds, code, args.code == "any", args.processes)
+    train(args.run, args.part, *places, args.checkpoint_seconds, code, args.code == "any", args.processes, args.start)
 
 
 def assemble(args):
@@ -174,7 +174,7 @@ def evaluate(args):
     from diffusionblocks.evaluation.evaluate import evaluate
 
     files = args.logs, args.output, args.samples, args.scorers
-    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code)
+    evaluate(args.run, args.model, args.data, evaluation["metrics"], *files, code, evaluation["extractor"])
 
 
 def timing(args):
@@ -280,6 +280,7 @@ VERBS = {
             "--code",
             {"choices": ["same", "any"], "default": "same", "help": "that a checkpoint may be of"},
         ),
+        ("--start", {"nargs": "?", "type": Path, "help": "model of the run that this one starts from, if it does"}),
         ("--processes", {"type": int, "default": 1, "help": "that share out every update, each on a GPU of its own"}),
     ],
     assemble: [
@@ -295,7 +296,7 @@ VERBS = {
         *(RUN, MODEL, ("evaluation", "evaluation.json of the row"), DATA),
         files("--logs", "training logs of all parts"),
         files("--samples", "all shards of all generated samples", "*"),
-        files("--scorers", "of images the extractor's weights and the reference, of texts the teachers' weights", "*"),
+        files("--scorers", "of images each extractor's weights and reference, of texts the teachers' weights", "*"),
     ],
     timing: [("asked", "which rows are timed, and how, a JSON file")],
     count: [
@@ -339,7 +340,7 @@ PRINT = {
     ],
     estimate: [
         ("tables", {"nargs": "*", "help": "of these tables alone; by default of all"}),
-        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--scale", {"help": "demo, laptop, gpu or paper; by default the configured one"}),
         ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
         ("--plan", {"type": Path, "help": "plan.json, in place of these two"}),
         ("--device", {"help": f"whose hours: {', '.join(DEVICES)}"}),
@@ -367,7 +368,7 @@ PRINT = {
     ],
     explain: [
         ("row", "<table>/<row>"),
-        ("--scale", {"help": "demo, gpu or paper; by default the configured one"}),
+        ("--scale", {"help": "demo, laptop, gpu or paper; by default the configured one"}),
         ("--configfile", {"nargs": "+", "default": [], "help": "your own on top, as for snakemake"}),
     ],
 }

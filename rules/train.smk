@@ -12,6 +12,7 @@ rule train:
         run=f"{RUN}/run.json",
         data=data_of,
         nodes=ancient(f"{RESULTS}/nodes.txt"),
+        start=lambda wildcards: PLAN.row(wildcards).start_files(wildcards.seed),
         code=code("train"),
     output:
         weights=f"{RUN}/parts/{{part}}.safetensors",
@@ -30,7 +31,7 @@ rule train:
         ),
     shell:
         "exec python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data} --state {params.state}"
-        " --code {resources.code} --processes {params.processes} -o {output.weights} >> {log} 2>&1"
+        " --start {input.start} --code {resources.code} --processes {params.processes} -o {output.weights} >> {log} 2>&1"
 
 
 # It has the last word on the parts; only then are their checkpoints deleted.

@@ -32,8 +32,8 @@ TINY = {
         }
     },
 }
-# Tables 2, 7, 8 and A2 likewise. One row makes two sets of images in three jobs, so that sets and jobs end at different
-# images.
+# Tables 2, 7, 8 and A2 likewise. A row and its control make two sets of images in three jobs, so that sets and jobs end
+# at different images.
 TINY_GENERATION = {
     "scale": "demo",
     "seeds": [0],
@@ -76,7 +76,12 @@ TINY_TEXT = {
                     column: {"teacher": {"name": "small_lm", "width": 8, "steps": 5}}
                     for column in ("mauve", "mauve_c5", "ppl_small_lm")
                 },
-            }
+            },
+            "rows": {
+                "lm1b_ar_diffusionblocks": {
+                    "demo": {"metrics": {"mauve_16_levels": {"teacher": {"name": "small_lm", "width": 8, "steps": 5}}}}
+                }
+            },
         },
         "table5": {"demo": {"model": {"name": "recurrent_depth", "width": 16, "num_heads": 2, "mlp_width": 16}}},
     },

@@ -94,7 +94,15 @@ def measured(
 
 
 def plan(
-    folder: Path, rows: dict[str, list[dict] | dict], paper=None, *, name="table1", claims=(), figures=(), title="Ours"
+    folder: Path,
+    rows: dict[str, list[dict] | dict],
+    paper=None,
+    *,
+    name="table1",
+    claims=(),
+    figures=(),
+    title="Ours",
+    depth=None,
 ) -> Path:
     """Write `<table>.json` and the metrics that it names.
 
@@ -109,6 +117,7 @@ def plan(
             write_json(file, metrics)
         entries[row] = {**entry, "metrics": [str(file) for file in files]}
     about = {"table": name, "title": title, "scale": "demo", "paper": paper, "claims": list(claims)}
+    about["depth"] = depth
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**about, "figures": list(figures), "rows": entries}))  # rows in their order
     return path

@@ -119,6 +119,16 @@ def test_a_token_without_chance_is_never_chosen(chances):
     assert all(chances[token] for token in tokens[0].tolist())
 
 
+def test_a_rare_token_has_its_chance_in_a_short_step():
+    """In the first of MD4's thousand steps; draws just below and above the edge between its two tokens."""
+    (t, following), chances = masking_levels(1000)[:2], [1 - 1e-6, 1e-6]
+    keep = Masking(EPS).keep
+    share = (keep(following) - keep(t)) / (1 - keep(t))
+    draws = share * torch.tensor([1 - 1.1e-6, 1 - 0.9e-6], dtype=torch.float64)
+    tokens, seen = run(draws.expand(1, 2, 2), [t, following], torch.tensor(chances))
+    assert share < 1e-4 and seen[1].tolist() == [[0, 1]] == tokens.tolist()
+
+
 def test_chance_depends_on_the_position():
     """Each position reads its own logits, whichever appear with it."""
     length = 30

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffusionblocks.data.images.augment import AUGMENTATIONS, OPS, apply_op, augment, crop, flip, randaugment
+from diffusionblocks.data.images.augment import (
+    AUGMENTATIONS,
+    OPS,
+    apply_op,
+    augment,
+    boxes,
+    crop,
+    flip,
+    randaugment,
+    resize,
+)
 from diffusionblocks.scorers.fidelity import torch_fidelity
 
 SIGNED = OPS[1:10]
@@ -96,6 +106,41 @@ def test_crop_and_flip_move_channels_together():
     images = pixel_ids(64).repeat(1, 3, 1, 1)
     for out in (crop(images), flip(images)):
         assert torch.equal(out[:, :1].expand(-1, 3, -1, -1), out)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, (32, 32)), (1, (24, 40))])
+def test_a_resized_crop_equals_torchvisions(channels, size):
+    """Of float images, which are not rounded: larger and smaller boxes than the image's half, thin ones, the whole."""
+    torch_fidelity()
+    from torchvision.transforms.v2.functional import resized_crop as theirs
+
+    h, w = size
+    asked = [(0, 0, h, w), (3, 5, 9, 11), (h - 1, w - 1, 1, 1), (0, 2, h, 3), (5, 0, 2, w), (1, 1, h - 1, w - 2)]
+    images = pictures(len(asked), channels, size)
+    found = resize(images, *torch.tensor(asked).T)
+    for i, box in enumerate(asked):
+        expected = theirs(images[i].float(), *box, list(size), antialias=True)
+        assert (found[i] - expected).abs().max() < 0.5 + 1e-3, box  # what rounding takes
+    assert found.dtype == torch.uint8 and torch.equal(found[0], images[0])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (20, 90)])  # of the second, some try does not fit, and often none
+def test_boxes_are_distributed_as_torchvisions(size):
+    torch_fidelity()
+    from torchvision.transforms import RandomResizedCrop
+
+    n, image = 4000, torch.empty(1, *size)
+    torch.manual_seed(0)
+    found = torch.stack(boxes(n, *size, torch.device("cpu")), 1).double()
+    top, left, height, width = found.T
+    assert min(top.min(), left.min()) >= 0 and min(height.min(), width.min()) > 0
+    assert (top + height).max() <= size[0] and (left + width).max() <= size[1]
+    theirs = [RandomResizedCrop.get_params(image, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(n)]
+    theirs = torch.tensor(theirs, dtype=torch.float64)
+    for values in (lambda x: x, lambda x: x.square(), lambda x: x[:, [2]] * x[:, [3]], lambda x: x[:, [2]] / x[:, [3]]):
+        mine, other = values(found), values(theirs)
+        error = ((mine.var(0) + other.var(0)) / n).sqrt()
+        assert ((mine.mean(0) - other.mean(0)).abs() <= 4.5 * error).all()
 
 
 def test_flip_mirrors_half_of_the_samples():

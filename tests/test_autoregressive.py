@@ -92,6 +92,11 @@ def test_a_plain_network_has_no_noisy_tokens_to_see_once():
         Model(TINY, sequence="single", **SIZES)
 
 
+def test_a_plain_network_has_no_gates():
+    with pytest.raises(ValueError, match=r"gates are a denoiser's: .* Leave it out"):
+        Model(TINY, gates="open", **SIZES)
+
+
 # Parts
 
 

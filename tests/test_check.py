@@ -108,10 +108,45 @@ BAD = [
     ({f"{DIT}__sampling": {"num_samples": 40, "sets": 2, "shards": 81}}, ["sampling.shards", "81", "samples"]),
     ({f"{DIT}__sampling": {"num_steps": 2}}, ["sampling.num_steps", "2", "3 blocks"]),
     ({f"{DIT}__sampling": {"solver": "huen"}}, ["sampling.solver", "huen", "euler, heun"]),
+    ({f"{DIT}__sampling": {"grid": "karass"}}, ["sampling.grid", "karass", "did you mean 'karras'"]),
+    (
+        {f"{DIT}__sampling": {"grid": "own.choices.rising"}},
+        ["fid_test.sampling.grid", "own.choices.rising", "that fall from 80"],
+    ),
+    ({f"{ROW}__metrics__column": sampling(grid="own.choices.short")}, ["column.sampling.grid", "not 3 that fall"]),
     ({f"{DIT}__sampling": []}, ["cifar10_dit_diffusionblocks.sampling", "[]"]),
     ({f"{DIT}__model": {"name": "vit", "num_layers": 6}}, ["guidance", "unconditional", "models/vit.py"]),
     ({f"{DIT}__extractor": {"name": "smal_cnn"}}, ["diffusionblocks.extractor.name", "did you mean 'small_cnn'"]),
     ({f"{DIT}__extractor": {"step": 5}}, ["diffusionblocks.extractor", "step", "did you mean 'steps'"]),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"extractor": {"name": "inception_v3_claen"}}}},
+        ["diffusionblocks.metrics.fid_test.extractor.name", "did you mean 'inception_v3_clean'"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"extractor": {"name": "small_cnn", "step": 5}}}},
+        ["diffusionblocks.metrics.fid_test.extractor", "step", "did you mean 'steps'"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"extractor": {"steps": 5}}}},
+        ["diffusionblocks.metrics.fid_test.extractor.name", "needs the name of a"],
+    ),
+    ({f"{DIT}__metrics": {"fid_test": {"extractor": "small_cnn"}}}, ["metrics.fid_test.extractor", "small_cnn"]),
+    (
+        {f"{DIT}__metrics": {"layer_evaluations": {"extractor": {"name": "small_cnn"}}}},
+        ["diffusionblocks.metrics.layer_evaluations.extractor", "computed without one", "Remove it"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_test": {"teacher": {"name": "small_lm"}}}},
+        ["diffusionblocks.metrics.fid_test.teacher", "computed without one", "Remove it"],
+    ),
+    (
+        {f"{ROW4}__metrics": {"next_token_loss": {"name": "next_token_loss", "extractor": {"name": "small_cnn"}}}},
+        ["metrics.next_token_loss.extractor", "computed without one", "Remove it"],
+    ),
+    (
+        {f"{DIT}__metrics": {"fid_tset": {"extractor": {"name": "small_cnn"}}}},
+        ["metrics.fid_tset", "no `name`", "`metrics: {fid_tset: null}` at tables.table2.rows.cifar10_dit_diffusion"],
+    ),
     ({f"{DIT}__metrics": {"fid_test": {"reference": "tets"}}}, ["metrics.fid_test.reference", "tets", "test, train"]),
     ({f"{DIT}__method": {"name": "end_to_end"}}, ["model", "models/dit.py", "lacks end_to_end_loss"]),
     ({"tables__table4__metrics__accuracy": {"name": "accuracy"}}, ["metrics.accuracy", "logits", "text"]),
@@ -125,6 +160,7 @@ BAD = [
     ({"tables__table3__metrics__loss": {"name": "next_token_loss"}}, ["metrics.loss", "masked_diffusion", "masks"]),
     ({f"{ROW4}__metrics__bpc": {"name": "bpc"}}, ["metrics.bpc", "autoregressive", "does not mask"]),
     ({"tables__table3__sampling": {"solver": "heun"}}, ["sampling.solver", "masks"]),
+    ({"tables__table3__sampling": {"grid": "karras"}}, ["sampling.grid", "masks"]),
     ({"tables__table4__demo__sampling": {"num_samples": 20, "new_tokens": 500}}, ["new_tokens", "500", "32"]),
     ({"tables__table4__demo__sampling": {"num_samples": 20, "sets": 3}}, ["sampling.sets", "one set"]),
     ({"tables__table4__rows__lm1b_ar_end_to_end__sampling": {"top_p": 0.0}}, ["top_p", "above 0"]),
@@ -154,6 +190,10 @@ BAD = [
     ({f"{DIT}__sampling": {"weights": "last"}, f"{DIT}__train__ema": None}, ["sampling.weights: without train.ema"]),
     ({f"{DIT}__sampling": {"precision": "fp16"}}, ["fid_test.sampling.precision: 'fp16' is not one of fp32, bf16"]),
     ({f"{DIT}__sampling": {"compile": "yes"}}, ["fid_test.sampling.compile: 'yes' should be of type bool"]),
+    ({f"{ROW4}__method__sigma_max": 0.001}, ["blocks.method", "between 0 and sigma_max (0.001)", "is 0.002"]),
+    ({f"{ROW4}__method__sigma_min": 70.0, f"{ROW4}__method__p_mean": -5.0}, ["hardly a draw falls", "move p_mean"]),
+    ({"tables__table3__rows__mdm_diffusionblocks__method__sigma_max": 10.0}, ["masking noise takes none", "sigma_max"]),
+    ({f"{ROW4}__sampling": {"end": "drawn"}}, ["mauve.sampling.end: 'drawn'", "greedy, sampled"]),
     ({f"{ROW4}__sampling": {"compile": True}}, ["sampling.compile: is for whole samples", "token by token"]),
     ({f"{ROW}__metrics__accuracy__sampling": {"weights": "last"}}, ["accuracy.sampling: unknown key 'weights'"]),
     # What could not be computed hours later
@@ -278,6 +318,18 @@ def without(path):
 def test_missing_settings_are_named(path, words):
     message = refusal(without(path))
     assert all(word in message for word in words), message
+
+
+def test_a_column_that_a_scale_adds_to_is_removed_at_that_scale():
+    """A null below it is told where the column still is."""
+    at_paper = {"scale": "paper", "tables__table2__paper__metrics__fid_test_last_weights": None}
+    config = edited(**at_paper, tables__table2__metrics__fid_test_last_weights=None)
+    check(Plan(config))
+    assert "fid_test_last_weights" not in Plan(config).rows["table8", "b2"].metrics
+    config = edited(scale="paper", tables__table2__metrics__fid_test_last_weights=None)
+    message = refusal(config)
+    assert "end_to_end.metrics.fid_test_last_weights: has no `name` of a metric" in message
+    assert message.endswith("put `metrics: {fid_test_last_weights: null}` at tables.table2.paper")
 
 
 def test_a_scale_without_a_table_is_refused():

@@ -12,6 +12,7 @@ from diffusionblocks.plan.plan import Plan
 PRINTED = {"title": "x", "source": "Table 9"}
 P1 = "tables__table1__printed"
 C1 = "tables__table1__claims"
+D1 = "tables__table1__depth"
 CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end", "metric": "accuracy", "margin": 0}
 
 
@@ -46,6 +47,21 @@ CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end",
         ({C1: [{**CLAIM, "against": "none"}]}, ["claims.0.against: no row 'none'"]),
         ({C1: [{**CLAIM, "metric": "acuracy"}]}, ["claims.0.metric", "'acuracy'; did you mean 'accuracy'"]),
         ({C1: [None]}, ["table1.claims.0", "None should be a mapping"]),
+        ({C1: [{**CLAIM, "ours": "yes"}]}, ["table1.claims.0.ours", "'yes' should be of type boolean"]),
+        ({f"{D1}__deep": "vit"}, ["table1.depth.deep: no row 'vit'"]),
+        ({f"{D1}__shallow": "vit_shalow"}, ["table1.depth.shallow: no row", "did you mean 'vit_shallow'"]),
+        ({f"{D1}__metric": "acuracy"}, ["table1.depth.metric", "'acuracy'; did you mean 'accuracy'"]),
+        ({f"{D1}__metrics": "accuracy"}, ["table1.depth: unknown key 'metrics'; did you mean 'metric'"]),
+        ({D1: {"deep": "vit_end_to_end", "metric": "accuracy"}}, ["table1.depth: needs 'shallow'"]),
+        (
+            {"tables__table1__rows__vit_shallow__demo__model__num_layers": 6},
+            ["table1.depth.shallow: vit_shallow has 6 layers and vit_end_to_end 6", "model.num_layers of vit_shallow"],
+        ),
+        ({f"{D1}__shallow": "vit_end_to_end"}, ["table1.depth.shallow: vit_end_to_end has 6 layers"]),
+        (
+            {"tables__memory__depth": {"deep": "a", "shallow": "b", "metric": "c"}},
+            ["memory.depth: is for tables that are trained", "leave it out"],
+        ),
     ],
 )
 def test_what_is_printed_and_claimed_is_of_the_table(changes, words):
@@ -65,7 +81,7 @@ def test_a_claim_may_be_of_what_only_one_side_has():
     check_claims(Plan(config))
 
 
-@pytest.mark.parametrize("scale", ["demo", "gpu", "paper"])
+@pytest.mark.parametrize("scale", ["demo", "laptop", "gpu", "paper"])
 def test_the_papers_tables_print_and_claim_what_they_have(scale):
     config = edited(scale=scale)
     check_frame(config)

@@ -162,7 +162,7 @@ def test_blocks_are_jobs_side_by_side_on_different_nodes(slurm, tmp_path, capsys
 
     jobs = {job["JobId"]: job for job in ended_jobs(slurm, 15) if job["Comment"]}  # the doctor's has none
     assert all(job["JobState"] == "COMPLETED" for job in jobs.values())
-    assert len(jobs) == 8 + 6  # eight parts and six evaluations; tables and pages need no job
+    assert len(jobs) == 9 + 7  # nine parts and seven evaluations; tables and pages need no job
     blocks = {}
     for log in sorted((checkout.folder / ROW / "parts").glob("*.jsonl")):
         start = json.loads(log.read_text().splitlines()[0])

@@ -199,6 +199,8 @@ def test_downloads_and_what_to_bring(tmp_path):
     assert found["cifar-100-binary.tar.gz"] == (168_513_733, False) and found["cifar-10-binary.tar.gz"][1]
     assert found["diffusion_pytorch_model.safetensors"][0] == 334_643_276, "the autoencoder of latents"
     assert found["weights-inception-2015-12-05-6726825d.pth"][0] == 95_628_359 and found["gpt2_xl"][0] == 6.4e9
+    of_images = Asked(shipped("paper").written, tmp_path, ["table2"])
+    assert of_images.features() == 2 * 2 * rates.FEATURES_BYTES, "of two data sets, by two extractors"
     assert wanted.brought()[0].startswith("ImageNet") and len(wanted.brought()) == 3
     assert not Asked(shipped().written, tmp_path).downloads(tmp_path), "the demo downloads nothing"
 
@@ -325,7 +327,7 @@ def test_an_alias_is_its_tables(place):
     assert list(asked(config("paper"), ["ablation_block_count"]).tables) == ["table8", "table_a2", "table_a3"]
 
 
-@pytest.mark.parametrize("scale", ["demo", "gpu", "paper"])
+@pytest.mark.parametrize("scale", ["demo", "laptop", "gpu", "paper"])
 def test_every_row_of_every_scale_has_sizes(scale, place):
     wanted = asked(config(scale))
     assert not wanted.unknown and len(wanted.rows) > 50 and all(row["updates"] for row in wanted.rows.values())

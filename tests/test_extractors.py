@@ -8,7 +8,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_sample_images
+from torch.nn import functional as F
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError
@@ -18,6 +20,7 @@ from diffusionblocks.data.prepare import prepare
 from diffusionblocks.scorers.extractor import extract, extractor, load_extractor
 from diffusionblocks.scorers.extractors.efficientnet import efficientnet_lite0
 from diffusionblocks.scorers.extractors.inception import inception_v3_compat
+from diffusionblocks.scorers.extractors.inception_clean import inception_v3_clean, resized
 from diffusionblocks.scorers.extractors.small_cnn import small_cnn
 from diffusionblocks.scorers.fidelity import torch_fidelity
 
@@ -176,6 +179,41 @@ def test_inception_features_are_torch_fidelitys(inception, monkeypatch):
     assert torch.load.call_count == 0
 
 
+@pytest.mark.parametrize("size", [8, 32, 256, 600])
+def test_clean_resizing_is_pils_of_each_channel_to_the_bit(size):
+    images = pixels(2, size=size)
+    images[..., : size // 4], images[..., -(size // 4) :] = 255, 0  # edges, beyond which the filter overshoots
+    found = resized(images)
+    for image, ours in zip(images.numpy(), found.numpy(), strict=True):
+        for channel, of_it in zip(image, ours, strict=True):
+            whole = Image.fromarray(channel.astype(np.float32), mode="F").resize((299, 299), Image.BICUBIC)
+            np.testing.assert_array_equal(of_it, np.asarray(whole).clip(0, 255))
+    # The same filter by another library, which rounds elsewhere.
+    whole = F.interpolate(images.double(), (299, 299), mode="bicubic", antialias=True)
+    torch.testing.assert_close(found.double(), whole.clamp(0, 255), atol=1e-4, rtol=0)
+    assert found.dtype == torch.float32 and (found != found.round()).any(), "not rounded to grey levels"
+    assert whole.max() > 255 and found.max() == 255 and whole.min() < 0 and found.min() == 0, "clipped"
+
+
+def test_clean_resizing_leaves_images_of_its_size_as_they_are():
+    images = pixels(2, channels=1, size=299)
+    assert torch.equal(resized(images), images.float())
+
+
+def test_clean_features_are_the_networks_of_images_that_are_resized_otherwise(inception):
+    weights = {name: value.clone() for name, value in inception.state_dict().items()}
+    clean, legacy = inception_v3_clean().build(weights), inception_v3_compat().build(weights)
+    whole = pixels(2, size=299)  # which neither has to resize
+    found = clean(whole)
+    assert found.shape == (2, 2048) and found.dtype == torch.float32 and not torch.equal(found[0], found[1])
+    torch.testing.assert_close(found, legacy(whole), atol=1e-3, rtol=1e-4)
+    images = pixels(2)
+    of_small = clean(images)
+    assert (of_small - legacy(images)).abs().mean() > 0.01 * of_small.std()
+    torch.testing.assert_close(clean(images[:, :1]), clean(images[:, :1].repeat(1, 3, 1, 1)))
+    assert inception_v3_clean().title != inception_v3_compat().title
+
+
 def placed(folder, content):
     """Put a file where Inception's weights are looked for; returns its path and the Archive that it would fit."""
     archive = download.ARCHIVES["inception_v3"]
@@ -184,22 +222,24 @@ def placed(folder, content):
     return path, archive._replace(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def test_inception_weights_are_read_as_they_are(inception, tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", [inception_v3_compat, inception_v3_clean])
+def test_inception_weights_are_read_as_they_are(inception, tmp_path, monkeypatch, named):
     torch.save(inception.state_dict(), tmp_path / "weights")
     _, archive = placed(tmp_path, (tmp_path / "weights").read_bytes())
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
-    found, _ = inception_v3_compat().obtain(None, tmp_path)
+    found, _ = named().obtain(None, tmp_path)
     assert found.keys() == inception.state_dict().keys()
     assert all(torch.equal(found[name], value) for name, value in inception.state_dict().items())
 
 
+@pytest.mark.parametrize("named", [inception_v3_compat, inception_v3_clean])
 @pytest.mark.parametrize("change", ["size", "sha256"])
-def test_other_inception_weights_are_refused(tmp_path, monkeypatch, change):
+def test_other_inception_weights_are_refused(tmp_path, monkeypatch, change, named):
     path, archive = placed(tmp_path, b"other bytes")
     wrong = {"size": 12, "sha256": hashlib.sha256(b"these bytes").hexdigest()}[change]
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive._replace(**{change: wrong}))
     with pytest.raises(UserError, match=f"{path.name}: (truncated|corrupt)"):
-        inception_v3_compat().obtain(None, tmp_path)
+        named().obtain(None, tmp_path)
 
 
 class Trap:
@@ -212,7 +252,8 @@ class Trap:
         return open, (str(self.path), "w")
 
 
-def test_no_pickle_is_loaded_that_could_run_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", [inception_v3_compat, inception_v3_clean])
+def test_no_pickle_is_loaded_that_could_run_code(tmp_path, monkeypatch, named):
     content = tmp_path / "content"
     torch.save({"weight": Trap(tmp_path / "sprung")}, content)
     torch.load(content, weights_only=False)
@@ -220,5 +261,5 @@ def test_no_pickle_is_loaded_that_could_run_code(tmp_path, monkeypatch):
     _, archive = placed(tmp_path, content.read_bytes())
     monkeypatch.setitem(download.ARCHIVES, "inception_v3", archive)
     with pytest.raises(pickle.UnpicklingError):
-        inception_v3_compat().obtain(None, tmp_path)
+        named().obtain(None, tmp_path)
     assert not (tmp_path / "sprung").exists()

@@ -121,6 +121,8 @@ NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run'
         ("diffusion/partitions/uniform.py", "dit", set()),
         ("diffusion/solvers/euler.py", "dit", {"sample", "evaluate"}),
         ("diffusion/solvers/heun.py", "dit", set()),
+        ("diffusion/grids/quantiles.py", "dit", {"sample", "evaluate"}),
+        ("diffusion/grids/karras.py", "dit", set()),
         ("plan/row.py", "dit", set()),
         ("plan/check.py", "dit", set()),
         ("page/table.py", "dit", {"table"}),
@@ -149,6 +151,7 @@ def test_what_an_edit_of_a_file_does_again(file, row, steps):
         ("data/text/sources", set()),
         ("diffusion/solvers", {"euler"}),
         ("diffusion/partitions", {"equi_probability"}),
+        ("diffusion/grids", {"quantiles"}),
         ("scorers/extractors", {"base", "small_cnn"}),
         ("scorers/teachers", {"base", "trained"}),
         ("evaluation/metrics", {"classification", "cost", "generation", "language"}),
@@ -160,6 +163,13 @@ def test_a_new_component_is_code_behind_nothing_that_does_not_use_it(folder, use
     everything |= {file for step, named in OTHERS.items() for file in files(PLAN.code(step, named))}
     assert {Path(file).stem for file in everything if str(Path(file).parent) == folder} == used
     assert len([*(PACKAGE / folder).glob("*.py")]) > len(used)
+
+
+def test_extractors_of_the_row_and_of_a_column_are_code_behind_its_evaluation():
+    found = files(Plan.of({**PLAN.config, "scale": "paper"}).code("evaluate", ROWS["dit"]))
+    assert {file for file in found if "extractors/" in file} == {
+        f"scorers/extractors/{name}.py" for name in ("base", "inception", "inception_clean")
+    }
 
 
 def test_a_users_own_components_are_code_behind_the_steps_that_use_them(tmp_path, monkeypatch):

@@ -440,6 +440,7 @@ def test_initialisation_bit_by_bit(initialisation, noise):
         for name, module in expected.items():
             if name.startswith("head") or name.endswith("adaptive"):
                 nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
     whole = {f"{name}.{kind}": value for name, m in expected.items() for kind, value in m.state_dict().items()}
     whole |= {"positions": positions} if noise else {"positions": positions, "cls": cls}
     found = {name: value for name, value in model.state_dict().items() if "norm" not in name}

@@ -1,5 +1,6 @@
 """Every shipped row at every scale comes to the settings that it had when they were written down (tests/golden)."""
 
+import itertools
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import ROOT
 
 from diffusionblocks.plan.plan import Plan
 
-SCALES = ("demo", "gpu", "paper")
+SCALES = ("demo", "laptop", "gpu", "paper")
 
 
 def found(scale):
@@ -38,3 +39,27 @@ def test_every_row_comes_to_what_it_did(scale):
     assert sorted(rows) == sorted(golden)
     for key, row in rows.items():
         assert row == golden[key], key
+
+
+def alike(metrics, columns):
+    """{a setting: the groups of these columns that have the same of it}, but for which metric each is."""
+    groups = {}
+    for column in columns:
+        section = metrics[column]
+        for key, value in [*section.items(), *section.get("sampling", {}).items()]:
+            if key not in ("name", "sampling"):
+                groups.setdefault(key, {}).setdefault(json.dumps(value), set()).add(column)
+    return {key: sorted(map(sorted, by_value.values())) for key, by_value in groups.items()}
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(SCALES, 2)])
+def test_no_scale_changes_a_setting_in_some_of_the_columns_that_share_it(one, other):
+    """As a chain's levels, which a scale would have in one column and forget in the next. What it alone says is its own."""
+    first, second = (json.loads((ROOT / f"tests/golden/{scale}.json").read_text()) for scale in (one, other))
+    rows = [key for key in first if key in second and isinstance(first[key], dict) and isinstance(second[key], dict)]
+    for name in rows:
+        metrics, others = first[name]["metrics"], second[name]["metrics"]
+        both = [column for column in metrics if column in others]
+        ours, theirs = alike(metrics, both), alike(others, both)
+        assert [key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]] == [], name
+    assert "table5/huginn_diffusionblocks" in rows

@@ -84,6 +84,8 @@ def test_paper_scale_parameter_counts(depth, parameters):
         ({"num_heads": 0}, "num_heads 0 must divide the width 24"),
         ({"noise": None}, "it needs noise"),
         ({"target_norm": 0.5}, r"target_norm must be 1$"),
+        ({"qk_bias": -1.0}, r"qk_bias -1.0 must be at least 0"),
+        ({"rotary_base": 0.5}, r"rotary_base 0.5 at least 1$"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options, message):
@@ -94,10 +96,11 @@ def test_sizes_that_do_not_fit_are_refused(options, message):
 # Parts
 
 
-def test_layer_by_hand():
+@pytest.mark.parametrize(("base", "biased"), [(10_000, False), (100, True)])
+def test_layer_by_hand(base, biased):
     """SEDD's order, with rotary positions as complex numbers and the softmax written out."""
     torch.manual_seed(0)
-    layer, heads, t = shaken(Layer(24, 2, 48, 0.1)), 2, 7
+    layer, heads, t = shaken(Layer(24, 2, 48, 0.1, base, biased)), 2, 7
     x, level = torch.randn(3, t, 24), torch.randn(3, 128)
     shift1, scale1, gate1, shift2, scale2, gate2 = F.linear(level, *layer.adaptive.parameters())[:, None].split(
         24, dim=2
@@ -107,12 +110,14 @@ def test_layer_by_hand():
         return (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True, correction=0) + 1e-5).sqrt() * norm.weight
 
     def turned(x):  # (N, T, H, 12): features i and i + 6 are one complex number
-        angles = torch.arange(t)[:, None] / 10_000 ** (torch.arange(6) / 6)
+        angles = torch.arange(t)[:, None] / base ** (torch.arange(6) / 6)
         value = torch.complex(x[..., :6], x[..., 6:]) * torch.polar(torch.ones(t, 6), angles)[:, None]
         return torch.cat([value.real, value.imag], dim=-1)
 
     inner = normalised(x, layer.norm1) * (1 + scale1) + shift1
     q, k, v = (part.view(3, t, heads, 12) for part in (inner @ layer.attention.qkv.weight.T).split(24, dim=2))
+    if biased:
+        q, k = (side + bias for side, bias in zip((q, k), layer.attention.qk_bias[:, 0, :, 0], strict=True))
     weights = torch.einsum("nqhd,nkhd->nhqk", turned(q), turned(k)).div(math.sqrt(12)).softmax(-1)
     attended = torch.einsum("nhqk,nkhd->nqhd", weights, v).flatten(2) @ layer.attention.out.weight.T
     expected = x + gate1 * attended
@@ -146,6 +151,29 @@ def test_initial_weights_have_sedds_spread():
         assert weight.abs().max() <= 64**-0.5 and weight.std().item() == pytest.approx(64**-0.5 / 3**0.5, rel=0.05)
     for linear in (model.head_adaptive, model.layers[0].adaptive):
         assert not linear.weight.any() and not linear.bias.any()
+
+
+def test_biases_of_queries_and_keys_have_the_deviation_asked_for_and_nothing_else_moves():
+    wide = {"num_layers": 2, "width": 256, "num_heads": 4, "mlp_width": 8}
+    plain, biased = (mdm(shake=0.0, **wide, qk_bias=deviation) for deviation in (0.0, 2.5))
+    for layer in biased.layers:
+        assert layer.attention.qk_bias.std().item() == pytest.approx(2.5, rel=0.1)
+        assert abs(layer.attention.qk_bias.mean().item()) < 0.4
+    usual, found = plain.state_dict(), biased.state_dict()
+    assert found.keys() - usual.keys() == {f"layers.{i}.attention.qk_bias" for i in range(2)}
+    assert all(torch.equal(found[name], value) for name, value in usual.items())
+
+
+@torch.no_grad()
+def test_where_all_is_masked_the_biases_alone_tell_positions_apart():
+    """So that neighbours can be asked for before a query has learned anything: the keys of the biases are rotated."""
+    z = torch.full((1, 10), MASK)
+    for deviation in (0.0, 2.5):
+        model = mdm(shake=0.0, qk_bias=deviation, rotary_base=100)
+        attention = model.layers[0].attention
+        q, k, _ = attention.project(model.layers[0].norm1(model.tokens(z.where(z != MASK, 27))))
+        weights = (q @ k.mT / 12**0.5).softmax(-1)
+        assert (weights.max() > 0.5).item() == (deviation > 0)
 
 
 @torch.no_grad()

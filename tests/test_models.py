@@ -51,6 +51,37 @@ def test_keep_cls_adds_a_token_and_its_position():
     assert denoiser(keep_cls=True).positions.shape[1] == 4 + 2
 
 
+def test_frozen_labels_are_the_same_in_all_networks_and_are_never_updated():
+    networks = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        networks.append(Model(TINY, EDM(), target_norm=2.0, labels="frozen", **{**SIZES, "dropout": 0.0}))
+    first, *others = [model.target({"label": torch.arange(10)}) for model in networks]
+    assert all(torch.equal(first, other) for other in others)
+    torch.testing.assert_close(first.norm(dim=1), torch.full((10,), 2.0))
+    assert len({tuple(row.tolist()) for row in first}) == 10
+    model = shaken(networks[0])  # with noise on the table, too: a frozen one is not what a trainer moves
+    before = model.labels.weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    batch = {"image": torch.randn(10, 1, 8, 8), "label": torch.arange(10)}
+    z, sigma = model.target(batch) + torch.randn(10, 24), torch.ones(10)
+    model.loss(model.predict(z, sigma, model.condition(batch), model.layers), batch, z).mean().backward()
+    optimizer.step()
+    assert model.labels.weight.grad is None and torch.equal(model.labels.weight, before)
+    learned = Model(TINY, EDM(), **SIZES)
+    assert learned.labels.weight.requires_grad and count(noise=EDM(), labels="frozen") == count(noise=EDM())
+
+
+def test_labels_of_a_plain_network_are_refused():
+    with pytest.raises(ValueError, match=r"the plain network embeds none. Leave it out"):
+        Model(TINY, labels="frozen", **SIZES)
+
+
+def test_a_plain_network_has_no_gates():
+    with pytest.raises(ValueError, match=r"gates are a denoiser's: .* Leave it out"):
+        Model(TINY, **SIZES, gates="open")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"patch_size": 3}, r"patch_size 3 .* image size 8\b"), ({"num_heads": 5}, r"num_heads 5 .* width 24\b")],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusionblocks.base.components import names
 from diffusionblocks.diffusion.edm import EDM, euler_step
 from diffusionblocks.diffusion.masking import MASK, Masking
 from diffusionblocks.diffusion.noise import NOISES, Noise
@@ -138,10 +139,69 @@ def test_levels_have_equal_mass_between_them(num_steps):
     np.testing.assert_allclose(masses, 1 / (num_steps - 1), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("grid", "sigmas"),
+    [
+        # Equation 5 of Karras et al. with rho 7, and equal steps of the log; both by hand.
+        ("karras", [80, 9.7228, 0.46998, 0.002]),
+        ("geometric", [80, 2.33921, 0.068399, 0.002]),
+        ("quantiles", NOISE.levels(4)),
+    ],
+)
+def test_other_grids_known_answer(grid, sigmas):
+    assert NOISE.levels(4, grid) == pytest.approx(sigmas, rel=1e-4)
+
+
+def test_the_middle_of_karras_s_grid():
+    """Of the seventh roots 1.87019 and 0.411590; published samplers have 2.5152 there."""
+    assert NOISE.levels(3, "karras")[1] == pytest.approx(2.5152, rel=1e-4)
+    assert NOISE.levels(3, "geometric")[1] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("grid", names("grid"))
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 19, 50])
+def test_every_grid_falls_from_end_to_end(grid, num_steps):
+    noise = EDM(p_mean=0.5, sigma_min=0.1)
+    sigmas = noise.levels(num_steps, grid)
+    assert len(sigmas) == num_steps and sigmas[0] == 80
+    assert num_steps == 1 or sigmas[-1] == 0.1
+    assert all(high > low for high, low in itertools.pairwise(sigmas))
+
+
+@pytest.mark.parametrize("grid", ["rising", "short", "elsewhere"])
+def test_a_grid_that_does_not_fall_from_end_to_end_is_refused(grid):
+    with pytest.raises(
+        ValueError, match=f"grid own.choices.{grid}: its levels .* are not 3 that fall from 80.0 to 0.002"
+    ):
+        NOISE.levels(3, f"own.choices.{grid}")
+
+
 def test_levels_of_one_step_and_of_none():
     assert NOISE.levels(1) == [80.0]
     with pytest.raises(ValueError, match="num_steps must be at least 1, not 0"):
         NOISE.levels(0)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 4])
+def test_the_ends_of_the_noise_are_those_of_partition_and_chain(num_blocks):
+    noise = EDM(p_mean=1.15, sigma_min=1.0, sigma_max=10.0)
+    bounds = boundaries(num_blocks, "equi_probability", noise)
+    assert bounds[0] == 10.0 and bounds[-1] == 1.0
+    sigmas = noise.levels(5)
+    assert sigmas[0] == 10.0 and sigmas[-1] == 1.0
+    masses = -np.diff([truncated_cdf(sigma, 1, 10, p_mean=1.15) for sigma in sigmas])
+    np.testing.assert_allclose(masses, 0.25, atol=1e-9)
+    drawn = noise.sample(torch.rand(1000, dtype=torch.float64), bounds[1], bounds[0])
+    assert bounds[1] <= drawn.min() and drawn.max() <= 10.0
+
+
+def test_impossible_ends_are_refused():
+    for low, high in ((0.1, 0.1), (1.0, 0.5), (0.0, 1.0)):
+        with pytest.raises(ValueError, match=f"between 0 and sigma_max \\({high}\\), and is {low}"):
+            EDM(sigma_min=low, sigma_max=high)
+    with pytest.raises(ValueError, match=r"p_mean -1\.2 hardly a draw falls between sigma_min 1000 and sigma_max 2000"):
+        EDM(sigma_min=1000, sigma_max=2000)
+    assert EDM(p_mean=-10).quantile(0.5) > 0.002  # little mass, and digits enough
 
 
 # Masking
@@ -209,10 +269,10 @@ def test_levels_fall_from_the_highest(kind, num_steps):
 
 
 def test_options_go_to_the_noise_that_takes_them():
-    assert EDM.of_options(0.3, p_mean=0.5, sigma_min=0.1) == EDM(p_mean=0.5, sigma_min=0.1)
-    assert Masking.of_options(1.0, p_mean=-1.2, sigma_min=0.002) == Masking()
+    assert EDM.of_options(0.3, 0.5, 0.1, 10.0) == EDM(p_mean=0.5, sigma_min=0.1, sigma_max=10.0)
+    assert Masking.of_options(1.0, -1.2, 0.002, 80.0) == Masking()
     with pytest.raises(ValueError, match="target_norm must be above 0, and is 0"):
-        EDM.of_options(0, p_mean=0.5, sigma_min=0.1)
-    for options in ((0.5, -1.2, 0.002), (1, 0.0, 0.002), (1, -1.2, 0.1)):
+        EDM.of_options(0, 0.5, 0.1, 80.0)
+    for options in ((0.5, -1.2, 0.002, 80), (1, 0.0, 0.002, 80), (1, -1.2, 0.1, 80), (1, -1.2, 0.002, 10)):
         with pytest.raises(ValueError, match="masking noise takes none of"):
             Masking.of_options(*options)

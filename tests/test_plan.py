@@ -36,7 +36,8 @@ SHAPES = {
     "openwebtext": {"vocab_size": 32_000, "seq_len": 1024},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-PLANS = {scale: Plan.of({**CONFIG, "scale": scale}) for scale in ("demo", "gpu", "paper")}
+STUDIES = sorted((ROOT / "workflow/studies").glob("*.yaml"))
+PLANS = {scale: Plan.of({**CONFIG, "scale": scale}) for scale in ("demo", "laptop", "gpu", "paper")}
 
 
 # Merging
@@ -183,7 +184,7 @@ def test_each_row_is_resolved_once(monkeypatch):
     counted = []
     monkeypatch.setattr("diffusionblocks.plan.row.resolve", lambda found: counted.append(found) or resolve(found))
     found = Plan.of({**CONFIG, "scale": "demo"})
-    assert len(counted) == len(found.rows) == 111 and found.written
+    assert len(counted) == len(found.rows) == 118 and found.written
 
 
 GENERATION = {
@@ -233,14 +234,48 @@ def test_name_of_a_sample_set_forgets_shards_and_the_order_of_keys_and_nothing_e
     sampling = {"num_samples": 10, "sets": 1, "shards": 1, "guidance": 2.0}
     name = sample_name(sampling)
     assert sample_name({"guidance": 2.0, "shards": 7, "sets": 1, "num_samples": 10}) == name
-    others = [{"num_samples": 11}, {"sets": 2}, {"guidance": 1.0}, {"solver": "heun"}]
+    others = [{"num_samples": 11}, {"sets": 2}, {"guidance": 1.0}, {"solver": "heun"}, {"grid": "karras"}]
     names = {sample_name({**sampling, **other}) for other in others} | {name}
-    assert len(names) == 5 and all(re.fullmatch(r"[0-9a-f]{8}", name) for name in names)
+    assert len(names) == 6 and all(re.fullmatch(r"[0-9a-f]{8}", name) for name in names)
 
 
 def test_an_extractor_is_wanted_by_metrics_of_features_alone():
     assert Row(GENERATION, "t", "row").extractor == {"name": "small_cnn"}
     assert Row(GENERATION, "t", "predicts").extractor is None
+
+
+def test_a_metric_may_name_an_extractor_of_its_own():
+    """Files of both, the row's and the metric's, are behind an evaluation, and each is asked for once."""
+    own, config = {"name": "small_cnn", "width": 9}, copy.deepcopy(GENERATION)
+    config["tables"]["t"]["rows"]["row"]["metrics"]["fid"]["extractor"] = own
+    config["tables"]["t"]["rows"]["row"]["metrics"]["recall"] = {"name": "recall", "extractor": dict(own)}
+    row, plain = Row(config, "t", "row"), Row(GENERATION, "t", "row")
+    assert row.extractor == plain.extractor == {"name": "small_cnn"}
+    named = f"small_cnn-{fingerprint({'width': 9})[:8]}"
+    assert row.extractors == {"small_cnn": {"name": "small_cnn"}, named: own}
+    folder = "results/demo/features/digits"
+    assert row.scorer_files() == [
+        f"{folder}/{name}/{file}.safetensors" for name in ("small_cnn", named) for file in ("weights", "reference")
+    ]
+    assert plain.scorer_files() == row.scorer_files()[:2]
+    assert row.run(0) == plain.run(0) and row.sample_sets == plain.sample_sets
+    assert row.evaluation()["metrics"]["fid"]["extractor"] == own
+    written = Plan(config).written
+    assert written[f"features/digits/{named}/extractor"] == own
+    assert written["features/digits/small_cnn/extractor"] == {"name": "small_cnn"}
+    for section in config["tables"]["t"]["rows"]["row"]["metrics"].values():
+        if section["name"] == "fid":
+            section["extractor"] = own
+    assert Row(config, "t", "row").extractor is None, "what every metric replaces is not asked for"
+    assert list(Row(config, "t", "row").extractors) == [named]
+
+
+def test_a_metric_of_the_real_images_features_alone_wants_an_extractor_too(tmp_path, monkeypatch):
+    (tmp_path / "own_spread.py").write_text("def spread(references): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = copy.deepcopy(GENERATION)
+    config["tables"]["t"]["rows"]["row"]["metrics"] = {"spread": {"name": "own_spread.spread"}}
+    assert Row(config, "t", "row").extractor == {"name": "small_cnn"}
 
 
 @pytest.mark.parametrize(
@@ -301,6 +336,7 @@ REMARKED = {
     ("scale", "remarks"),
     [
         ("demo", {"one": "of the demo", "two": None, "three": None, "four": ""}),
+        ("laptop", {"one": "of the demo", "two": None, "three": None, "four": ""}),
         ("gpu", {"one": "of the row", "two": None, "three": "of the gpu", "four": "of the row"}),
     ],
 )
@@ -319,6 +355,37 @@ def test_remarks_go_from_the_configuration_to_the_rows(scale, remarks):
     text["metrics"] = [f"results/{scale}/runs/a/one/seed0/metrics.json"]
     assert found.written["tables/b"]["rows"] == {"text": text}
     assert "remark" not in str([row.run(0) for row in found.rows.values()]), "it would train again"
+
+
+def test_a_laptop_has_what_the_demo_has_and_its_own_on_top():
+    """In every place: the row's own of any scale go before the table's."""
+    config = copy.deepcopy(LAYERS)
+    first = config["tables"]["first"]
+    first["laptop"], first["rows"]["own"]["laptop"] = {"train": {"steps": 7, "lr": 0.1}}, {"train": {"lr": 0.2}}
+    demo, laptop = (Plan({**config, "scale": scale}) for scale in ("demo", "laptop"))
+    assert laptop.tables == demo.tables == ["first", "second", "fourth", "fifth"]
+    of_demo, of_laptop = (plan.rows["first", "own"].resolved for plan in (demo, laptop))
+    assert of_laptop == {**of_demo, "train": {**of_demo["train"], "steps": 7, "lr": 0.2}}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "found"),
+    [
+        ({"demo": [4, 5], "laptop": [1], "gpu": [2], "paper": [3]}, [4, 5]),
+        ([7], [7]),
+        ({"demo": [4]}, "seeds: needs 'laptop'"),
+        ({"demo": [4], "laptop": [], "gpu": [2], "paper": [3]}, r"seeds.laptop: \[\] should not be empty"),
+        ({"demo": [4], "laptop": [1], "gpu": [2], "paper": [3], "else": [1]}, "seeds: unknown key 'else'"),
+        (3, "seeds: 3 should be a list"),
+    ],
+)
+def test_seeds_may_differ_between_scales(seeds, found):
+    config = {**copy.deepcopy(CONFIG), "seeds": seeds}
+    if isinstance(found, str):
+        with pytest.raises(UserError, match=found):
+            Plan.of(config)
+    else:
+        assert Plan.of(config).rows["table1", "vit_end_to_end"].seeds == found
 
 
 def test_the_schema_knows_remarks_of_rows():
@@ -410,6 +477,12 @@ def test_explain_sees_the_users_own_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("tables:\n  table1:\n    demo:\n      train:\n        lr: 0.5\n")
     assert re.search(r"train\.lr: 0\.5 +\S*mine\.yaml:5", explain("table1/vit_end_to_end", "demo", [path]))
+    own = {"table2": {"metrics": {"fid_test": {"extractor": {"name": "small_cnn", "steps": 9}}}}}
+    path.write_text(json.dumps({"tables": own}))
+    told = explain("table2/cifar10_dit_end_to_end", "demo", [path])
+    assert re.search(r"metrics\.fid_test\.extractor\.steps: 9 +\S*mine\.yaml:1", told)
+    assert re.search(r"metrics\.fid_test\.extractor\.width: 64 +default of \S+\.small_cnn", told)
+    assert "metrics.fid_train.extractor" not in told
     path.write_text("tables: {table6: null, table1: {rows: {vit_forward_forward_contrastive: null}}}")
     told = explain("table1/vit_end_to_end", "demo", [path])
     assert "vit_diffusionblocks" in told and "contrastive" not in told and "table6" not in told
@@ -450,9 +523,35 @@ def test_a_profile_that_loses_nothing_is_left_alone(arguments, scale, monkeypatc
 # The configuration that is shipped
 
 
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_every_study_passes_every_check(file):
+    """Its header says the command that makes it, and where its figures are written down."""
+    text = file.read_text()
+    study = yaml.safe_load(text)
+    found = Plan.of({**CONFIG, **study})
+    (target,) = re.findall(rf"^#   snakemake (\w+) --configfile workflow/studies/{file.name}$", text, re.MULTILINE)
+    tables = dict.fromkeys(table for name, tables, _ in found.targets() if name == target for table in tables)
+    assert [*tables] == [*study["tables"]] and found.metrics_of([*tables])
+    page = re.search(r"docs/studies/\w+\.md", text)[0]
+    assert f"workflow/studies/{file.name}" in (ROOT / page).read_text()
+
+
 def test_the_study_of_noise_passes_every_check():
     study = yaml.safe_load((ROOT / "workflow/studies/noise_level.yaml").read_text())
-    assert len(Plan.of({**CONFIG, **study}).metrics_of(["noise_level"])) == 3 * 30
+    assert len(Plan.of({**CONFIG, **study}).metrics_of(["noise_level"])) == 3 * 9
+
+
+def test_the_optimizer_of_texts_is_block_diffusions_or_a_cosine():
+    """At scale paper; tables 5 and A3 follow table 4."""
+    study = yaml.safe_load((ROOT / "workflow/studies/text_cosine.yaml").read_text())
+    other = Plan.of({**CONFIG, **study, "scale": "paper"})
+    rows = [key for key in PLANS["paper"].rows if key[0] in ("table4", "table5", "table_a3")]
+    assert len(rows) > 10
+    for key in rows:
+        train, cosine = (Settings.of(plan.rows[key].run(0)["train"]) for plan in (PLANS["paper"], other))
+        assert (train.lr, train.min_lr, train.weight_decay, train.ema) == (0.0003, 0.0003, 0.0, 0.9999), key
+        assert (cosine.lr, cosine.min_lr, cosine.weight_decay, cosine.ema) == (0.0003, 0.0, 0.01, None), key
+        assert train.warmup_steps == cosine.warmup_steps == 2500
 
 
 @pytest.mark.parametrize("scale", PLANS)

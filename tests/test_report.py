@@ -241,6 +241,57 @@ def test_equal_figures_stand_on_a_page_once(tmp_path):
     assert not re.search(r"<metadata|image/svg|<style.*?<style", made, re.DOTALL)
 
 
+# Claims, and what depth is worth
+
+
+def claimed(folder, deep, shallow, blocks):
+    """The page, in one line and without tags, of a table whose blocks should be at most two points behind."""
+    rows = {"deep": deep, "shallow": shallow, "blocks": blocks}
+    rows = {row: [measured(row, accuracy=value) for value in values] for row, values in rows.items()}
+    paper = {"title": "ViT", "source": "Table 1", "data": "digits", "metrics": {"accuracy": {}}, "rows": {"deep": {}}}
+    claim = {"metric": "accuracy", "row": "blocks", "margin": 0}
+    claims = [
+        {**claim, "text": "Near.", "against": "deep", "margin": -2},
+        {**claim, "text": "Deeper.", "against": "shallow", "ours": True},
+    ]
+    depth = {"metric": "accuracy", "deep": "deep", "shallow": "shallow"}
+    made = written_page(folder, plan(folder, rows, paper, claims=claims, depth=depth))
+    return html.unescape(" ".join(re.sub("<[^>]+>", " ", made[made.index("<body>") :]).split()))
+
+
+def test_the_page_says_that_a_scale_without_depth_decides_nothing(tmp_path):
+    made = claimed(tmp_path, [98.4, 98.0, 98.6], [98.0, 98.4, 98.3], [98.3, 98.2, 98.4])
+    assert (
+        "undecided Near. Undecided: depth is worth nothing at this scale. Ours: blocks −0.03 ± 0.24 (two standard "
+        "errors, seed by seed) against deep, +0.07 ± 0.29 against shallow, 3 seeds." in made
+    )
+    assert "undecided Deeper. (A claim of ours, not the paper’s.) Ours: blocks +0.07 ± 0.29" in made
+    assert (
+        "What depth is worth here deep against shallow, which has the layers of one block; both are trained end to "
+        "end. accuracy (%): +0.10 ± 0.50 (two standard errors, seed by seed), 3 seeds. This scale cannot tell whether "
+        "blocks reach end to end: depth is worth nothing here." in made
+    )
+
+
+def test_where_depth_counts_the_page_says_so(tmp_path):
+    made = claimed(tmp_path, [98.4, 98.0, 98.6], [90.0, 90.1, 90.2], [98.3, 98.2, 98.4])
+    assert "held Near. Ours: " in made and "held Deeper. (A claim of ours" in made and "ndecided" not in made
+    assert "3 seeds. Depth is worth something, so blocks can be held against end to end." in made
+    made = claimed(tmp_path, [90.0, 90.1, 90.2], [98.4, 98.0, 98.6], [90.1, 90.0, 90.2])
+    assert "did not hold Near. Did not hold: worse than shallow, a net of one block’s size. Ours: " in made
+    assert "blocks reach end to end: depth is worth less than nothing here." in made
+
+
+def test_one_seed_says_nothing_of_depth(tmp_path):
+    made = claimed(tmp_path, [98.4], [90.0], [98.3])
+    assert "undecided Near. Ours: blocks −0.10 against deep, +8.30 against shallow, 1 seed, so that" in made
+    assert "accuracy (%): +8.40, 1 seed. The spread is not known, so nothing can be said." in made
+
+
+def test_a_table_without_a_control_says_nothing_of_depth(page):
+    assert "What depth is worth" not in page(NOPROP, {})
+
+
 # A table of one's own
 
 

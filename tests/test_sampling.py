@@ -185,6 +185,17 @@ def test_levels_are_those_of_the_noise():
 
 
 @torch.no_grad()
+def test_levels_are_those_of_the_grid_that_is_asked_for():
+    """Wherever a chain runs; each level is its owner's."""
+    method, (eps, _) = dit(), EPS
+    sampled = [step for _, step in method.sample(BATCHES[:1], [eps], CPU, num_steps=9, grid="karras")]
+    predicted = method.predict(BATCHES[0], eps, num_steps=9, grid="own.choices.halves")
+    for steps, grid in ((sampled, "karras"), (predicted, "own.choices.halves")):
+        assert [step.sigma for step in steps] == EDM().levels(9, grid) != EDM().levels(9)
+        assert [step.block for step in steps] == [method.owner(step.sigma) for step in steps]
+
+
+@torch.no_grad()
 def test_a_user_s_own_solver_is_one_function():
     method, (eps, _) = dit(), EPS
     steps = list(method.sample(BATCHES[:1], [eps], CPU, num_steps=7, solver="own.choices.straight"))

@@ -46,7 +46,10 @@ def test_updates_count_steps_or_epochs():
         ({"accumulate": 3}, "train.accumulate: 3 does not divide batch_size 8"),
         ({"min_lr": 2}, "train.min_lr: 2 is above lr 1"),
         ({"warmup_steps": 11}, "train.warmup_steps: 11 exceeds steps 10"),
-        ({"augment": ["flop"]}, "train.augment: 'flop' is not one of crop, flip, randaugment; did you mean 'flip'?"),
+        (
+            {"augment": ["flop"]},
+            "train.augment: 'flop' is not one of crop, resized_crop, flip, randaugment; did you mean 'flip'?",
+        ),
         ({"augment": "crop"}, "train.augment: 'crop' should be a list, such as [crop, flip], or [] for none"),
         ({"precision": "fp16"}, "train.precision: 'fp16' is not one of fp32, bf16"),
         ({"optimizer": "adafctor"}, "train.optimizer: 'adafctor' is not one of adamw, adafactor"),

@@ -31,7 +31,7 @@ def test_results_that_were_copied_are_taken_as_they_are(copied):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"demo": {"train": {"steps": 7}}}, {"train": 7, "evaluate": 5, "plan": 5}),
+        ({"demo": {"train": {"steps": 7}}}, {"train": 8, "evaluate": 6, "plan": 6}),
         ({"rows": {"vit_end_to_end": {"metrics": {"accuracy": {"name": "accuracy"}, "more": {"name": "accuracy"}}}}},
          {"evaluate": 1, "plan": 1}),
         ({"rows": {"vit_end_to_end": {"remark": "another word"}}}, {"plan": 1}),
@@ -45,7 +45,7 @@ def test_results_of_other_settings(copied, change, jobs):
 
 @pytest.mark.parametrize(
     ("file", "jobs"),
-    [("models/vit.py", {"train": 8, "evaluate": 6}), ("evaluation/images.py", {"evaluate": 6}), ("models/dit.py", {})],
+    [("models/vit.py", {"train": 9, "evaluate": 7}), ("evaluation/images.py", {"evaluate": 7}), ("models/dit.py", {})],
 )
 def test_results_of_other_code(copied, file, jobs):
     path = copied.folder / "diffusionblocks" / file

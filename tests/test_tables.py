@@ -51,7 +51,7 @@ def three(build):
 
 def test_columns_that_other_programs_rely_on(three):
     columns = set(three.reset_index().columns)
-    assert {"row", "metric", "paper", "ours", "std", "seeds", "stand_in", "commit"} <= columns
+    assert {"row", "metric", "paper", "ours", "std", "seeds", "values", "stand_in", "commit"} <= columns
     assert list(dict.fromkeys(three.index.get_level_values("row"))) == [
         "plain",
         "blocks",
@@ -66,6 +66,11 @@ def test_mean_and_spread_over_seeds(three):
     assert (plain["ours"], plain["std"], plain["seeds"], plain["samples"]) == (92.0, 2.0, 3, 360)
     assert (plain["paper"], plain["unit"], plain["better"], plain["scale"]) == (60.25, "%", "higher", "demo")
     assert three.loc[("blocks_joint", "accuracy"), "std"] == pytest.approx(math.sqrt(0.5))
+
+
+def test_values_of_each_seed_are_written_to_the_last_digit(build):
+    found = [run(seed=seed, accuracy=value) for seed, value in enumerate([100 / 3, 7, 1e-9])]
+    assert build({"plain": found}).loc[("plain", "accuracy"), "values"] == f"{100 / 3};7.0;1e-09"
 
 
 def test_one_seed_has_no_spread(three):
@@ -125,6 +130,17 @@ def test_a_row_of_ours_in_a_table_whose_rows_have_data_of_their_own_stands_in_fo
     paper["rows"] = {"plain": {"accuracy": 1.0, "data": "ImageNet"}}
     frame = build({row: [run("digits", accuracy=9.0)] for row in ("plain", "mine")}, paper)
     assert frame["stand_in"].dropna().to_dict() == {("plain", "accuracy"): "digits for ImageNet"}
+
+
+def test_but_has_the_data_of_the_row_that_it_is_compared_with(build):
+    paper = {key: value for key, value in PAPER.items() if key != "data"}
+    paper["rows"] = {"plain": {"accuracy": 1.0, "data": "ImageNet"}, "other": {"data": "text8"}}
+    rows = {"plain": [run("digits", accuracy=9.0)], "other": [run("digits", accuracy=9.0)]}
+    mine = {"metrics": [run("digits", accuracy=9.0)], "against": "plain"}
+    frame = build({**rows, "mine": mine}, paper)
+    assert frame.loc[("mine", "accuracy"), "stand_in"] == "digits for ImageNet"
+    frame = build({**rows, "mine": {**mine, "paper_row": "other"}}, paper)
+    assert frame.loc[("mine", "accuracy"), "stand_in"] == "digits for text8", "its own printed row comes first"
 
 
 def test_every_commit_behind_a_number_is_named(three):
@@ -338,7 +354,7 @@ def test_what_is_no_table_is_shown_as_such(content, tmp_path):
 def test_new_columns_come_after_the_old(described, tmp_path):
     header = (tmp_path / "table1.csv").read_text().splitlines()[0]
     assert header.startswith("table,title,row,metric,unit,better,paper,ours,std,seeds,samples,")
-    assert header.endswith(",note,properties,elsewhere,elsewhere_source,remark,beside,timed")
+    assert header.endswith(",note,properties,elsewhere,elsewhere_source,remark,beside,timed,values")
 
 
 def test_remarks_stand_in_the_csv(build):

@@ -55,6 +55,8 @@ class Shared(Job):
     def __init__(self, folder, data, processes=1, row="vit_diffusionblocks", part="block1", model=None, **train):
         train = {"steps": 8, "warmup_steps": 2, "accumulate": 4, "ema": 0.9, "log_every": 2, **train}
         run = tiny(row, **train)
+        if run["method"]["name"] == "diffusionblocks":
+            run["method"]["loss_weight"] = "decoupled"  # by the levels of the whole update
         super().__init__(folder, data, {**run, "model": model or run["model"]}, part)
         self.processes = processes
 

@@ -421,6 +421,39 @@ def test_text8_is_cut_by_its_published_splits(tmp_path, monkeypatch):
     assert inspect.signature(text8.text8).parameters["seq_len"].default == 256
 
 
+def test_windows_of_text8_begin_anywhere_and_an_epoch_goes_through_the_text_once(tmp_path, monkeypatch):
+    text8_archive(tmp_path, monkeypatch, "".join(tokens.ALPHABET[index % 27] for index in range(100)))
+    monkeypatch.setattr(text8, "ENDS", (27, 60, 100))  # no letter twice in the training text: a window tells its place
+    tiled, cut = (
+        prepared({"name": "text8", "seq_len": 5, "windows": windows}, tmp_path, tmp_path / windows)
+        for windows in ("tiled", "any")
+    )
+    assert (tiled.train_size, cut.train_size) == (5, 5) and torch.equal(tiled.test_tokens, cut.test_tokens)
+    everything = torch.arange(5)
+    torch.manual_seed(0)
+    epochs = torch.stack([cut.train_batch(everything)["tokens"] for _ in range(400)])
+    starts = epochs[..., 0]
+    assert torch.equal(epochs, starts[..., None] + torch.arange(5))  # running text
+    offsets = starts - 5 * everything
+    assert (offsets[:, 4] == 0).all()  # what follows the last one fills no sequence, and is not kept
+    counts = torch.bincount(offsets[:, :4].flatten(), minlength=5)
+    assert len(counts) == 5 and counts.min() > 320 - 5 * 16  # of 1600, five standard deviations
+    assert len(offsets[:, :4].unique(dim=0)) > 200  # each its own
+    state = torch.random.get_rng_state()
+    assert torch.equal(tiled.train_batch(everything)["tokens"][:, 0], 5 * everything)
+    assert torch.equal(torch.random.get_rng_state(), state)  # rows that are tiled draw what they drew
+
+
+def test_windows_that_cannot_be_are_refused(mine, tmp_path):
+    mine.FOUND["windows"] = "overlapping"
+    with pytest.raises(UserError, match=r"my_texts\.tiny: `windows` should be one of tiled, any, and is 'overlapping'"):
+        prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
+    (tmp_path / "bpe.json").write_text(train_bpe(["the cat sat on the mat"] * 3, 270))
+    mine.FOUND |= {"windows": "any", "tokenizer": tokens.Subwords(tmp_path / "bpe.json", "small", "")}
+    with pytest.raises(UserError, match=r"`windows` is any, .*'small' each sequence begins with a token.*say tiled"):
+        prepare({"name": "my_texts.tiny"}, "nowhere", tmp_path / "x.safetensors")
+
+
 # LM1B and OpenWebText
 
 
@@ -456,14 +489,36 @@ def test_lm1b_has_its_shards_line_by_line(llama2, monkeypatch):
     lm1b_archive(llama2, monkeypatch)
     parts = documents_of(lm1b.lm1b(llama2))
     assert parts.keys() == {"train", "test"} and len(parts["train"]) == 198 and len(parts["test"]) == 100
-    assert parts["test"][1] == "second of news.en.heldout-00000-of-00050 é ."
-    assert {line.split()[2] for line in parts["train"]} == {f"news.en-{n:05}-of-00100" for n in range(1, 100)}
+    assert parts["test"][1] == "second of news.en.heldout-00000-of-00050 é."
+    as_it_is = documents_of(lm1b.lm1b(llama2, detokenise=False))
+    assert as_it_is["test"][1] == "second of news.en.heldout-00000-of-00050 é ."
+    assert {line.split()[2].rstrip(".") for line in parts["train"]} == {
+        f"news.en-{n:05}-of-00100" for n in range(1, 100)
+    }
     validation = documents_of(lm1b.lm1b(llama2, split="validation"))
-    assert {line.split()[2] for line in validation["test"]} == {"news.en-00099-of-00100"}
+    assert {line.split()[2].rstrip(".") for line in validation["test"]} == {"news.en-00099-of-00100"}
     assert sorted(validation["train"] + validation["test"]) == sorted(parts["train"])
     data = prepared({"name": "lm1b", "seq_len": 8, "test_size": 5}, llama2, llama2 / "lm1b.safetensors")
     assert data.title == "LM1B" and data.test_size == 5 and data.teacher_tokens.shape == (0, 8)
     assert data.test_tokens[:, 0].tolist() == [0] * 5 and data.decode(data.test_tokens[:1])[0].startswith("first")
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        ("It 's late , isn 't it ? Yes ; no !", "It's late, isn't it? Yes; no!"),
+        ("The U.S. team won 3.5 points , in 2008 : a record .", "The U.S. team won 3.5 points, in 2008: a record."),
+        ("They left the U.S. .", "They left the U.S. ."),  # whose second full stop nobody types
+        ('" Not ( yet ) , " he said . " Now ! "', '"Not (yet)," he said. "Now!"'),
+        ("He called it ' a dream ' [ sic ] .", "He called it 'a dream' [sic]."),
+        ("$ 5 or £ 3 and / or 4 % .", "$5 or £3 and/or 4 %."),
+        ("See http : / / www.a.com / b , or https : / / c.org .", "See http://www.a.com/b, or https://c.org."),
+        ("A 12-year - old : what ... and -- so on", "A 12-year - old: what ... and -- so on"),
+        ('an odd " stays', 'an odd " stays'),
+    ],
+)
+def test_lm1b_without_its_blanks_around_punctuation(line, typed):
+    assert lm1b.detokenised(line) == typed
 
 
 @pytest.mark.parametrize("change", [link, hard_link, renamed])

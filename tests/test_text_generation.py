@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from diffusionblocks.base import tensors
+from diffusionblocks.base.device import seed_of
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.data import load
 from diffusionblocks.data.prepare import prepare
 from diffusionblocks.diffusion import chains as sampling
 from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.diffusion.masking import Masking
 from diffusionblocks.evaluation.evaluate import evaluate
 from diffusionblocks.methods import build, load_trained
 from diffusionblocks.methods.end_to_end import nucleus
@@ -114,6 +116,16 @@ def test_masked_texts_are_whole_and_shards_change_nothing(jobs):
     assert (rounded == whole).float().mean() > 0.7
 
 
+def test_masked_texts_draw_in_double_precision_and_networks_compute_in_single(jobs, monkeypatch):
+    """A share of a thousandth leaves too few of float32's uniforms to choose rare tokens by."""
+    seen, chain = [], Masking.chain
+    monkeypatch.setattr(Masking, "chain", lambda self, draws, *rest: seen.append(draws) or chain(self, draws, *rest))
+    jobs["masked"].shards({"num_samples": 3, "sets": 1, "shards": 1, "num_steps": 5})
+    (draws,) = seen
+    assert draws.shape == (3, 5, 16) and draws.dtype == torch.float64
+    assert (draws * 2**24 % 1 != 0).all() and draws.min() >= 0 and draws.max() < 1
+
+
 @pytest.mark.parametrize("name", ["plain", "denoiser", "recurrent"])
 def test_bf16_rounds_what_layers_compute_and_their_caches(jobs, name):
     job = jobs[name]
@@ -168,6 +180,42 @@ def test_metrics_of_a_chain_and_of_its_texts(jobs, teachers):
     assert curve["block"] == [0, 1] and curve["sigma"] == pytest.approx([80, 0.002]) and len(curve["value"]) == 2
     assert [len(pair) for pair in found["samples"]["texts"]] == [2] * 4  # the first continuation of each prompt
     assert [job["first"] for job in found["sampling"]] == [0, 10]
+
+
+@pytest.mark.parametrize("name", ["plain", "denoiser", "recurrent"])
+def test_what_a_chain_puts_out_and_what_it_makes_of_another_context(jobs, name):
+    columns = {"entropy": "output_entropy", "brier": "brier_score", "right": "sampled_accuracy"}
+    columns |= {"loss": "next_token_loss", "scrambled": "scrambled_loss"}
+    job = jobs[name]
+    found = {column: number["value"] for column, number in job.evaluate(
+        {column: {"name": metric, "sampling": {}} for column, metric in columns.items()}
+    )["metrics"].items()}  # fmt: skip
+    assert found["brier"] == pytest.approx(math.exp(-found["entropy"]) - 2 * found["right"] / 100 + 1)
+    assert 0 < found["entropy"] < math.log(512)
+    data = load(job.data, CPU)
+    method, tokens = load_trained(job.settings, job.model, data.shape).eval(), data.test_tokens.long()
+    eps, again = (
+        method.z_shape and torch.randn(30, *method.z_shape, generator=torch.Generator().manual_seed(seed_of(*names)))
+        for names in ((3, "evaluation"), (3, "evaluation", "again"))
+    )
+    with torch.inference_mode():
+        steps = [method.predict({"tokens": tokens}, draws)[-1] for draws in (eps, again)]
+        chances = [step.prediction.full()[:, -15:].softmax(-1) for step in steps]
+        assert found["entropy"] == pytest.approx(-math.log((chances[0] * chances[1]).sum(-1).mean()))
+        nats = []
+        for i in range(1, 16):  # token i after the other sequence's tokens, all that it may see
+            mixed = {"tokens": torch.cat([tokens.roll(1, 0)[:, :i], tokens[:, i:]], dim=1)}
+            first = method.predict(mixed, eps)[0].prediction
+            nats.append(first._replace(hidden=first.hidden[:, -15:]).cross_entropy(tokens[:, 1:])[:, i - 1])
+    assert found["scrambled"] == pytest.approx(torch.stack(nats).mean().item(), abs=1e-4)
+    assert found["scrambled"] != pytest.approx(found["loss"], abs=5e-4)
+
+
+def test_a_context_that_cannot_be_scrambled_is_refused(tmp_path):
+    prepare({**DATA["sentences"], "test_size": 1}, "nowhere", tmp_path / "one.safetensors")
+    job = Job(tmp_path, tmp_path / "one.safetensors", "plain")
+    with pytest.raises(UserError, match="test_size: a context can only be scrambled where there are two test seq"):
+        job.evaluate({"scrambled": {"name": "scrambled_loss", "sampling": {}}})
 
 
 def test_likelihood_is_that_of_all_levels_and_its_density_has_it_as_its_mean(jobs):

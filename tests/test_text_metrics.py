@@ -31,6 +31,19 @@ def test_next_tokens_along_a_chain():
     assert all(type(value) is float for value in language.next_token_loss_per_step(losses))  # for json
 
 
+def test_what_a_chain_puts_out_over_its_noise():
+    assert language.scrambled_loss(np.array([3.0, 5.0])) == 4.0
+    assert language.output_entropy(np.array([1.0, 1.0])) == 0  # greedy
+    assert language.output_entropy(np.full(9, 1 / 27)) == pytest.approx(math.log(27))
+    assert math.isfinite(language.output_entropy(np.zeros(2)))  # two chains that never agree
+    # Greedy, right with a chance of 0.5; the truth, (0.5, 0.5); and neither.
+    found = [
+        language.brier_score(np.array([[0.9], [right]]), np.array([same]))
+        for right, same in ((0.5, 1.0), (0.5, 0.5), (0.52, 0.58))
+    ]
+    assert found == pytest.approx([1.0, 0.5, 0.54])
+
+
 def floor(c):
     return math.gamma(c + 1) ** 2 / math.gamma(2 * c + 1)
 

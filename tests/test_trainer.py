@@ -194,6 +194,62 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
     torch.testing.assert_close(split_values, values)
 
 
+class Tokens:
+    """20 random sequences."""
+
+    shape, train_size, train_device = {"vocab_size": 27, "seq_len": 8}, 20, CPU
+    tokens = torch.randint(27, (20, 8), generator=torch.Generator().manual_seed(0))
+
+    def train_batch(self, indices, augmentations=()):
+        return {"tokens": self.tokens[indices]}
+
+
+def updated(model, data, method, **train):
+    """(values, gradients, levels that were trained at) of an update of 16 samples, which draw alike however cut."""
+    train = {"batch_size": 16, "lr": 0.01, "steps": 10, "clip": 1e9, **train}
+    model = {"num_layers": 4, "width": 16, "num_heads": 2, "mlp_width": 24, "dropout": 0.0, **model}
+    run = {"model": model, "method": {"name": "diffusionblocks", "num_blocks": 2, **method}, "train": train, "seed": 0}
+    trainer, seen = Trainer(run, "block1", data, CPU), []
+    with torch.no_grad():
+        for value in trainer.parameters.values():
+            value += 0.2 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+    loss = trainer.method.loss
+
+    def watched(*arguments, **keywords):
+        found = loss(*arguments, **keywords)
+        seen.append(found[2])
+        return found
+
+    trainer.method.loss = watched
+    return trainer.update(3)[1], gradients(trainer), torch.cat(seen)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss_weight"),
+    [(name, weight) for name in ("vit", "masked_diffusion") for weight in ("decoupled", "per_sample", "none")],
+)
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_an_update_is_the_same_in_however_many_micro_batches(model, loss_weight, accumulate):
+    """`decoupled` weighs by the whole update, and masking rates are at equal distances over all of it."""
+    data, section = (Data(), {"patch_size": 4}) if model == "vit" else (Tokens(), {})
+    asked = {"name": model, **section}, data, {"loss_weight": loss_weight}
+    whole, split = updated(*asked), updated(*asked, accumulate=accumulate)
+    assert torch.equal(whole[2], split[2])  # the same levels
+    if model == "masked_diffusion":
+        torch.testing.assert_close(split[2].sort().values.diff(), torch.full((15,), (0.5 * 1.05) / 16))
+    torch.testing.assert_close(split[0][:3], whole[0][:3], rtol=1e-6, atol=0)  # loss, objective, gradient norm
+    for name, value in whole[1].items():
+        assert (split[1][name] - value).norm() <= 1e-6 * whole[0][2], name
+
+
+def test_a_method_that_does_not_hand_on_the_levels_of_the_update_is_refused():
+    trainer = trainer_of(JOINT, accumulate=2)
+    loss = trainer.method.loss
+    trainer.method.loss = lambda batch, block: loss(batch, block)
+    with pytest.raises(UserError, match=r"class Method: `loss` must take `levels` and `mine`.*train\.accumulate"):
+        trainer.check()
+
+
 def test_gradients_are_clipped_by_their_common_norm():
     free, clipped = trainer_of({"name": "end_to_end"}, clip=1e9), trainer_of({"name": "end_to_end"}, clip=0.01)
     norm, reported = free.update(0)[1][2], clipped.update(0)[1][2]

@@ -13,7 +13,7 @@ from diffusionblocks.plan.source import PACKAGE
 # What is right
 
 
-@pytest.mark.parametrize("kind", ["model", "method", "metric", "solver", "partition"])
+@pytest.mark.parametrize("kind", ["model", "method", "metric", "solver", "partition", "grid"])
 def test_all_of_this_package_are_tried(kind):
     for name in names(kind):
         text = trial(name, kind)

@@ -1,7 +1,7 @@
 """`try`: each fault of a user's own function gets one message that names file, function and cure."""
 
 import pytest
-from users import DATA, EXTRACTOR, METRIC, PARTITION, SOLVER, TEACHER, TEXTS, edited, refusal
+from users import DATA, EXTRACTOR, GRID, METRIC, PARTITION, SOLVER, TEACHER, TEXTS, edited, refusal
 
 from diffusionblocks.evaluation.trial import trial
 
@@ -116,7 +116,7 @@ SCORER_FAULTS = [
 ]  # fmt: skip
 
 
-# Solvers and partitions
+# Solvers, partitions and grids
 
 
 CHAIN_FAULTS = [
@@ -133,6 +133,8 @@ CHAIN_FAULTS = [
     (edited(PARTITION, ("+ q *", "+ (1 - q) *")), "do not fall from 80"),
     (edited(PARTITION, ("+ q *", "+ (q > 0.6) *")), "do not fall from 80"),
     (edited(PARTITION, ("q * (", "q / 0 * (")), "line 4: partition {name}, under EDM noise: ZeroDivisionError"),
+    (edited(GRID, ("range(num_steps)", "range(1, num_steps)")), "are not 2 that fall from 80"),
+    (edited(GRID, ("noise.lowest - noise", "noise.lowest / 0 - noise")), "line 4: grid {name}: ZeroDivisionError"),
     (PARTITION.replace("return (", "raise ValueError('never')\n    return ("), "never"),
 ]  # fmt: skip
 

@@ -53,6 +53,8 @@ def test_a_models_faults(own, edits, words):
     ("member", "arguments", "code", "words"),
     [
         ("scores", "prediction, batch", "return super().scores(prediction, batch)[:2]", "`scores` must give three"),
+        ("agreement", "prediction, other", "return 2 + super().agreement(prediction, other)", "must give chances"),
+        ("agreement", "prediction, other", "return super().agreement(prediction, other).sum()", "must give chances"),
         ("begin", "tokens, layers, length, eps", "return super().begin(tokens, layers, length, 1 / 0)", "line 10: "),
     ],
 )

@@ -74,6 +74,16 @@ def test_expectation_of_a_table_and_its_likeliest_row(logits):
         assert torch.equal(logits.expected(table, hard=True), table[likeliest])
 
 
+def test_agreement_is_the_chance_that_two_samples_are_the_same(logits):
+    with torch.no_grad():
+        other = Logits(logits.hidden.flip(0), 2 * logits.head)
+        chances = (logits.full().softmax(-1) * other.full().softmax(-1)).sum(-1)
+        torch.testing.assert_close(logits.agreement(other), chances.mean(1))
+        certain = Logits(1e4 * logits.hidden, logits.head)
+        torch.testing.assert_close(certain.agreement(certain), torch.ones(3))
+        assert certain.agreement(Logits(-certain.hidden, logits.head)).max() == 0
+
+
 def test_scores_are_means_over_a_sequence(logits):
     with torch.no_grad():
         nats, hits, probability = logits.scores(TARGETS)

@@ -59,17 +59,21 @@ def test_from_config_row_to_csv(generated):
         for metric in ("fid_train", "fid_test"):
             line = table.loc[metric, row]
             assert (line["extractor"], line["samples"], line["seeds"]) == (CNN, 40, 1) and line["ours"] > 0
-            assert line["stand_in"] == f"{title} for {paper}; {CNN} for Inception-v3"
+            of_the_paper = {"fid_train": "Inception-v3", "fid_test": "Inception-v3 (clean)"}[metric]
+            assert line["stand_in"] == f"{title} for {paper}; {CNN} for {of_the_paper}"
         last = table.loc["fid_test_last_weights", row]  # in the table, with no number of the paper beside it
         assert last["ours"] > 0 and last["ours"] != table.loc["fid_test", row]["ours"] and not last["beside"]
     fid = table.loc["fid_test"]
-    assert fid["note"].dropna().to_dict() == {"cifar10_dit_end_to_end": "least of 2 sets"}
+    assert fid["note"].dropna().to_dict() == dict.fromkeys(
+        ("cifar10_dit_end_to_end", "cifar10_dit_shallow"), "least of 2 sets"
+    )
     assert fid.loc["cifar10_dit_diffusionblocks", "gap"] == pytest.approx(
         fid.loc["cifar10_dit_diffusionblocks", "ours"] - fid.loc["cifar10_dit_end_to_end", "ours"]
     )
-    # Twelve steps through six layers, or each through the two of the block that acts.
-    assert table.loc["layer_evaluations", "ours"].tolist() == [72, 24, 72, 24]
-    assert table.loc["relative_speed", "ours"].tolist() == [1, 3, 1, 3]
+    # Twelve steps through six layers, or each through the two of the block that acts, or of the control.
+    assert table.loc["layer_evaluations", "ours"].tolist() == [72, 24, 72, 24, 24]
+    assert table.loc["relative_speed", "ours"].tolist() == [1, 3, 1, 3, 1]
+    assert table.loc[("fid_test", "cifar10_dit_shallow"), "stand_in"] == fid.loc["cifar10_dit_end_to_end", "stand_in"]
 
 
 def test_page_shows_numbers_and_pictures(generated):
@@ -78,10 +82,10 @@ def test_page_shows_numbers_and_pictures(generated):
     assert len(pictures) == page.count("<figure")
     for title, _ in DATA.values():  # one picture each, with a strip for each row
         assert f"Images generated from {title}" in pictures and f"An image&#39;s way, {title}" in pictures
-    assert len(pictures) == 2 + 2 + 4 + 2, (
-        "samples, trajectories, losses of four rows, two partitions shared by two each"
+    assert len(pictures) == 2 + 2 + 5 + 2, (
+        "samples, trajectories, losses of five rows, two partitions shared by two each"
     )
-    assert page.count('class="verdict undecided"') == page.count('class="verdict') == 2
+    assert page.count('class="verdict undecided"') == page.count('class="verdict') == 3
     assert "Also measured" in page and "relative_speed" in page and "40 samples" in page
     assert f"{CNN} for Inception-v3" in page and "39.83" in page and "sampling 2" in page
 
@@ -148,9 +152,11 @@ def altered(row=None, **changes):
     ("settings", "jobs"),
     [
         (altered("imagenet_dit_diffusionblocks", sampling={"num_steps": 14}), {"plan": 3, "sample": 2, "evaluate": 1}),
-        (altered(sampling={"solver": "heun"}), {"plan": 12, "sample": 12, "evaluate": 4}),
-        (altered(metrics={"kid": {"name": "kid"}}), {"plan": 4, "evaluate": 4}),
-        (altered(extractor={"steps": 21}), {"plan": 6, "extractor": 2, "reference": 2, "evaluate": 4}),
+        (altered(sampling={"solver": "heun"}), {"plan": 15, "sample": 18, "evaluate": 5}),
+        (altered(metrics={"kid": {"name": "kid"}}), {"plan": 5, "evaluate": 5}),
+        (altered(extractor={"steps": 21}), {"plan": 7, "extractor": 2, "reference": 2, "evaluate": 5}),
+        (altered(metrics={"fid_train": {"extractor": {"name": "small_cnn", "steps": 21}}}),
+         {"plan": 7, "extractor": 2, "reference": 2, "evaluate": 5}),
         (altered("imagenet_dit_diffusionblocks", train={"lr": 0.01}),
          {"plan": 1, "train": 3, "assemble": 1, "sample": 2, "evaluate": 1}),
     ],
@@ -165,7 +171,9 @@ def test_another_number_of_jobs_makes_the_same_images(changed):
     names = [samples_of(changed.folder / RUNS / row / "seed0", weights).name for weights in (None, "last")]
     changed.configure(altered(row, sampling={"shards": 2}))
     jobs, files = changed.plan("table2")
-    assert jobs == {"plan": 3, "sample": 4, "evaluate": 1, "table": 1, "figures": 1, "page_of_table": 1, "table2": 1}
+    assert jobs == {"plan": 6, "sample": 8, "evaluate": 2, "table": 1, "figures": 1, "page_of_table": 1, "table2": 1}, (
+        "of the row and of its control, which is like it"
+    )
     for name in names:
         assert {f"{RUNS}/{row}/seed0/samples/{name}/{shard}.safetensors" for shard in (0, 1)} <= set(files)
 
@@ -173,12 +181,12 @@ def test_another_number_of_jobs_makes_the_same_images(changed):
 @pytest.mark.parametrize(
     ("file", "jobs"),
     [
-        ("diffusion/chains.py", {"train": 8, "assemble": 4, "sample": 12, "evaluate": 4}),  # the method imports it
-        ("diffusion/solvers/euler.py", {"sample": 12, "evaluate": 4}),
+        ("diffusion/chains.py", {"train": 9, "assemble": 5, "sample": 18, "evaluate": 5}),  # the method imports it
+        ("diffusion/solvers/euler.py", {"sample": 18, "evaluate": 5}),
         ("diffusion/solvers/heun.py", {}),
-        ("sampling/sample.py", {"sample": 12, "evaluate": 4}),
-        ("scorers/extractors/small_cnn.py", {"extractor": 2, "reference": 2, "evaluate": 4}),
-        ("evaluation/metrics/generation.py", {"evaluate": 4}),
+        ("sampling/sample.py", {"sample": 18, "evaluate": 5}),
+        ("scorers/extractors/small_cnn.py", {"extractor": 2, "reference": 2, "evaluate": 5}),
+        ("evaluation/metrics/generation.py", {"evaluate": 5}),
     ],
 )
 def test_an_edit_redoes_what_it_can_affect(changed, file, jobs):

@@ -103,6 +103,11 @@ def mine(noise, q):
     """Equal steps of the square root of the level."""
     return (noise.lowest**0.5 + q * (noise.highest**0.5 - noise.lowest**0.5)) ** 2
 '''
+GRID = '''
+def mine(noise, num_steps):
+    """Equal steps of the level."""
+    return [noise.highest + i / (num_steps - 1) * (noise.lowest - noise.highest) for i in range(num_steps)]
+'''
 TEXT = '''
 import torch
 from diffusionblocks.models import autoregressive

@@ -3,4 +3,4 @@
 What each does stands in data/images/augment.py.
 """
 
-AUGMENTATIONS = ("crop", "flip", "randaugment")
+AUGMENTATIONS = ("crop", "resized_crop", "flip", "randaugment")

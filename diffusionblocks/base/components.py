@@ -26,6 +26,7 @@ PLACES = {
     "teacher": (("scorers/teachers",), None),
     "solver": (("diffusion/solvers",), None),
     "partition": (("diffusion/partitions",), None),
+    "grid": (("diffusion/grids",), None),
 }
 NO_COMPONENT = ("__init__", "base")  # files of these folders that hold none
 

@@ -27,7 +27,7 @@ DEVICES = {
     "cpu": Rates(0.096, 0.096),
 }
 # Which one is meant where nobody says: scale `demo` is made for CPUs.
-DEVICE, DEVICE_OF_DEMO = "h100", "cpu"
+DEVICE, DEVICE_ON_A_CPU = "h100", "cpu"
 # Of the rate, in a large update; small ones reach far less (docs/measurements.md: 9 to 34% of what an H200 reaches).
 SHARE = 0.4
 RUNTIME = 1440  # minutes until a training's time limit, where no profile says it

@@ -10,6 +10,8 @@ from diffusionblocks.base.files import UserError
 from diffusionblocks.base.sections import keywords_of
 from diffusionblocks.base.source import returned_set
 
+WINDOWS = ("tiled", "any")  # of a TextSet
+
 
 def call_source(section: dict, data_dir: str | Path) -> tuple[str, dict]:
     """("ImageSet", "LatentSet" or "TextSet", the set) of a `data` section.
@@ -28,7 +30,7 @@ def call_source(section: dict, data_dir: str | Path) -> tuple[str, dict]:
 
 def _problems(kind: str, found: dict) -> Iterator[str]:
     keys, check = CHECKS[kind]
-    if not isinstance(found, dict) or found.keys() != keys:
+    if not isinstance(found, dict) or found.keys() - OPTIONAL.get(kind, ()) != keys:
         there = ", ".join(found) if isinstance(found, dict) else type(found).__name__
         yield f"returned {there or 'nothing'} instead of a dict of {', '.join(sorted(keys))}"
     else:
@@ -81,6 +83,13 @@ def _text_problems(found):
     for key, least in (("seq_len", 2), ("test_size", 0)):
         if type(found[key]) is not int or found[key] < least:
             yield f"`{key}` should be a whole number of at least {least}, and is {found[key]!r}"
+    if (windows := found.get("windows", "tiled")) not in WINDOWS:
+        yield f"`windows` should be one of {', '.join(WINDOWS)}, and is {windows!r}"
+    elif windows == "any" and found["tokenizer"].start:
+        yield (
+            f"`windows` is any, which cuts running text anywhere, and with tokenizer "
+            f"{found['tokenizer'].about['title']!r} each sequence begins with a token of its own: say tiled"
+        )
 
 
 def _hashes(images):
@@ -101,3 +110,4 @@ CHECKS = {
     "LatentSet": ({"title", "folder", "train", "test", "shards", "image_size"}, _latent_problems),
     "TextSet": ({"title", "tokenizer", "seq_len", "test_size", "documents"}, _text_problems),
 }
+OPTIONAL = {"TextSet": {"windows"}}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, ClassVar, Self
 
@@ -10,6 +11,7 @@ from diffusionblocks.base.components import load
 
 Tensor = Any  # torch's, which is not imported here: planning asks for levels
 _NORMAL = NormalDist()
+LEAST_MASS = 1e-9  # of the log-normal between the ends; of less, quantiles have no digits left
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,19 @@ class EDM:
 
     def __post_init__(self):
         if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(f"sigma_min must lie between 0 and sigma_max, and is {self.sigma_min}")
+            raise ValueError(f"sigma_min must lie between 0 and sigma_max ({self.sigma_max}), and is {self.sigma_min}")
+        if not self._normal_cdf(self.sigma_max) - self._normal_cdf(self.sigma_min) > LEAST_MASS:
+            raise ValueError(
+                f"with p_mean {self.p_mean} hardly a draw falls between sigma_min {self.sigma_min} and sigma_max "
+                f"{self.sigma_max}: move p_mean towards the logarithms of both"
+            )
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float, sigma_max: float) -> Self:
         """Its options, and how long targets are, which a network sees to. Raises ValueError for impossible values."""
         if target_norm <= 0:
             raise ValueError(f"target_norm must be above 0, and is {target_norm}")
-        return cls(p_mean=p_mean, sigma_min=sigma_min)
+        return cls(p_mean=p_mean, sigma_min=sigma_min, sigma_max=sigma_max)
 
     @property
     def lowest(self) -> float:
@@ -102,13 +109,28 @@ class EDM:
         """z = z0 + sigma eps. z0, eps: (N, ...); sigma: (N,)."""
         return z0 + sigma.reshape(-1, *[1] * (z0.dim() - 1)) * eps
 
-    def levels(self, num_steps: int) -> list[float]:
-        """`num_steps` sigmas from sigma_max to sigma_min at equal quantiles of the noise distribution (appendix H)."""
+    def levels(self, num_steps: int, grid: str = "quantiles") -> list[float]:
+        """`num_steps` sigmas from sigma_max to sigma_min; a single one is sigma_max.
+
+        grid: name of a function of `grids`, or of a user's own. Raises ValueError where its levels do not fall from one
+        to the other, or are not as many.
+        """
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, not {num_steps}")
         if num_steps == 1:
             return [self.sigma_max]
-        return [self.quantile(1 - i / (num_steps - 1)) for i in range(num_steps)]
+        place = load("grid", grid)
+        try:
+            found = [float(sigma) for sigma in place(self, num_steps)]
+        except Exception as error:  # a user's own
+            raise ValueError(f"grid {grid}: fails for {num_steps} steps ({type(error).__name__}: {error})") from error
+        ends = found and math.isclose(found[0], self.highest) and math.isclose(found[-1], self.lowest)
+        if len(found) != num_steps or not ends or not all(high > low for high, low in pairwise(found)):
+            raise ValueError(
+                f"grid {grid}: its levels {found} are not {num_steps} that fall from {self.highest} to {self.lowest}"
+            )
+        found[0], found[-1] = self.highest, self.lowest  # not the floats beside them, which have no owner
+        return found
 
     def chain_shape(self, num_steps: int, z_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Standard normal noise, in which a chain starts."""

@@ -24,10 +24,10 @@ class Masking:
     of_tokens: ClassVar[bool] = True
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
-        """Raises ValueError for any option that is not at its default: all three are about sigmas."""
-        if (target_norm, p_mean, sigma_min) != (1, EDM.p_mean, EDM.sigma_min):
-            raise ValueError("a network with masking noise takes none of target_norm, p_mean and sigma_min")
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float, sigma_max: float) -> Self:
+        """Raises ValueError for any option that is not at its default: all of them are about sigmas."""
+        if (target_norm, p_mean, sigma_min, sigma_max) != (1, EDM.p_mean, EDM.sigma_min, EDM.sigma_max):
+            raise ValueError("a network with masking noise takes none of target_norm, p_mean, sigma_min and sigma_max")
         return cls()
 
     def keep(self, t: float | Tensor) -> float | Tensor:
@@ -75,10 +75,11 @@ class Masking:
         """z: the tokens z0 (N, n), MASK where u >= alpha(t). u: (N, n) uniforms; t: (N,)."""
         return z0.where(u < self.keep(t)[:, None], MASK)
 
-    def levels(self, num_steps: int) -> list[float]:
+    def levels(self, num_steps: int, grid: str = "quantiles") -> list[float]:
         """`num_steps` levels from 1 down; the last step goes to 0, which is not among them.
 
-        MD4's cosine of equal steps: few tokens appear at first, when they know little of each other.
+        MD4's cosine of equal steps: few tokens appear at first, when they know little of each other. `grid` is for
+        sigmas.
         """
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, not {num_steps}")
@@ -86,16 +87,17 @@ class Masking:
         return [math.cos(math.pi / 2 * (1 - t)) for t in evenly]
 
     def chain_shape(self, num_steps: int, z_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A uniform for each step and token."""
+        """A uniform in double precision for each step and token."""
         return (num_steps, *z_shape)
 
     def chain(self, draws: Tensor, levels: list[float], owners: list[int], to_z: Callable, solver: str) -> Generator:
-        """Unmask tokens level by level; returns them all. draws: (N, steps, n) uniforms in [0, 1).
+        """Unmask tokens level by level; returns them all. draws: (N, steps, n) uniforms in [0, 1), in float64.
 
         At a step from t to s a masked token appears with probability (alpha(s) - alpha(t)) / (1 - alpha(t)), drawn from
         the network's softmax, and stays. Of its uniforms, those below that probability, divided by it, are uniforms
-        again and choose the token. The few left masked at the end take the likeliest. No other solver is known for
-        masks, and `to_z` is for those.
+        again and choose the token: of single precision's 2^24 values a step of a thousand would leave 2^14 of them, and
+        rare tokens would go. The few left masked at the end take the likeliest. No other solver is known for masks, and
+        `to_z` is for those.
         """
         z = draws.new_full(draws.shape[::2], MASK).long()
         for step, (t, following, block) in enumerate(zip(levels, [*levels[1:], 0.0], owners, strict=True)):

@@ -27,7 +27,7 @@ class Noise(Protocol):
     of_tokens: ClassVar[bool]  # whether z holds tokens, not floats
 
     @classmethod
-    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float) -> Self:
+    def of_options(cls, target_norm: float, p_mean: float, sigma_min: float, sigma_max: float) -> Self:
         """The noise under a method's options. Raises ValueError for those that it does not take."""
 
     # How levels are drawn and cut into blocks: floats
@@ -63,8 +63,11 @@ class Noise(Protocol):
 
     # Chains, from noise down the levels
 
-    def levels(self, num_steps: int) -> list[float]:
-        """`num_steps` descending levels, the first the highest. Raises ValueError for no steps."""
+    def levels(self, num_steps: int, grid: str) -> list[float]:
+        """`num_steps` descending levels, the first the highest. Raises ValueError for no steps.
+
+        grid: a function of diffusion/grids or a user's own; masking has its own levels alone.
+        """
 
     def chain_shape(self, num_steps: int, z_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what a chain of one sample needs drawn."""

@@ -29,15 +29,16 @@ def evaluate(
     sample_paths: Sequence[Path] = (),
     scorer_paths: Sequence[Path] = (),
     code: str | None = None,
+    extractor: dict | None = None,
 ) -> None:
     """Write the metrics of a trained run, with what is needed to trust them.
 
     metric_sections: {column: {name, sampling, **keywords}}. `sampling` says how the method predicts or what was
     generated; columns that agree in it share one pass. The rest goes to the metric's function. logs: training logs of
-    the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the extractor's weights
-    and the reference statistics, for texts the weights of every teacher. code: hash of the source files behind this
-    step. Raises UserError for a metric that fits neither the data nor its own declaration, and for files that are
-    missing or of another run.
+    the run's parts. sample_paths: all shards of all generated sets. scorer_paths: for images the weights and the
+    reference statistics of every extractor, for texts the weights of every teacher. code: hash of the source files
+    behind this step. extractor: section of the one for columns that name none. Raises UserError for a metric that fits
+    neither the data nor its own declaration, and for files that are missing or of another run.
     """
     run, device, kind = read_json(run_path), pick_device(), datasets.kind(data_path)
     metrics = {column: load_metric(section["name"], kind) for column, section in metric_sections.items()}
@@ -56,7 +57,7 @@ def evaluate(
         found, about, steps = {}, {"samples": 0}, []
         if metric.source != "logs":
             with torch.inference_mode():
-                found, about, steps = inputs.of(section, metric.inputs)
+                found, about, steps = inputs.of({"extractor": extractor, **section}, metric.inputs)
         value = metric({**found, "training": training}, keywords(section), len(steps))
         if metric.about.figure:
             curves[column] = {

@@ -1,15 +1,16 @@
 """The generated images of a run: their features, what they cost, and the ones that are shown."""
 
 import base64
+import json
 import zlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.files import UserError
+from diffusionblocks.evaluation.inputs import FEATURES
 from diffusionblocks.sampling.sets import AGAIN, Sets, set_key
 from diffusionblocks.scorers.extractor import extract, load_extractor
 
@@ -20,59 +21,55 @@ SHOWN_SIZE = 128  # larger ones are shown smaller
 class Generated:
     """All sets of a run's images; features and references are read when a metric asks for them.
 
-    feature_paths: the extractor's weights and the reference statistics, in any order.
+    feature_paths: the weights and the reference statistics of every extractor, in any order.
     """
 
     def __init__(self, run: dict, paths: Sequence[Path], feature_paths: Sequence[Path], device: torch.device):
         self.sets = Sets(run, paths)
-        self._device, self._feature_paths, self._found = device, feature_paths, {}
+        self._device, self._feature_paths, self._found, self._loaded = device, feature_paths, {}, {}
 
-    def inputs(self, sampling: dict, needed: Sequence[str]) -> tuple[dict, dict]:
+    def inputs(self, sampling: dict, extractor: dict | None, needed: Sequence[str]) -> tuple[dict, dict]:
         """({name: value} of what a metric that needs these is computed from, what to know of its number)."""
         first, _ = self.sets.shards(sampling)[0]
         found = {"evaluations": first["evaluations"]}
         about = {"samples": sampling["num_samples"], "sets": sampling["sets"], "idle_blocks": first["idle_blocks"]}
-        if {"features", "references"}.intersection(needed):
-            found["features"], found["references"] = self._features(sampling), self._references
-            about["extractor"] = self._extractor[1]["title"]
+        if set(FEATURES).intersection(needed):
+            if extractor is None:
+                raise UserError("a metric compares features: name an `extractor` in evaluation.json")
+            key = json.dumps(extractor, sort_keys=True)
+            if key not in self._loaded:
+                self._loaded[key] = self._load(extractor)
+            network, title, found["references"] = self._loaded[key]
+            if (asked := (set_key(sampling), key)) not in self._found:
+                self._found[asked] = self._features(network, sampling)
+            found["features"], about["extractor"] = self._found[asked], title
         return found, about
 
-    @cached_property
-    def _feature_files(self):
-        """(the extractor's weights, the reference), told by what they say of themselves."""
+    def _features(self, network, sampling):
+        """Features (N, D) of each set."""
+        shards = (tensors.read(path, AGAIN)[0]["images"] for _, path in self.sets.shards(sampling))
+        found = torch.cat([extract(network, images, self._device).cpu() for images in shards])
+        return [part.numpy() for part in found.split(sampling["num_samples"])]
+
+    def _load(self, extractor):
+        """(network, title, the real images' statistics by split), of files that are told by what they say."""
         abouts = {path: tensors.about(path, AGAIN) for path in self._feature_paths}
-        weights = [path for path, about in abouts.items() if "section" in about]
-        references = [path for path, about in abouts.items() if "extractor" in about]
+        weights = [path for path, about in abouts.items() if about.get("section") == extractor]
+        references = [path for path, about in abouts.items() if about.get("extractor", {}).get("section") == extractor]
         if len(weights) != 1 or len(references) != 1:
             raise UserError(
-                "a metric compares features: hand over one extractor's weights and one reference (--scorers)"
+                f"a metric compares features by {extractor}: hand over this extractor's weights and one reference "
+                "(--scorers)"
             )
-        return weights[0], references[0]
-
-    @cached_property
-    def _extractor(self):
-        return load_extractor(self._feature_files[0], self._device)
-
-    def _features(self, sampling):
-        """Features (N, D) of each set."""
-        name = set_key(sampling)
-        if name not in self._found:
-            shards = (tensors.read(path, AGAIN)[0]["images"] for _, path in self.sets.shards(sampling))
-            found = torch.cat([extract(self._extractor[0], images, self._device).cpu() for images in shards])
-            self._found[name] = [part.numpy() for part in found.split(sampling["num_samples"])]
-        return self._found[name]
-
-    @cached_property
-    def _references(self):
-        found, about = tensors.read(self._feature_files[1], AGAIN)
-        if about["extractor"] != self._extractor[1]:
-            weights, reference = self._feature_files
-            raise UserError(f"{reference}: is of another extractor than {weights}. {AGAIN}")
+        network, known = load_extractor(weights[0], self._device)
+        found, about = tensors.read(references[0], AGAIN)
+        if about["extractor"] != known:
+            raise UserError(f"{references[0]}: is of another extractor than {weights[0]}. {AGAIN}")
         splits = {}
         for name, value in found.items():
             split, _, key = name.partition("_")
             splits.setdefault(split, {})[key] = value.numpy()
-        return splits
+        return network, known["title"], splits
 
     def shown(self) -> dict | None:
         """The first set's first images, and its first image's way from noise, for the page."""

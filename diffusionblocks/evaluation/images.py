@@ -35,7 +35,7 @@ class Inputs:
         """({input: value} for a metric's section, what to know of its number, [(sigma, block)] of its steps)."""
         sampling = section.get("sampling", {})
         if source_of(needed, "images") == "samples":
-            return *self.generated.inputs(sampling, needed), []
+            return *self.generated.inputs(sampling, section.get("extractor"), needed), []
         key = json.dumps(sampling, sort_keys=True)
         if key not in self._passes:
             self._passes[key] = _predict(self.method.to(self.device), self.data, self.run["seed"], sampling)

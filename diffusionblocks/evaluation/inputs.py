@@ -24,6 +24,8 @@ INPUTS = {
     "correct": Input(BOTH, "predict"),  # (steps, N), whether the likeliest class is right; of texts the share of tokens
     "losses": Input(TEXT, "predict"),  # (steps, N), nats per token
     "probability": Input(TEXT, "predict"),  # (steps, N), mean of the true tokens'
+    "agreement": Input(TEXT, "predict"),  # (N,), chance that samples of two chains, alike but for the noise, agree
+    "scrambled_losses": Input(TEXT, "predict"),  # (N,), nats at the first step after another test sequence's tokens
     "nelbo": Input(TEXT, "bound"),  # (passes, N), nats per token
     "nelbo_per_level": Input(TEXT, "bound"),  # its density over intervals of the masking rate, a list
     "features": Input(IMAGES, "samples"),  # of generated images, an array (n, D) per set
@@ -43,6 +45,7 @@ INPUTS = {
     "chain": Input(BOTH, "count"),  # {layers: that the method's chain runs for a sample}
     "training": Input(BOTH, "logs"),  # {updates, seconds: of all parts together}
 }
+FEATURES = ("features", "references")  # what an extractor makes of images
 TIMED_CHAIN = ("timed_chain", "timed_chain_compared")
 TIMED = ("timed", "timed_compared", *TIMED_CHAIN)
 ON_A_GPU = "timed on a GPU alone"  # why they may be absent

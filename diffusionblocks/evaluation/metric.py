@@ -23,7 +23,8 @@ FACTS = (
     *("unit", "better", "beside", "over_sets", "sampling"),
 )
 RESERVED = (*FACTS, "name", "teacher")
-NOT_KEYWORDS = ("name", "sampling", "teacher", "beside")  # of a metric's section; the rest are the function's keywords
+# Of a metric's section; the rest are the function's keywords.
+NOT_KEYWORDS = ("name", "sampling", "teacher", "extractor", "beside")
 
 
 def keywords(section: dict) -> dict:

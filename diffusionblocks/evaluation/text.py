@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from diffusionblocks.base.device import seed_of
+from diffusionblocks.base.files import UserError
 from diffusionblocks.data.text.dataset import Text
 from diffusionblocks.evaluation.inputs import source_of
 from diffusionblocks.evaluation.update_cost import DRAWS, update_cost
@@ -43,11 +44,15 @@ class Inputs:
         source, sampling = source_of(needed, "text"), section.get("sampling", {})
         if source == "samples":
             return *self.written.inputs(sampling, section.get("teacher"), needed), []
-        compute = {"predict": self._scores, "bound": self._likelihood, "network": self._cost}[source]
-        key = json.dumps([source, sampling], sort_keys=True)
-        if key not in self._passes:
-            self._passes[key] = compute(**sampling)
-        inputs, steps = self._passes[key]
+        by_source = {"predict": self._scores, "bound": self._likelihood, "network": self._cost}
+        by_input = {"agreement": self._agreement, "scrambled_losses": self._scrambled}
+        inputs, steps = {}, []
+        for compute in dict.fromkeys(by_input.get(name, by_source[source]) for name in needed):
+            key = json.dumps([compute.__name__, sampling], sort_keys=True)
+            if key not in self._passes:
+                self._passes[key] = compute(**sampling)
+            found, steps = self._passes[key]
+            inputs |= found
         return inputs, {"samples": DRAWS if source == "network" else self.data.test_size}, steps
 
     def shown(self) -> dict | None:
@@ -61,9 +66,9 @@ class Inputs:
     def _cost(self):
         return {"update_cost": update_cost(self.method, self.data, self.device, self.run["seed"])}, []
 
-    def _batches(self, width):
-        """Test batches, with standard normal eps (N, *width) that depend on the seed and the sequence alone."""
-        generator = torch.Generator().manual_seed(seed_of(self.run["seed"], "evaluation"))
+    def _batches(self, width, *names):
+        """Test batches, with normal eps (N, *width) that depend on the seed, `names` and the sequence alone."""
+        generator = torch.Generator().manual_seed(seed_of(self.run["seed"], "evaluation", *names))
         for batch in self.data.test_batches(BATCH):
             eps = torch.randn(len(batch["tokens"]), *width, generator=generator) if width else None
             yield batch, None if eps is None else eps.to(self.device)
@@ -78,6 +83,27 @@ class Inputs:
         losses, correct, probability = torch.cat(found, dim=2).unbind(1)
         values = {"losses": losses, "correct": correct, "probability": probability}
         return {name: value.numpy() for name, value in values.items()}, steps
+
+    def _agreement(self, **sampling):
+        """agreement (N,) of the ends of two chains under other noise, the true tokens before given."""
+        method, found, steps = self.method, [], []
+        pairs = zip(self._batches(method.z_shape), self._batches(method.z_shape, "again"), strict=True)
+        for (batch, eps), (_, other) in pairs:
+            chain, again = (method.predict(batch, draws, **sampling) for draws in (eps, other))
+            steps = [(step.sigma, step.block) for step in chain]
+            found.append(method.agreement(chain[-1], again[-1]).cpu())
+        return {"agreement": torch.cat(found).numpy()}, steps
+
+    def _scrambled(self, **sampling):
+        """scrambled_losses (N,) of the next token at the first step, the tokens before it being another sequence's."""
+        if self.data.test_size < 2:
+            raise UserError("data.test_size: a context can only be scrambled where there are two test sequences")
+        others, found, steps = self.data.test_tokens.roll(1, 0).long().split(BATCH), [], []
+        for (batch, eps), tokens in zip(self._batches(self.method.z_shape), others, strict=True):
+            first = self.method.predict({"tokens": tokens}, eps, **sampling)[0]
+            steps = [(first.sigma, first.block)]
+            found.append(self.method.scores(first, batch)[0].cpu())
+        return {"scrambled_losses": torch.cat(found).numpy()}, steps
 
     def _likelihood(self, passes):
         """nelbo (passes, N) in nats per token, each sequence at one level a pass; its density over LEVELS intervals."""

@@ -20,7 +20,7 @@ RETURNED = {
 def trial(name: str, kind: str | None = None, data_dir: str | Path = "results/downloads") -> str:
     """What was tried of component `name`, as text. Raises UserError, naming file, member and cure, for what is wrong.
 
-    kind: model, method, data, metric, extractor, teacher, solver or partition, where the source does not tell.
+    kind: model, method, data, metric, extractor, teacher, solver, partition or grid, where the source does not tell.
     data_dir: where a data source finds its archives.
     """
     component = _find(name, kind)
@@ -111,13 +111,15 @@ def _function_kind(node, file):
             return kind
     if arguments == ["noise", "q"]:
         return "partition"
+    if arguments == ["noise", "num_steps"]:
+        return "grid"
     if len(arguments) == 4 and any(isinstance(inner, ast.Yield) for inner in ast.walk(node)):
         return "solver"
     raise UserError(
         f"{file}, line {node.lineno}: nothing says what kind of component {node.name} is. A data source says what it "
         "returns (-> ImageSet, -> LatentSet or -> TextSet), and so does an extractor or a teacher (-> Extractor, "
-        "-> Teacher); a metric is decorated with @metric(...); a partition takes (noise, q); a solver takes "
-        "(z, sigmas, owners, to_z) and yields. See docs/extending.md, or say it with --kind."
+        "-> Teacher); a metric is decorated with @metric(...); a partition takes (noise, q), a grid (noise, "
+        "num_steps); a solver takes (z, sigmas, owners, to_z) and yields. See docs/extending.md, or say it with --kind."
     )
 
 

@@ -85,6 +85,8 @@ def _inputs(seed):
         "correct": random.integers(2, size=(STEPS, N)).astype(np.float32),
         "losses": losses,
         "probability": np.exp(-losses),
+        "agreement": random.uniform(0.1, 0.9, N),
+        "scrambled_losses": random.uniform(1, 3, N),
         "nelbo": random.uniform(1, 3, (STEPS, N)).astype(np.float32),
         "nelbo_per_level": random.uniform(1, 3, LEVELS).tolist(),
         "features": [features(), features()],
@@ -262,6 +264,18 @@ def try_partition(component: Component, function: Callable, data_dir: str | Path
 
 def _cut(component, noise, num_blocks):
     return boundaries(num_blocks, component.name, noise)
+
+
+def try_grid(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:
+    """Levels of chains of two to LEVELS steps, and how many of the last each of three blocks has."""
+    noise = EDM()
+    with at_fault(component, f"grid {component.name}"):
+        few, *_, many = [noise.levels(num_steps, component.name) for num_steps in range(2, LEVELS + 1)][2:]
+    cut = boundaries(3, "equi_probability", noise)
+    owners = [owner(cut, sigma) for sigma in many]
+    yield f"four levels at {', '.join(f'{level:.4g}' for level in few)}"
+    shares = ", ".join(str(owners.count(block)) for block in range(3))
+    yield f"of {LEVELS}, three blocks of equal probability have {shares}"
 
 
 def try_solver(component: Component, function: Callable, data_dir: str | Path) -> Iterator[str]:

@@ -171,6 +171,9 @@ def _chain(method, batch):
             scores = method.scores(step, batch)
             if len(scores) != 3 or any(score.shape != (count,) or not score.isfinite().all() for score in scores):
                 raise broken(method.acting(step.block or 0)[0], "scores", f"must give three finite numbers ({count},)")
+        agreement = method.agreement(steps[-1], steps[-1])
+        if agreement.shape != (count,) or not ((agreement > 0) & (agreement < 1.001)).all():
+            raise broken(method.acting(steps[-1].block or 0)[0], "agreement", f"must give chances ({count},)")
         return f"a chain of {len(steps)} to tokens"
     answer, model = steps[-1].prediction, method.acting(steps[-1].block or 0)[0]
     member = "predict" if method.z_shape is not None else "end_to_end_prediction"
@@ -198,7 +201,8 @@ def _sample(method, batch):
     """A sample of each of the batch's classes, or whole texts."""
     shape = method.noise.chain_shape(STEPS, method.z_shape)
     count = len(next(iter(batch.values())))
-    draws = torch.rand(count, *shape) if "tokens" in batch else torch.randn(count, *shape)
+    tokens = "tokens" in batch
+    draws = torch.rand(count, *shape, dtype=torch.float64) if tokens else torch.randn(count, *shape)
     known = {} if "tokens" in batch else {"label": batch["label"]}
     *_, (_, last) = method.sample([known], [draws], CPU, num_steps=STEPS)
     wanted = batch["tokens"] if "tokens" in batch else batch["signed"]

@@ -73,6 +73,13 @@ class _Adaptive(nn.Linear):
         return (F.silu(found) if self.silu == "after" else found).chunk(self.changes, dim=1)
 
 
+def start_at_zero(*modules: nn.Linear) -> None:
+    """Have linear maps give 0 whatever they are given, as where a network says nothing yet: weights and biases."""
+    for module in modules:
+        for value in module.parameters():
+            nn.init.zeros_(value)
+
+
 class Branch(NamedTuple):
     """What the condition does to one branch of a layer; (N, D) each."""
 

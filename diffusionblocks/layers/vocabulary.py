@@ -53,6 +53,12 @@ class Logits(namedtuple("Logits", "hidden head")):
         nats, hits = self.cross_entropy(targets), self.argmax() == targets
         return nats.mean(1), hits.to(nats.dtype).mean(1), nats.neg().exp().mean(1)
 
+    def agreement(self, other: "Logits") -> torch.Tensor:
+        """The chance that a token drawn from each of two predictions is the same; of each sequence (N,) the mean."""
+        pairs = zip(self._chunks(), other._chunks(), strict=True)
+        found = [(one.softmax(-1) * another.softmax(-1)).sum(-1) for one, another in pairs]
+        return torch.cat(found).view(self.hidden.shape[:-1]).mean(1)
+
     def expected(self, table: torch.Tensor, hard: bool = False) -> torch.Tensor:
         """softmax(logits) @ table (..., D'), the mean of the rows of `table` (V, D'); `hard`: the likeliest row."""
         if hard:

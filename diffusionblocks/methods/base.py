@@ -86,6 +86,20 @@ class Method(nn.Module):
 
     # Optional
 
+    def training_levels(self, count: int, block: int, device: torch.device) -> Tensor | None:
+        """Levels (count,) of all samples of an update, where its micro-batches must know of each other's.
+
+        `loss` is then also given `levels`, these, and `mine`, the slice of them that is the batch's. None for a method
+        whose micro-batches have nothing in common.
+        """
+        return None
+
+    def first_layer(self, name: str) -> int:
+        """Which layer of the whole the first one of a network in `models` is; of blocks, for a row's `start`."""
+        if [*self.models] != ["all"]:
+            raise not_offered(self, "first_layer")
+        return 0
+
     def sample(self, batches: list[dict], eps: list[Tensor], device: torch.device) -> Iterator[tuple[int, Step]]:
         """Whole samples: (index of the batch, Step) of every network evaluation. eps: (N, *noise.chain_shape) each."""
         raise not_offered(self, "sample")
@@ -105,6 +119,10 @@ class Method(nn.Module):
     def scores(self, step: Step, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """What a text model's Step scores on the true tokens: its network's `scores`."""
         return self.acting(step.block or 0)[0].scores(step.prediction, batch)
+
+    def agreement(self, step: Step, other: Step) -> Tensor:
+        """The chance that samples of two Steps of the same block and batch agree: its network's `agreement`."""
+        return self.acting(step.block or 0)[0].agreement(step.prediction, other.prediction)
 
     # What training meets first
 

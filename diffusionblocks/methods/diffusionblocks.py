@@ -11,6 +11,7 @@ from diffusionblocks.diffusion import partition as parts
 from diffusionblocks.diffusion.chains import Step, block_by_block, guide
 from diffusionblocks.diffusion.edm import hand_over
 from diffusionblocks.methods import base
+from diffusionblocks.methods.end_to_end import nucleus
 
 
 class Method(base.Method):
@@ -20,10 +21,11 @@ class Method(base.Method):
     layers, so its training process holds nothing of any other block; `joint` is the official protocol, one network in
     one process, a random block per step, the small modules shared.
     loss_weight: `per_sample` is the paper's mean(w loss); `decoupled` is mean(w) mean(loss), what the official code
-    computes through a broadcast; `none` leaves the weight out.
-    target_norm, p_mean, sigma_min: length of a discrete target's embedding, mean of log sigma, and the lowest sigma, at
-    which a chain ends; they set how loud the noise is. A network whose `noise_kind` is "masking" has none of them; its
-    levels are masking rates. partition: how the noise is cut, a function of diffusion/partitions or one's own.
+    computes through a broadcast, with the w of the whole update; `none` leaves the weight out.
+    target_norm, p_mean, sigma_min, sigma_max: length of a discrete target's embedding, mean of log sigma, and the ends
+    of all sigmas, between which chains go; they set how loud the noise is. A network whose `noise_kind` is "masking"
+    has none of them; its levels are masking rates. partition: how the noise is cut, a function of diffusion/partitions
+    or one's own.
     """
 
     needs = ("condition", "target", "predict", "loss", "to_z")  # of a network
@@ -42,9 +44,10 @@ class Method(base.Method):
         target_norm: float = 1.0,
         p_mean: float = -1.2,
         sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
     ):
         super().__init__()
-        self.noise = network.noise.of_options(target_norm, p_mean, sigma_min)
+        self.noise = network.noise.of_options(target_norm, p_mean, sigma_min, sigma_max)
         self.loss_weight, self.sharing = loss_weight, sharing
         self.boundaries = parts.boundaries(num_blocks, partition, self.noise)
         self.intervals = [parts.interval(self.boundaries, block, overlap, self.noise) for block in range(num_blocks)]
@@ -72,22 +75,39 @@ class Method(base.Method):
         model = self.models[f"block{block}"]
         return model, model.layers
 
-    def loss(self, batch: dict, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def first_layer(self, name: str) -> int:
+        """Which layer of the whole network the first one of a network in `models` is."""
+        return 0 if name == "all" else self.layers[int(name.removeprefix("block"))].start
+
+    def training_levels(self, count: int, block: int, device: torch.device) -> Tensor:
+        """Levels (count,) that a block trains at, in double precision, drawn for the whole of an update.
+
+        `decoupled` takes the mean weight of all its samples, and masking rates are at equal distances over all.
+        """
+        u = self.noise.spread(torch.rand(count, dtype=torch.float64, device=device))
+        return self.noise.sample(u, *self.intervals[block])
+
+    def loss(
+        self, batch: dict, block: int, levels: Tensor | None = None, mine: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Denoising loss of one block on a batch.
 
-        Returns the objective (scalar), the unweighted losses (N,) and their levels (N,). The block is an index that the
-        caller drew; it is never inferred from the levels, which with an overlap may lie in a neighbour's interval.
+        levels: of the update that the batch is a part of, whose samples are at levels[mine]; None for a batch that is
+        the whole. Returns the objective (scalar; that of an update is the mean over its batches), the unweighted losses
+        (N,) and their levels (N,). The block is an index that the caller drew; it is never inferred from the levels,
+        which with an overlap may lie in a neighbour's interval.
         """
         model, layers = self.acting(block)
         z0 = model.target(batch)
-        u = self.noise.spread(torch.rand(len(z0), dtype=torch.float64, device=z0.device))
-        sigma = self.noise.sample(u, *self.intervals[block]).to(torch.promote_types(z0.dtype, torch.float32))
+        levels = self.training_levels(len(z0), block, z0.device) if levels is None else levels
+        sigmas = levels.to(torch.promote_types(z0.dtype, torch.float32))
+        sigma = sigmas[mine]
         z = self.noise.corrupt(z0, sigma, self.noise.randomness(z0))
         losses = model.loss(model.predict(z, sigma, model.condition(batch), layers), batch, z)
-        weight = self.noise.weight(sigma)
+        weight = self.noise.weight(sigmas)
         objective = {
             "decoupled": lambda: weight.mean() * losses.mean(),
-            "per_sample": lambda: (weight * losses).mean(),
+            "per_sample": lambda: (weight[mine] * losses).mean(),
             "none": lambda: losses.mean(),
         }[self.loss_weight]()
         return objective, losses.detach(), sigma
@@ -96,9 +116,9 @@ class Method(base.Method):
         """Index of the block that acts at a level."""
         return parts.owner(self.boundaries, level)
 
-    def _levels(self, num_steps):
+    def _levels(self, num_steps, grid):
         """The descending levels of a chain, by default one per block (appendix H), and the block that owns each."""
-        levels = self.noise.levels(len(self.blocks) if num_steps is None else num_steps)
+        levels = self.noise.levels(len(self.blocks) if num_steps is None else num_steps, grid)
         return levels, [self.owner(level) for level in levels]
 
     def _to_z(self, prediction, block, hand_off="soft"):
@@ -113,14 +133,16 @@ class Method(base.Method):
         num_steps: int | None = None,
         from_target: bool = False,
         hand_off: Literal["soft", "hard"] = "soft",
+        grid: str = "quantiles",
     ) -> list[Step]:
         """Steps of the Euler chain from sigma_max eps down to sigma_min; the last prediction is the answer.
 
         eps: (N, *z_shape) standard normal. num_steps: network evaluations, by default one per block (appendix H).
         from_target: each level sees the true target under noise instead of the chain's own z, which shows how well a
         block denoises where it was trained. hand_off: the mean embedding of a discrete target, or the likeliest one's.
+        grid: where the levels of a chain lie, a function of diffusion/grids or one's own.
         """
-        sigmas, owners = self._levels(num_steps)
+        sigmas, owners = self._levels(num_steps, grid)
         conditions = {block: self.acting(block)[0].condition(batch) for block in set(owners)}
         to_z = partial(self._to_z, hand_off=hand_off)
         z, steps = eps * sigmas[0], []
@@ -162,6 +184,7 @@ class Method(base.Method):
         num_steps: int = 50,
         guidance: float = 1.0,
         solver: str = "euler",
+        grid: str = "quantiles",
     ) -> Iterator[tuple[int, Step]]:
         """Generate; yields (index of the batch, Step) of every network evaluation, of each batch in its order.
 
@@ -169,9 +192,9 @@ class Method(base.Method):
         batch's last Step holds its samples. All batches pass through a block before the next block starts, and only the
         network that acts is on the device: with independent blocks, a B-th of the whole.
         guidance: weight of classifier-free guidance; 1 is the conditional model, without a second evaluation. solver: a
-        function of diffusion/solvers or one's own; masking noise has its own alone.
+        function of diffusion/solvers or one's own, and grid one of diffusion/grids; masking noise has its own alone.
         """
-        levels, owners = self._levels(num_steps)
+        levels, owners = self._levels(num_steps, grid)
         chains = [self.noise.chain(draws, levels, owners, self._to_z, solver) for draws in eps]
         resident = None
 
@@ -185,7 +208,8 @@ class Method(base.Method):
             def predict(index, z, level):
                 cond, draws = model.condition(batches[index]), eps[index]
                 z = self.noise.seen(z, draws)
-                level = torch.full((len(z),), level, dtype=draws.dtype, device=z.device)
+                dtype = z.dtype if z.is_floating_point() else None  # of tokens, draws have more digits than networks
+                level = torch.full((len(z),), level, dtype=dtype, device=z.device)
                 network = partial(model.predict, layers=layers)
                 if guidance == 1:
                     return network(z, level, cond)
@@ -203,14 +227,17 @@ class Method(base.Method):
         *,
         num_steps: int | None = None,
         hand_off: Literal["soft", "hard"] = "soft",
+        grid: str = "quantiles",
+        end: Literal["greedy", "sampled"] = "greedy",
     ) -> Tensor:
-        """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers, its end greedy.
+        """Texts (N, length) that go on from `tokens` (N, P), token by token, each a chain of denoisers.
 
-        eps: (N, length, width) standard normal, position by position; draws: uniforms, which this method ignores.
-        num_steps: levels per token, by default one per block. hand_off: as for `predict`. Every block keeps a cache of
-        its own: it sees the tokens before through its own layers alone.
+        eps: (N, length, width) standard normal, position by position; draws: (N, length) uniforms, read where an end is
+        sampled. num_steps: levels per token, by default one per block. hand_off, grid: as for `predict`. end: the
+        likeliest token of the last prediction, or one drawn from it, for chains that end at levels where z leaves a
+        choice. Every block keeps a cache of its own: it sees the tokens before through its own layers alone.
         """
-        sigmas, owners = self._levels(num_steps)
+        sigmas, owners = self._levels(num_steps, grid)
         length = eps.shape[1]
         sessions = {}
         for block in set(owners):
@@ -223,7 +250,8 @@ class Method(base.Method):
                 prediction = sessions[block].predict(z, sigma, step)
                 if step + 1 < len(sigmas):
                     z = hand_over(z, prediction, step, sigmas, owners, to_z)
-            chosen = prediction.argmax()
+            sampled = end == "sampled"
+            chosen = nucleus(prediction.full().softmax(-1), draws[:, position], 1) if sampled else prediction.argmax()
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             for session in sessions.values():
                 session.append(chosen)
@@ -290,7 +318,8 @@ class Method(base.Method):
             super().check_chain(batch)
             return
         device = next(self.parameters()).device
-        draws = torch.rand(base.size(batch), *self.noise.chain_shape(2, self.z_shape), device=device)
+        shape = base.size(batch), *self.noise.chain_shape(2, self.z_shape)
+        draws = torch.rand(shape, dtype=torch.float64, device=device)
         *_, (_, last) = self.sample([batch], [draws], device, num_steps=2)
         self.to(device)
         base.check_target(next(iter(self.models.values())), "predict", last.prediction, batch["tokens"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.edm import EDM
-from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding, start_at_zero
 from diffusionblocks.layers.text import Attention, Cache, RMSNorm, SwiGLU
 from diffusionblocks.layers.vocabulary import LOGIT_SCALE, Logits, fixed_rows
 from diffusionblocks.models import base
@@ -67,6 +67,7 @@ class Layer(nn.Module):
         dropout: float,
         noise_width: int | None = None,
         halves: bool = True,
+        open_gates: bool = False,
     ):
         super().__init__()
         # AdaLN's scale stands for the norms' weights.
@@ -74,7 +75,7 @@ class Layer(nn.Module):
         self.attention = (BothHalves if noise_width and halves else Attention)(width, num_heads)
         self.mlp = SwiGLU(width, mlp_width)
         self.dropout = nn.Dropout(dropout)
-        self.adaptive = AdaLN(noise_width, width) if noise_width else None
+        self.adaptive = AdaLN(noise_width, width, open_gates=open_gates) if noise_width else None
 
     def forward(
         self,
@@ -109,7 +110,9 @@ class Model(base.Model):
     16 cosines; `frozen` is tied to rows that are random and never trained, the same in every block and run, of which
     no gradients, moments and averages are held. sequence, of a denoiser: `doubled` has clean tokens beside the noisy
     ones; in `single` a position adds the clean token before its own to its noisy one, as in recurrent depth, which
-    halves what layers compute and keep. Raises ValueError for a plain network whose sequence is not `doubled`.
+    halves what layers compute and keep. gates, of a denoiser: `closed` at first, when its layers are the identity and a
+    head of its own says nothing, or `open`, when both are those of a plain network until they heed the level.
+    Raises ValueError for a plain network whose sequence is not `doubled` or whose gates are not `closed`.
     """
 
     def __init__(
@@ -125,10 +128,13 @@ class Model(base.Model):
         dropout: float = 0.0,
         head: Literal["own", "tied", "frozen"] = "own",
         sequence: Literal["doubled", "single"] = "doubled",
+        gates: Literal["closed", "open"] = "closed",
     ):
         super().__init__()
         if not noise and sequence != "doubled":
             raise ValueError("sequence is of a denoiser: the plain network has no noisy tokens. Leave it out")
+        if not noise and gates != "closed":
+            raise ValueError("gates are a denoiser's: the plain network has none. Leave it out")
         self.noise, self.target_norm = noise, target_norm
         self.frozen, self.doubled = head == "frozen", sequence == "doubled"
         self.z_shape = (shape["seq_len"], width)
@@ -138,7 +144,8 @@ class Model(base.Model):
             self.tokens.weight = nn.Parameter(fixed_rows(shape["vocab_size"], width), requires_grad=False)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            Layer(width, num_heads, mlp_width, dropout, noise_width, self.doubled) for _ in range(num_layers)
+            Layer(width, num_heads, mlp_width, dropout, noise_width, self.doubled, gates == "open")
+            for _ in range(num_layers)
         )
         self.norm = RMSNorm(width)
         self.head = nn.Linear(width, shape["vocab_size"], bias=False) if head == "own" else None
@@ -146,11 +153,11 @@ class Model(base.Model):
             self.level = LevelEmbedding(noise_width)
             self.noisy = nn.Parameter(torch.empty(width))
             self.head_adaptive = AdaptiveHead(noise_width, width)
-        self._initialise()
+        self._initialise(gates == "closed")
 
-    def _initialise(self):
+    def _initialise(self, closed):
         """Normals: of 0.02 in the plain network, in a denoiser such that linear maps keep the variance. There, zeros
-        where layers start as the identity, and in a head of its own."""
+        in AdaLN and, with closed gates, in a head of its own."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5 if self.noise else 0.02)
@@ -160,9 +167,9 @@ class Model(base.Model):
             nn.init.normal_(self.tokens.weight, std=0.02)
         if self.noise:
             nn.init.normal_(self.noisy)
-            for module in (self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)):
-                if module is not None:
-                    nn.init.zeros_(module.weight)
+            start_at_zero(self.head_adaptive, *(layer.adaptive for layer in self.layers))
+            if self.head is not None and closed:
+                start_at_zero(self.head)
 
     # As a denoiser
 
@@ -262,6 +269,10 @@ class Model(base.Model):
     def scores(self, logits: Logits, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """`Logits.scores` over all tokens but the first."""
         return self._foretold(logits).scores(batch["tokens"][:, 1:])
+
+    def agreement(self, logits: Logits, other: Logits) -> Tensor:
+        """`Logits.agreement` over all tokens but the first."""
+        return self._foretold(logits).agreement(self._foretold(other))
 
     def _foretold(self, logits):
         return logits._replace(hidden=logits.hidden[:, 1:])

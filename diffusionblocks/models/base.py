@@ -79,6 +79,10 @@ class Model(nn.Module):
         """Nats, hits and probability of the true tokens, (N,) each."""
         raise not_offered(self, "scores")
 
+    def agreement(self, prediction: Any, other: Any) -> Tensor:
+        """The chance that samples of two predictions of a batch agree, mean over what `scores` scores (N,)."""
+        raise not_offered(self, "agreement")
+
     def begin(self, tokens: Tensor, layers: nn.ModuleList, length: int, eps: Tensor) -> Any:
         """A session that goes on from tokens (N, P), up to `length`.
 

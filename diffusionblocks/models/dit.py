@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusionblocks.diffusion.edm import EDM
-from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding, start_at_zero
 from diffusionblocks.layers.precision import at_least_single
 from diffusionblocks.layers.vision import MLP, Attention, sincos_2d
 from diffusionblocks.models import base
@@ -81,8 +81,7 @@ class Model(base.Model):
         nn.init.normal_(self.labels.weight, std=0.02)
         for linear in (self.level[0], self.level[2]):
             nn.init.normal_(linear.weight, std=0.02)
-        for linear in (self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)):
-            nn.init.zeros_(linear.weight)
+        start_at_zero(self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers))
 
     def condition(self, batch: dict) -> Tensor:
         """Class embeddings (N, D); in training some samples see the null class."""

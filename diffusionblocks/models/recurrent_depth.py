@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.edm import EDM
-from diffusionblocks.layers.conditioning import AdaptiveHead, Denoiser, LevelEmbedding
+from diffusionblocks.layers.conditioning import AdaptiveHead, Denoiser, LevelEmbedding, start_at_zero
 from diffusionblocks.layers.huginn import Layer, initial_state, run, truncated_normal_
 from diffusionblocks.layers.text import Cache, RMSNorm
 from diffusionblocks.layers.vocabulary import LOGIT_SCALE, Logits
@@ -89,8 +89,7 @@ class Model(base.Model):
             for weight in (layer.attention.out.weight, layer.mlp.down.weight, value):
                 truncated_normal_(weight, outward)
         if self.noise:
-            for module in (self.head_adaptive, *(layer.adaptive for layer in (*self.layers, *self.coda))):
-                nn.init.zeros_(module.weight)
+            start_at_zero(self.head_adaptive, *(layer.adaptive for layer in (*self.layers, *self.coda)))
 
     def _context(self, tokens, caches=None):
         """What the prelude makes of the tokens so far, e (N, T, D)."""
@@ -185,6 +184,10 @@ class Model(base.Model):
     def scores(self, logits: Logits, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """`Logits.scores` over all tokens but the first."""
         return logits.scores(batch["tokens"][:, 1:])
+
+    def agreement(self, logits: Logits, other: Logits) -> Tensor:
+        """`Logits.agreement` over all tokens but the first."""
+        return logits.agreement(other)
 
     def begin(self, tokens: Tensor, layers: nn.ModuleList, length: int, eps: Tensor) -> "Session":
         """A session that goes on from tokens (N, P), P at least 1, by `layers`, up to `length` positions.

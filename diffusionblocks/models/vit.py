@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionblocks.diffusion.edm import EDM
-from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding
+from diffusionblocks.layers.conditioning import AdaLN, AdaptiveHead, Denoiser, LevelEmbedding, start_at_zero
 from diffusionblocks.layers.precision import at_least_single
 from diffusionblocks.layers.vision import MLP, Attention
+from diffusionblocks.layers.vocabulary import fixed_rows
 from diffusionblocks.models import base
 
 
@@ -22,12 +23,20 @@ class Layer(nn.Module):
     The official code applies SiLU after the adaptive linear map, where DiT has it before, and keeps the norms' weights.
     """
 
-    def __init__(self, width: int, num_heads: int, mlp_width: int, dropout: float, noise_width: int | None = None):
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        dropout: float,
+        noise_width: int | None = None,
+        open_gates: bool = False,
+    ):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
         self.attention = Attention(width, num_heads, dropout)
         self.mlp = MLP(width, mlp_width, dropout)
-        self.adaptive = AdaLN(noise_width, width, silu="after") if noise_width else None
+        self.adaptive = AdaLN(noise_width, width, silu="after", open_gates=open_gates) if noise_width else None
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         """x: (N, T, D); level: (N, noise_width) for a noise-conditioned layer."""
@@ -46,6 +55,11 @@ class Model(base.Model):
     keep_cls: keep [CLS] beside the noisy label and read from it (the paper's text); by default the noisy label takes
     its place (the official code). mlp_width 3072 at width 128 is the official code's, a library default left unset.
     initialisation: `vit`, or `pytorch`: PyTorch's own weights, and positions as loud as tokens, for Forward-Forward.
+    gates, of a denoiser: `closed` at first, as the official code's, when its layers are the identity and its head says
+    nothing; or `open`, when both are those of the plain network until they heed the level, and learn as fast.
+    labels, of a denoiser: the label embeddings are `learned` with the block, or `frozen`, random rows that are the same
+    in every block and run. Raises ValueError for a plain network whose gates are not `closed` or whose labels are
+    frozen.
     """
 
     def __init__(
@@ -62,10 +76,16 @@ class Model(base.Model):
         dropout: float = 0.1,
         keep_cls: bool = False,
         initialisation: Literal["vit", "pytorch"] = "vit",
+        gates: Literal["closed", "open"] = "closed",
+        labels: Literal["learned", "frozen"] = "learned",
     ):
         super().__init__()
         if shape["image_size"] % patch_size:
             raise ValueError(f"patch_size {patch_size} must divide the image size {shape['image_size']}")
+        if not noise and gates != "closed":
+            raise ValueError("gates are a denoiser's: the plain network has none. Leave it out")
+        if not noise and labels != "learned":
+            raise ValueError("labels is of a denoiser: the plain network embeds none. Leave it out")
         self.noise, self.target_norm, self.dropout = noise, target_norm, dropout
         self.z_shape = (width,)
         num_patches = (shape["image_size"] // patch_size) ** 2
@@ -75,7 +95,9 @@ class Model(base.Model):
         has_cls = keep_cls or not noise
         self.cls = nn.Parameter(torch.zeros(1, 1, width)) if has_cls else None
         self.positions = nn.Parameter(torch.zeros(1, num_patches + has_cls + bool(noise), width))
-        self.layers = nn.ModuleList(Layer(width, num_heads, mlp_width, dropout, noise_width) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            Layer(width, num_heads, mlp_width, dropout, noise_width, gates == "open") for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.head = nn.Linear(width, shape["num_classes"])
         if noise:
@@ -87,7 +109,12 @@ class Model(base.Model):
         else:
             nn.init.normal_(self.positions)
         if noise:
-            self._start_as_identity()
+            nn.init.normal_(self.labels.weight, std=0.02)
+            start_at_zero(self.head_adaptive, *(layer.adaptive for layer in self.layers))
+            if gates == "closed":
+                start_at_zero(self.head)
+        if labels == "frozen":
+            self.labels.weight = nn.Parameter(fixed_rows(shape["num_classes"], width), requires_grad=False)
 
     def _initialise(self):
         """Truncated normals of 0.02 as in the ViT."""
@@ -98,13 +125,6 @@ class Model(base.Model):
         nn.init.trunc_normal_(self.positions, std=0.02)
         if self.cls is not None:
             nn.init.trunc_normal_(self.cls, std=0.02)
-
-    def _start_as_identity(self):
-        """Zeros where a noise-conditioned network says nothing yet."""
-        nn.init.normal_(self.labels.weight, std=0.02)
-        zero = [self.head, self.head_adaptive, *(layer.adaptive for layer in self.layers)]
-        for module in zero:
-            nn.init.zeros_(module.weight)
 
     # As a denoiser
 

@@ -13,7 +13,7 @@ from diffusionblocks.evaluation.metric import FACTS
 COLUMNS = [
     *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
     *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
-    *("properties", "elsewhere", "elsewhere_source", "remark", "beside", "timed"),
+    *("properties", "elsewhere", "elsewhere_source", "remark", "beside", "timed", "values"),
 ]
 
 
@@ -52,8 +52,12 @@ class Results:
         return {heading: "yes" if printed[key] else "no" for key, heading in headings.items() if key in printed}
 
     def expected_data(self, row: str) -> str | None:
-        """The data set behind the printed numbers; a run on any other is a stand-in."""
-        return self.of_row(row).get("data") or self.paper.get("data")
+        """The data set behind the printed numbers; a run on any other is a stand-in.
+
+        A row that is printed nowhere is measured on the data of the row that it is compared with.
+        """
+        printed = (self.of_row(name).get("data") for name in (row, self.against(row)) if name)
+        return next(filter(None, printed), self.paper.get("data"))
 
     def numbers(self, row: str | None) -> dict[str, dict]:
         """{column: its number} of a row's first seed; none for a row that nothing trains."""

@@ -1,6 +1,6 @@
 """metrics.json of a table's runs and the paper's numbers -> one csv in long form. No torch.
 
-Columns that other programs rely on: row, metric, paper, ours, std, seeds, stand_in, commit.
+Columns that other programs rely on: row, metric, paper, ours, std, seeds, values, stand_in, commit.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ def table(plan_path: Path | str, path: Path | str) -> None:
     """Write a table's csv, a line per row and metric; printed rows that nothing here trains are kept, with a note.
 
     plan_path: the `<table>.json` that planning wrote; its `metrics` files must be there.
-    paper, ours: in the metric's unit; std: over seeds (empty for one seed); gap: ours minus ours of `against`.
+    paper, ours: in the metric's unit; std: over seeds (empty for one seed); values: of each seed, in their order,
+    with semicolons between, so that rows can be compared seed by seed; gap: ours minus ours of `against`.
     elsewhere: what another paper than the one reproduced prints for the same.
     beside: this number stands below the table on the page, not in it. What the paper prints never does.
     Raises UserError as `Results` does, and when the disk is full.
@@ -93,6 +94,7 @@ def _measured(results, row, metric):
         "ours": values.mean(),
         "std": values.std(),
         "seeds": len(values),
+        "values": ";".join(str(float(value)) for value in values),
         "samples": number["samples"],
         "extractor": number.get("extractor"),
         "stand_in": "; ".join(_stand_ins(results, row, metric)),

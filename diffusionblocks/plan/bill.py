@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import UserError, atomic, write_json
+from diffusionblocks.plan.configuration import ON_A_CPU
 from diffusionblocks.plan.estimate import Asked
 
 COLUMNS = (
@@ -33,7 +34,7 @@ class Rate(NamedTuple):
         """What a user has said, with defaults. runtime: "720" for all, "table1=720", "table1/vit_end_to_end=720".
         Raises UserError for what is out of range.
         """
-        device = device or (rates.DEVICE_OF_DEMO if scale == "demo" else rates.DEVICE)
+        device = device or (rates.DEVICE_ON_A_CPU if scale in ON_A_CPU else rates.DEVICE)
         rates.rates(device)
         share = rates.SHARE if share is None else share
         if not 0 < share <= 1:

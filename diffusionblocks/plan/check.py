@@ -25,7 +25,7 @@ from diffusionblocks.training.settings import Settings
 SCHEMA = PACKAGE.parent / "workflow/schemas/config.schema.yaml"
 # What training and evaluation will ask of a method, hours later; what a method asks of a network stands in its `needs`.
 METHOD_MEMBERS = ("loss", "predict")
-LOUDNESS = ("target_norm", "p_mean", "sigma_min")  # options of a method that make its noise
+LOUDNESS = ("target_norm", "p_mean", "sigma_min", "sigma_max")  # options of a method that make its noise
 
 
 def check_frame(config: dict) -> None:
@@ -90,8 +90,10 @@ def check(plan) -> None:
     for row in plan.rows.values():
         check_run(row.run(0))
         check_counted(row)
+        check_start(row)
         plan.compared(row)
         check_metrics(row)
+        check_grids(row)
     check_times(plan)
     check_claims(plan)
 
@@ -120,6 +122,26 @@ def check_counted(row) -> None:
         )
     if row.train.get("compile"):
         raise UserError(f"{where}.train.compile: updates are counted, and timed, without the compiler: set it to false")
+
+
+def check_start(row) -> None:
+    """Check that the row which a row starts from is one network, and is trained with every seed of its own."""
+    start, where = row.start, f"config: {row.where}.start"
+    if start is None:
+        return
+    name = f"{start.table}/{start.name}"
+    if row.counted:
+        raise UserError(f"{where}: is for rows that are trained, and this table is `counted`")
+    if len(start.parts) > 1:
+        raise UserError(
+            f"{where}: {name} is trained in {len(start.parts)} blocks that share nothing, and blocks are cut from one "
+            "network. Name a row that is trained end to end, or `sharing: joint`"
+        )
+    if absent := [seed for seed in row.seeds if seed not in start.seeds]:
+        raise UserError(
+            f"{where}: {name} is not trained with seed {absent[0]} (seeds_at_most). Give this row the same "
+            f"`seeds_at_most: {len(start.seeds)}`, or that one none"
+        )
 
 
 def _check_timing(where, row):
@@ -180,6 +202,21 @@ def check_run(run: dict) -> None:
         _check_split(num_layers, settings, noise)
     except ValueError as error:
         raise UserError(f"config: {where}.method: {error}") from None
+
+
+def check_grids(row) -> None:
+    """Try the grids that a row's metrics name with the levels of its noise."""
+    settings = row.method_settings
+    if row.masks or not {"num_blocks", *LOUDNESS} <= settings.keys():
+        return
+    noise = noise_of(noise_kind(row.component("model"))).of_options(*(settings[key] for key in LOUDNESS))
+    for column, section in row.metrics.items():
+        sampling = section["sampling"]
+        if "grid" in sampling:
+            try:
+                noise.levels(sampling.get("num_steps") or settings["num_blocks"], sampling["grid"])
+            except ValueError as error:
+                raise UserError(f"config: {row.where}.metrics.{column}.sampling.grid: {error}") from None
 
 
 def _check_members(where, found, wanted, why):

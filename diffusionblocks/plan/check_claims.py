@@ -1,10 +1,11 @@
 """Whether what a table prints and claims is of its rows and columns, before any of them is trained."""
 
 from diffusionblocks.base.files import UserError, suggest
+from diffusionblocks.diffusion.partition import layers_of
 
 
 def check_claims(plan) -> None:
-    """Check what rows are compared with, and printed rows and claims of every table of a Plan.
+    """Check what rows are compared with, and printed rows, claims and control of every table of a Plan.
 
     Raises UserError naming the key.
     """
@@ -29,9 +30,33 @@ def check_claims(plan) -> None:
                 raise UserError(f"config: {where}: a claim has exactly one of margin and factor")
             for key in ("row", "against"):
                 _check_one(f"{where}.{key}: no row", claim[key], rows)
-            origins = [plan.origins.get((table, claim[key])) for key in ("row", "against")]
-            measured = [column for origin in origins if origin for column in plan.rows[origin].metrics]
-            _check_one(f"{where}.metric: neither measured nor printed is", claim["metric"], [*columns, *measured])
+            _check_metric(plan, table, where, claim, ("row", "against"))
+        if depth := entry.get("depth"):
+            _check_depth(plan, table, f"tables.{table}.depth", depth)
+
+
+def _check_depth(plan, table, where, depth):
+    """The control must be trained, and be shallower than the row that it is for."""
+    if "counted" in plan.config["tables"][table]:
+        raise UserError(f"config: {where}: is for tables that are trained, and {table} is counted: leave it out")
+    layers = {}
+    for key in ("deep", "shallow"):
+        _check_one(f"{where}.{key}: no row", depth[key], plan.config["tables"][table]["rows"])
+        layers[key] = layers_of(plan.rows[plan.origins[table, depth[key]]].model)
+    if layers["shallow"] >= layers["deep"]:
+        raise UserError(
+            f"config: {where}.shallow: {depth['shallow']} has {layers['shallow']} layers and {depth['deep']} "
+            f"{layers['deep']}: set model.num_layers of {depth['shallow']} to those of one block"
+        )
+    _check_metric(plan, table, where, depth, ("deep", "shallow"))
+
+
+def _check_metric(plan, table, where, about, keys):
+    """The metric of a claim or a control must be printed, or measured of one of the rows that it compares."""
+    columns = (plan.config["tables"][table].get("printed") or {}).get("metrics", {})
+    origins = [plan.origins.get((table, about[key])) for key in keys]
+    measured = [column for origin in origins if origin for column in plan.rows[origin].metrics]
+    _check_one(f"{where}.metric: neither measured nor printed is", about["metric"], [*columns, *measured])
 
 
 def _check_one(what, word, known):

@@ -3,7 +3,7 @@
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import function_returns, returned_set
 from diffusionblocks.diffusion.processes import check_process
-from diffusionblocks.evaluation.inputs import OFFERED, TIMED_CHAIN, prompts, served, source_of
+from diffusionblocks.evaluation.inputs import FEATURES, OFFERED, TIMED_CHAIN, prompts, served, source_of
 from diffusionblocks.evaluation.metric import check_declaration
 from diffusionblocks.plan.row import GENERATED, LIKELIHOOD, Row
 from diffusionblocks.plan.sections import check_keys, check_section, component, declared
@@ -12,13 +12,22 @@ from diffusionblocks.training.settings import CHOICES
 
 WEIGHTS = ("averaged", "last")  # of a training with `ema`, those that generate
 GENERATION = {"weights": None, "precision": None, "compile": False}  # keys of any `sampling` that generates
-COLUMN = {"sampling": None, "teacher": None, "beside": False}  # keys of a column beside its metric's keywords
+# Keys of a column beside its metric's keywords.
+COLUMN = {"sampling": None, "teacher": None, "extractor": None, "beside": False}
 
 
 def check_metrics(row: Row) -> None:
     """Check every column of a row. Raises UserError naming the column and the key."""
     for column, section in row.metrics.items():
-        _check(f"{row.where}.metrics.{column}", section, row)
+        where = f"{row.where}.metrics.{column}"
+        if "name" not in section:  # perhaps a null below has taken it, and a scale's layer adds to what is gone
+            layers = [(path, (own.get("metrics") or {}).get(column)) for path, own in row.layers]
+            said = [".".join(path) for path, own in layers if own is not None and "name" not in own]
+            raise UserError(
+                f"config: {where}: has no `name` of a metric. Give one, or, to be rid of the column, put "
+                f"`metrics: {{{column}: null}}` at {' and '.join(said)}"
+            )
+        _check(where, section, row)
 
 
 def _check(where, section, row):
@@ -37,6 +46,9 @@ def _check(where, section, row):
     if (source == "count") != row.counted:
         why = "needs what is trained, and this table is" if row.counted else "is for tables that are"
         raise UserError(f"config: {where}: {name} {why} `counted`")
+    for key, served_by in (("teacher", served("teacher")), ("extractor", set(FEATURES))):
+        if key in section and not served_by & inputs:
+            raise UserError(f"config: {where}.{key}: {name} is computed without one. Remove it.")
     _check_sampling(where, section, row)
     if served("teacher") & inputs:
         if not row.continues:
@@ -53,14 +65,14 @@ def _check(where, section, row):
                 f"config: {where}.teacher: {section['teacher']['name']} has no {', '.join(sorted(absent))}, which "
                 f"{name} needs. Take another teacher."
             )
-    if "features" in inputs:
-        if row.extractor is None:
-            raise UserError(f"config: {where}: {name} needs an `extractor`, of the row or its table")
-        chosen = check_section(f"{row.where}.extractor", "extractor", row.extractor)
+    if inputs.intersection(FEATURES):
+        said = f"{where if 'extractor' in section else row.where}.extractor"
+        judge = section.get("extractor", row.extractor)
+        if judge is None:
+            raise UserError(f"config: {where}: {name} needs an `extractor`, its own or that of the row or its table")
+        chosen = check_section(said, "extractor", judge)
         if function_returns(chosen.file, chosen.attribute) == "Trained" and returned_set(row.data) == "LatentSet":
-            raise UserError(
-                f"config: {row.where}.extractor: {chosen.name} is trained on pixels, and {row.data['name']} has latents"
-            )
+            raise UserError(f"config: {said}: {chosen.name} is trained on pixels, and {row.data['name']} has latents")
     _check_least(where, section, row, about.get("least") or {}, declared(found))
     num_steps, method = section["sampling"].get("num_steps"), row.method_settings
     if num_steps is None:
@@ -124,8 +136,9 @@ def _check_sampling(where, section, row):
     check_keys(f"{where}.sampling", sampling, known | (row.sample_defaults | GENERATION if generated else {}))
     if function == "bound" and sampling["passes"] < 2:
         raise UserError(f"config: {where}.sampling.passes must be at least 2, and is {sampling['passes']}")
-    if "solver" in sampling:
-        component(f"{where}.sampling.solver", "solver", sampling["solver"])
+    for kind in ("solver", "grid"):
+        if kind in sampling:
+            component(f"{where}.sampling.{kind}", kind, sampling[kind])
     if generated:
         _check_generation(f"{where}.sampling", sampling, row)
 
@@ -167,7 +180,7 @@ def _check_generation(where, sampling, row):
     if sampling["shards"] > sampling["num_samples"] * sampling["sets"]:
         raise UserError(f"config: {where}.shards is {sampling['shards']}: more jobs than samples")
     if row.masks:
-        for key in ("guidance", "solver"):
+        for key in ("guidance", "solver", "grid"):
             if key in sampling:
                 raise UserError(f"config: {where}.{key}: is for noise of images, and this model masks tokens")
     if sampling.get("guidance", 1) != 1 and not row.offers("model", "unconditional"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffusionblocks.base.components import PACKAGE, locate
 from diffusionblocks.base.source import SETS, returned_set
-from diffusionblocks.plan.sections import declared
+from diffusionblocks.plan.sections import declared, extractors_of
 from diffusionblocks.plan.source import closure
 
 # The module behind each step; rule, verb and function have the step's name.
@@ -56,13 +56,16 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
         if step in BY_KIND:
             modules.append(f"diffusionblocks.{BY_KIND[step]}.{kind}")
             chosen.append(("solver", {"name": "euler"}))
+    if step in ("sample", "evaluate", "count", "timing"):  # which run chains
+        chosen.append(("grid", {"name": "quantiles"}))
     metrics = list(evaluation["metrics"].values()) if evaluation else []
     samplings = [sampling or {}, *(section.get("sampling", {}) for section in metrics)]
-    chosen += [("solver", {"name": own["solver"]}) for own in samplings if "solver" in own]
+    chosen += [(kind, {"name": own[kind]}) for kind in ("solver", "grid") for own in samplings if kind in own]
     chosen += [("metric", section) for section in metrics]
     if evaluation and step == "evaluate":
         chosen += [("teacher", section) for section in evaluation["teachers"].values()]
-        chosen += [("extractor", evaluation["extractor"])] if evaluation["extractor"] else []
+        extractors = extractors_of(evaluation["extractor"], evaluation["metrics"])
+        chosen += [("extractor", section) for section in extractors.values()]
     return step_files(step, *chosen, modules=tuple(modules))
 
 

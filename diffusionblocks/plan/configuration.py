@@ -14,7 +14,10 @@ ROOT = PACKAGE.parent
 TABLES = ROOT / "workflow/tables"
 SECTIONS = ("data", "model", "method", "train")  # what decides a trained model
 MEASURED = ("metrics", "sampling", "extractor", "seeds_at_most", "timing")  # how it is measured
-KEYS = (*SECTIONS, *MEASURED, "shape")  # what is laid over each other
+KEYS = (*SECTIONS, "start", *MEASURED, "shape")  # what is laid over each other
+# {scale: the sections of a table or row that make it up, each on top of the one before}.
+SCALES = {"demo": ("demo",), "laptop": ("demo", "laptop"), "gpu": ("gpu",), "paper": ("paper",)}
+ON_A_CPU = ("demo", "laptop")  # scales that are for two cores of a machine without a GPU
 # Two ways to say one thing, {key: the later one that displaces it}. Warm-up may count in steps where training does not.
 DISPLACED = {"steps": "epochs", "epochs": "steps", "warmup_epochs": "steps"}
 

@@ -16,12 +16,12 @@ from diffusionblocks.data.download import ARCHIVES, Archive
 from diffusionblocks.plan.code import digest, run_files
 from diffusionblocks.plan.plan import Plan
 from diffusionblocks.plan.row import parts_of
-from diffusionblocks.plan.sections import LATENT, fingerprint, section_name, sizes
+from diffusionblocks.plan.sections import LATENT, extractors_of, fingerprint, section_name, sizes
 from diffusionblocks.plan.source import class_keywords, decorator_keywords
 from diffusionblocks.training.settings import Settings
 
 # Keywords of DiffusionBlocks that move levels of noise, and cost nothing.
-FREE = ("partition", "overlap", "loss_weight", "target_norm", "p_mean", "sigma_min")
+FREE = ("partition", "overlap", "loss_weight", "target_norm", "p_mean", "sigma_min", "sigma_max")
 DECIDES = ("batch_size", "accumulate", "ema", "checkpoint_activations", "optimizer")  # of `train`, what an update costs
 TOKEN_BYTES = ((256, 1), (1 << 15, 2))  # most tokens of a vocabulary that so many bytes hold, as data/text/write.py
 
@@ -49,16 +49,34 @@ class Asked:
             for about in trained[table]["rows"].values():
                 if about["run"] not in self.rows and about["run"] not in self.unknown:
                     self._add(written, about["run"], len(about["metrics"]))
+        self._add_starts(written)
 
-    def _add(self, written, origin, seeds):
-        run = written[next(name for name in written if name.startswith(f"runs/{origin}/seed"))]
-        evaluation = written[f"runs/{origin}/evaluation"]
-        samplings = [about for name, about in written.items() if name.startswith(f"runs/{origin}/samples/")]
+    def _add_starts(self, written):
+        """Add what rows start from and no table asked for has; trained for that, and not measured."""
+        there = {run for rows in self.tables.values() for run in rows.values()}
+        for rows in self.tables.values():
+            for origin in [*rows.values()]:
+                runs = _runs(written, origin)
+                run = runs[0]
+                while run := run.get("start"):
+                    name = f"{run['table']}/{run['row']}"
+                    if name not in there:
+                        there.add(name)
+                        rows[name] = name
+                        self._add(written, name, len(runs), measured=False)
+
+    def _add(self, written, origin, seeds, measured=True):
+        run = _runs(written, origin)[0]
+        evaluation = written[f"runs/{origin}/evaluation"] if measured else {"extractor": None, "teachers": {}}
+        samplings = [
+            about for name, about in written.items() if measured and name.startswith(f"runs/{origin}/samples/")
+        ]
         try:
             self.rows[origin] = _row(run, seeds, samplings, self.results)
         except UserError as error:
             self.unknown[origin] = str(error)
-        self.sections[origin] = run["data"], evaluation["extractor"], evaluation["teachers"]
+        extractors = extractors_of(evaluation["extractor"], evaluation["metrics"])
+        self.sections[origin] = run["data"], extractors, evaluation["teachers"]
 
     def data(self) -> dict[str, int]:
         """{data set: bytes on disk, of those whose sizes are known}; latents twice, since their shards stay."""
@@ -70,14 +88,16 @@ class Asked:
 
     def features(self) -> int:
         """Bytes at most of all real images' features, of each data set and extractor once."""
-        pairs = {(section_name(data), section_name(of)) for data, of, _ in self.sections.values() if of}
+        pairs = {(section_name(data), name) for data, extractors, _ in self.sections.values() for name in extractors}
         return len(pairs) * rates.FEATURES_BYTES
 
     def downloads(self, data_dir: str | Path) -> dict[str, tuple[float | None, bool]]:
         """{what is fetched: (bytes, or None where nobody here knows them; whether it lies in data_dir already)}."""
         found = {}
-        for data, extractor, teachers in self.sections.values():
-            archives = [*_archives("data", data), *_archives("extractor", extractor)]
+        for data, extractors, teachers in self.sections.values():
+            archives = _archives("data", data)
+            for section in extractors.values():
+                archives += _archives("extractor", section)
             if returned_set(data) == "LatentSet":
                 archives += [ARCHIVES["vae_config"], ARCHIVES["vae_weights"]]
             for archive in archives:
@@ -101,6 +121,11 @@ def asked(config: dict, tables: Iterable[str] = ()) -> Asked:
     """What a configuration asks for. tables: names of tables or their aliases."""
     plan = Plan.of(config)
     return Asked(plan.written, plan.results, [name for table in tables for name in plan.aliases.get(table, [table])])
+
+
+def _runs(written, origin):
+    """run.json of a row, for each seed."""
+    return [about for name, about in written.items() if name.startswith(f"runs/{origin}/seed")]
 
 
 def _is_counted(written, table):
@@ -182,9 +207,9 @@ def _samples(run, shape, sampling):
     }
 
 
-def _archives(kind: str, section: dict | None) -> list[Archive]:
+def _archives(kind: str, section: dict) -> list[Archive]:
     """What a component fetches, as its source says: every `ARCHIVES["name"]` in its function."""
-    found = section and locate(kind, section["name"])
+    found = locate(kind, section["name"])
     for node in tree(found.file).body if found else ():
         if isinstance(node, ast.FunctionDef) and node.name == found.attribute:
             return [

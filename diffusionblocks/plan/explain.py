@@ -61,13 +61,14 @@ def _values(row: Row, lines: dict) -> Iterator[tuple[tuple, object, str]]:
 
 
 def _metric(row, where, section, lines):
-    """What `_values` gives, of one column: the metric, its teacher, and what it asks of the method."""
+    """What `_values` gives, of one column: the metric, who judges for it, and what it asks of the method."""
     asked = section["sampling"]
     said = {key: value for key, value in section.items() if key != "sampling"}
     yield from ((path, value, _origin(row, path, lines)) for path, value in _leaves(said, where))
-    for kind, chosen, path in (("metric", section, where), ("teacher", section.get("teacher"), (*where, "teacher"))):
-        if chosen:
-            yield from _component(kind, path, chosen)
+    yield from _component("metric", where, section)
+    for kind in ("teacher", "extractor"):
+        if kind in section:
+            yield from _component(kind, (*where, kind), section[kind])
     where = (*where, "sampling")
     for key, value in asked.items():  # of the column, or else of the row's section `sampling`, or else a default
         found = _origin(row, (*where, key), lines) or _origin(row, ("sampling", key), lines)

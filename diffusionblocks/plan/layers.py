@@ -1,14 +1,15 @@
 """From the layers of a configuration to the settings of one row (see workflow/tables/ for what a table is).
 
 A row's settings are, each on top of the one before: all that the row which it is `like` has, or else its table's and
-the table's at the chosen scale; its own; its own at the scale. A table may be `like` a row in the same way.
+the table's at the chosen scale; its own; its own at the scale. A table may be `like` a row in the same way. At scale
+`laptop` what is said of `demo` lies below what is said of it, in every place.
 
 A table that is `counted` takes its settings from the scale that it names, whichever is chosen. What its rows are like
-in another table is what is trained there; how it is measured they have from their own.
+in another table is what is trained there; how it is measured they have from their own, and nothing starts from weights.
 """
 
 from diffusionblocks.base.files import UserError, suggest
-from diffusionblocks.plan.configuration import KEYS, MEASURED, merge
+from diffusionblocks.plan.configuration import KEYS, MEASURED, SCALES, merge
 
 
 def layers(config: dict, table: str, row: str, seen: tuple = ()) -> list[tuple[tuple, dict]]:
@@ -23,7 +24,9 @@ def layers(config: dict, table: str, row: str, seen: tuple = ()) -> list[tuple[t
         other = _named(config, own["like"], (*where, "like"), seen)
         below = layers(config, *other, seen)
         if "counted" in entry and other[0] != table:
-            below = [(path, {key: found[key] for key in found if key not in MEASURED}) for path, found in below]
+            below = [
+                (path, {key: found[key] for key in found if key not in (*MEASURED, "start")}) for path, found in below
+            ]
             below += _at_scale(config, ("tables", table), entry)
     else:
         below = _of_table(config, table, seen)
@@ -44,12 +47,24 @@ def trained(config: dict, table: str, row: str) -> tuple[str, str]:
     return _named(config, own, ("tables", table, "rows", row), ()) if isinstance(own, str) else (table, row)
 
 
+def started(config: dict, table: str, row: str, start: str, seen: tuple) -> tuple[str, str]:
+    """(table, row) of the run whose weights a row starts from. seen: paths of the rows that start from this one.
+
+    Raises UserError for one that is not trained, and where it starts from this row itself.
+    """
+    where = ("tables", table, "rows", row)
+    other = _named(config, start, (*where, "start"), (*seen, where))
+    if "counted" in config["tables"][other[0]]:
+        raise UserError(f"config: {'.'.join(where)}.start: {start!r} is counted and not trained")
+    return other
+
+
 def has_settings(config: dict, table: str) -> bool:
     """Whether a table, or one that it is `like`, has settings for the configured scale."""
     seen = []
     while table in config["tables"] and table not in seen:
         entry = config["tables"][table]
-        if config["scale"] in entry or "counted" in entry:
+        if "counted" in entry or any(scale in entry for scale in SCALES[config["scale"]]):
             return True
         seen.append(table)
         table = entry.get("like", "").partition("/")[0]
@@ -82,8 +97,8 @@ def _of_table(config, table, seen):
 
 
 def _at_scale(config, where, settings):
-    scale = config["scale"]
-    return [(where, settings), *([((*where, scale), settings[scale])] if scale in settings else [])]
+    found = [((*where, scale), settings[scale]) for scale in SCALES[config["scale"]] if scale in settings]
+    return [(where, settings), *found]
 
 
 def _named(config, name, where, seen):

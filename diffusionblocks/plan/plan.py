@@ -12,11 +12,12 @@ from diffusionblocks.plan.code import run_files, step_files, timing_files
 from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
 from diffusionblocks.plan.row import Row
-from diffusionblocks.plan.sections import fingerprint, section_name
+from diffusionblocks.plan.sections import fingerprint
 
 
 class Plan:
-    """All tables that have settings for the configured scale. config: as Snakemake has it, with the tables complete.
+    """All tables that have settings for the configured scale. config: as Snakemake has it, with the tables complete;
+    its `seeds` may be a list for each scale.
 
     tables: their names. rows: {(table, row): Row} of what is trained.
     """
@@ -28,6 +29,8 @@ class Plan:
     )
 
     def __init__(self, config: dict):
+        if isinstance(config["seeds"], dict):
+            config = {**config, "seeds": config["seeds"][config["scale"]]}
         self.config, self.scale = config, config["scale"]
         self.results = f"results/{self.scale}"
         for table in config["tables"]:
@@ -47,6 +50,9 @@ class Plan:
             for row in config["tables"][table]["rows"]
         }
         self.rows = {origin: Row(config, *origin) for origin in dict.fromkeys(self.origins.values())}
+        for row in [*self.rows.values()]:
+            while row := row.start:  # of a table that may not be among the chosen ones
+                self.rows.setdefault((row.table, row.name), row)
 
     @classmethod
     def of(cls, config: dict) -> "Plan":
@@ -172,8 +178,8 @@ class Plan:
             found |= {f"{folder}/samples/{name}": sampling for name, sampling in row.sample_sets.items()}
             for name, section in row.teachers.items():
                 found[f"teachers/{row.data_name}/{name}"] = section
-            if row.extractor:
-                found[f"features/{row.data_name}/{section_name(row.extractor)}/extractor"] = row.extractor
+            for name, section in row.extractors.items():
+                found[f"features/{row.data_name}/{name}/extractor"] = section
         for rows in self.timed_together.values():
             found[f"runs/{rows[0].table}/{rows[0].name}/timing"] = self._asked(rows)
         return found | {f"tables/{table}": self._table(table) for table in self.tables}
@@ -194,6 +200,7 @@ class Plan:
                 "metrics": origin.metrics_files(),
             }
         shown = {key: entry.get(key) or [] for key in ("claims", "figures")}
+        shown["depth"] = entry.get("depth")
         about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
         return {**about, **shown, "rows": rows}
 

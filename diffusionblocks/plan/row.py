@@ -8,10 +8,10 @@ from diffusionblocks.base.components import Component, locate
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.source import SETS, returned_set
 from diffusionblocks.diffusion.noise import NOISES
-from diffusionblocks.evaluation.inputs import TIMED, served
-from diffusionblocks.plan.configuration import SECTIONS, merge
-from diffusionblocks.plan.layers import layers, resolve
-from diffusionblocks.plan.sections import declared, fingerprint, section_name, sizes
+from diffusionblocks.evaluation.inputs import FEATURES, TIMED, served
+from diffusionblocks.plan.configuration import ON_A_CPU, SCALES, SECTIONS, merge
+from diffusionblocks.plan.layers import layers, resolve, started
+from diffusionblocks.plan.sections import declared, extractors_of, fingerprint, section_name, sizes
 from diffusionblocks.plan.source import absent_members, class_constant, positional
 from diffusionblocks.training.settings import Settings
 
@@ -32,10 +32,11 @@ class Row:
 
     data, model, method, train: its sections. metrics: {column: section}, each with all of its `sampling`. own: what the
     row says itself. results: folder of all results of the scale. counted: whether its table is, so that nothing is
-    trained; `scale` is then the one whose sizes are counted, and it has one seed.
+    trained; `scale` is then the one whose sizes are counted, and it has one seed. start: the Row whose trained weights
+    it starts from, or None. seen: paths of the rows that start from this one.
     """
 
-    def __init__(self, config: dict, table: str, name: str):
+    def __init__(self, config: dict, table: str, name: str, seen: tuple = ()):
         self.counted = "counted" in config["tables"][table]
         self.table, self.name, self.scale = table, name, config["tables"][table].get("counted", config["scale"])
         self.where = f"tables.{table}.rows.{name}"
@@ -47,14 +48,19 @@ class Row:
         self.data, self.model, self.method, self.train = (self.resolved[section] for section in SECTIONS)
         self.results = f"results/{config['scale']}"
         self.timing = {**TIMING, **self.resolved.get("timing", {})}
-        # Columns that are left out: scale demo is for two CPU cores, and a job there would find nothing to do.
-        left_out = self.counted and config["scale"] == "demo" and self.timing["samples_on_cpu"] is None
+        # Columns that are left out: on a machine without a GPU a job would find nothing to do.
+        left_out = self.counted and config["scale"] in ON_A_CPU and self.timing["samples_on_cpu"] is None
         self.on_a_gpu = [] if not left_out else self._of_inputs(self.resolved.get("metrics", {}), TIMED)
         own = config["tables"][table]["rows"][name]
-        at_scale = own.get(self.scale, {})
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
-        self.series, self.remark = own.get("series", "ours"), at_scale.get("remark", own.get("remark"))
+        self.series = own.get("series", "ours")
+        said = [own, *(own.get(scale, {}) for scale in SCALES[self.scale])]
+        self.remark = [None, *(about["remark"] for about in said if "remark" in about)][-1]
         self.seeds = config["seeds"][: 1 if self.counted else self.resolved.get("seeds_at_most")]
+        self.start = None
+        if (start := self.resolved.get("start")) is not None:
+            origin = started(config, table, name, start, seen)
+            self.start = Row(config, *origin, (*seen, ("tables", table, "rows", name)))
 
     # What it consists of
 
@@ -140,9 +146,14 @@ class Row:
 
     @cached_property
     def extractor(self) -> dict | None:
-        """The `extractor` section, if a metric needs features."""
-        needed = any("features" in self.inputs(section) for section in self.metrics.values())
+        """The row's `extractor` section, if a metric needs features and names no extractor of its own."""
+        needed = any("extractor" not in self.metrics[column] for column in self.columns_of(*FEATURES))
         return self.resolved.get("extractor") if needed else None
+
+    @cached_property
+    def extractors(self) -> dict:
+        """Its `extractor` section and those that metrics name, {name of its folder: section}."""
+        return extractors_of(self.extractor, self.metrics)
 
     @cached_property
     def teachers(self) -> dict:
@@ -155,7 +166,8 @@ class Row:
     def run(self, seed: int) -> dict:
         """What run.json holds: all that decides a trained model, and nothing that does not (no metrics)."""
         sections = {section: self.resolved[section] for section in SECTIONS}
-        return {"scale": self.scale, "table": self.table, "row": self.name, "seed": seed, **sections}
+        run = {"scale": self.scale, "table": self.table, "row": self.name, "seed": seed, **sections}
+        return run | ({"start": self.start.run(seed)} if self.start else {})
 
     def evaluation(self) -> dict:
         """What evaluation.json holds: the metrics, and what they need."""
@@ -193,6 +205,10 @@ class Row:
     def part_files(self, seed: int, suffix: str) -> list[str]:
         return [f"{self.folder}/seed{seed}/parts/{part}{suffix}" for part in self.parts]
 
+    def start_files(self, seed: int) -> list[str]:
+        """The model whose weights it starts from, of the same seed; nothing for a row that starts from its own."""
+        return [f"{self.start.folder}/seed{seed}/model.safetensors"] if self.start else []
+
     def sample_files(self, seed: int) -> list[str]:
         """All shards of all samples that its metrics need."""
         return [
@@ -202,10 +218,10 @@ class Row:
         ]
 
     def scorer_files(self) -> list[str]:
-        """What judges its samples: teachers; an extractor's weights and the real images' features."""
+        """What judges its samples: teachers; extractors' weights and the real images' features."""
         files = [f"{self.results}/teachers/{self.data_name}/{name}.safetensors" for name in self.teachers]
-        if self.extractor is not None:
-            folder = f"{self.results}/features/{self.data_name}/{section_name(self.extractor)}"
+        for name in self.extractors:
+            folder = f"{self.results}/features/{self.data_name}/{name}"
             files += [f"{folder}/weights.safetensors", f"{folder}/reference.safetensors"]
         return files
 

@@ -28,6 +28,12 @@ def section_name(section: dict) -> str:
     return section["name"] + (f"-{fingerprint(keywords)[:8]}" if keywords else "")
 
 
+def extractors_of(default: dict | None, metrics: dict[str, dict]) -> dict[str, dict]:
+    """{name of its folder: section} of every extractor that a row needs: its own, and those that its metrics name."""
+    named = (section.get("extractor") for section in metrics.values())
+    return {section_name(section): section for section in (default, *named) if section}
+
+
 def fingerprint(value) -> str:
     """Hash of plain data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -25,6 +25,11 @@ def stale(plan: Plan) -> dict[str, str]:
             for file, files in _made(plan, row, seed, run):
                 if why := _other(file, run, files if plan.config["track_code"] else None):
                     found[file] = why
+            for model in filter(_there, row.start_files(seed)):
+                digest = _about(model).get("digest")
+                for file in filter(_there, row.part_files(seed, ".safetensors")):
+                    if _about(file).get("start") != digest:
+                        found.setdefault(file, f"started from other weights than those of {model}")
     return found
 
 
@@ -49,16 +54,25 @@ def _made(plan, row, seed, run):
     if (row.table, row.name) in plan.timed_together:
         asked = plan.written[f"runs/{row.table}/{row.name}/timing"]
         made[f"{folder}/timing.json"] = lambda: timing_files(asked)
-    return [(file, files) for file, files in made.items() if Path(file).is_file()]
+    return [(file, files) for file, files in made.items() if _there(file)]
+
+
+def _there(file):
+    return Path(file).is_file()
 
 
 def _other(file, run, files):
     """Why a result is not one of this run, nor of this code (where `files` tells it); nothing if it is."""
-    about = _json(file) if file.endswith(".json") else read_about(file)
-    about = about if isinstance(about, dict) else {}
+    about = _about(file)
     if about.get("run") != json.loads(json.dumps(run)):
         return "was made with other settings"
     return "was made by other code" if files and about.get("code") != digest(files()) else ""
+
+
+def _about(file):
+    """What a result says of itself; nothing where it says nothing."""
+    about = _json(file) if file.endswith(".json") else read_about(file)
+    return about if isinstance(about, dict) else {}
 
 
 def _json(file):

@@ -56,7 +56,8 @@ def _continuations(method, data, seed, indices, device, continuations, prompt_le
 
 def _whole(method, data, seed, indices, device, num_steps=50, **options):
     shape = (num_steps, data.shape["seq_len"])
-    draws = torch.stack([torch.rand(shape, generator=_generator(seed, index)) for index in indices])
+    generators = (_generator(seed, index) for index in indices)  # double precision: see Masking.chain
+    draws = torch.stack([torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators])
     for _, step in method.sample([{}], [draws.to(device)], device, num_steps=num_steps, **options):  # noqa: B007
         pass  # none but the last is kept: each holds hidden states of all texts
     return step.prediction

@@ -12,6 +12,7 @@ from diffusionblocks.training.checkpoint import State
 
 CURE = "Delete it and train it again."
 KEYS = ("run", "part", "data", "code", "digest")  # of what a part says of itself
+SAME = {"data": "data", "start": "first weights", "code": "code"}  # in which parts must agree, in words
 
 
 def assemble(
@@ -22,7 +23,7 @@ def assemble(
     state: Path | None = None,
     any_code: bool = False,
 ) -> None:
-    """Write the union of the parts' tensors.
+    """Write the union of the parts' tensors, and its digest.
 
     names: of all parts of the run. state: folder of the parts' checkpoints, which are deleted then. any_code: join
     parts that different code has made. Raises UserError for a damaged or unfinished part, one of another run, data set
@@ -36,17 +37,18 @@ def assemble(
         if part in found:
             raise UserError(f"{part_path}: is part {part}, as {found[part]} is. Hand over each part once.")
         first = first or about
-        for key in ("data",) if any_code else ("data", "code"):
-            if about[key] != first[key]:
+        for key, words in SAME.items():
+            if about.get(key) != first.get(key) and not (key == "code" and any_code):
                 raise UserError(
-                    f"{part_path}: was trained with other {key} than {found[first['part']]}. Delete the "
+                    f"{part_path}: was trained with other {words} than {found[first['part']]}. Delete the "
                     "one of the two that you do not want, and train it again."
                 )
         found[part] = part_path
         union |= weights
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{run_path}: of its parts, {', '.join(missing)} is not among those given. Train it or add it.")
-    tensors.write(path, union, {"run": run}, framework="np")
+    about = {"run": run, "digest": tensors.digest(union, framework="np")}  # by which what starts from it tells it
+    tensors.write(path, union, about, framework="np")
     if state is not None:
         for name in names:
             State(state / name).clear()

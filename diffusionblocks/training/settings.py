@@ -40,7 +40,7 @@ class Settings:
     weight_decay: float = 0.01
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of adamw
     clip: float = 1.0
-    accumulate: int = 1  # micro-batches per update; `decoupled` weights are averaged within each
+    accumulate: int = 1  # micro-batches per update
     ema: float | None = None  # decay, per update, of averaged weights, which are what is evaluated; the last are kept
     optimizer: str = "adamw"  # adafactor: no first moment, one second for each row and column, lr times a weight's size
     precision: str = "fp32"

@@ -18,6 +18,7 @@ from diffusionblocks.base.provenance import record
 from diffusionblocks.training import chain
 from diffusionblocks.training.checkpoint import State
 from diffusionblocks.training.settings import Settings
+from diffusionblocks.training.start import check_start
 from diffusionblocks.training.team import Team, lead
 from diffusionblocks.training.trainer import Trainer
 
@@ -37,14 +38,16 @@ def train(
     code: str | None = None,
     any_code: bool = False,
     processes: int = 1,
+    start: Path | str | None = None,
 ) -> None:
     """Train one part of a run; write its weights, and its log beside them (`.jsonl`).
 
     Goes on from the checkpoint in `state_folder` if there is one. code: hash of the source files behind this step;
     any_code: whether a checkpoint of other code will do. processes: that share out every update, each on a GPU of its
-    own where there are GPUs; this one is the first. Raises UserError for a checkpoint of another run, a second trainer,
-    a method or a network that breaks its contract, a loss that is not finite, a disk that stays full, updates or GPUs
-    that cannot be shared out; Interrupted on SIGTERM, after saving.
+    own where there are GPUs; this one is the first. start: the model of the run that this one starts from, if it does.
+    Raises UserError for a checkpoint of another run or of other first weights, a second trainer, a method or a network
+    that breaks its contract, a loss that is not finite, a disk that stays full, updates or GPUs that cannot be shared
+    out; Interrupted on SIGTERM, after saving.
     """
     run, device = read_json(run_path), pick_device()
     Settings.of(run["train"]).check_shared(processes)
@@ -53,12 +56,14 @@ def train(
             f"--processes {processes}: this job sees {torch.cuda.device_count()} of as many GPUs. Have them all on one "
             "node (`nodes: 1` of train in the profile), or ask for fewer"
         )
+    digest = check_start(run, start)
     data = datasets.load(data_path, device)
-    state = State(state_folder, {"run": run, "part": part, "data": data.about, "code": code}, any_code)
+    identity = {"run": run, "part": part, "data": data.about, "code": code} | ({"start": digest} if digest else {})
+    state = State(state_folder, identity, any_code)
     with _stop_request() as stop, lock(state.folder):
-        trainer = Trainer(run, part, data, device)
+        trainer = Trainer(run, part, data, device, start)
         first, spent = _begin(trainer, state)
-        with _together(trainer, processes, state, data_path, first):
+        with _together(trainer, processes, state, data_path, first, start):
             spent = _loop(trainer, state, stop, checkpoint_seconds, first, spent)
         weights = trainer.weights()
         about = {**state.identity, "step": trainer.total, "digest": tensors.digest(weights)}
@@ -73,6 +78,9 @@ def _begin(trainer, state):
     """Go on from the checkpoint, or meet the network. Returns updates made, and what earlier attempts have spent."""
     checkpoint, progress = state.load(trainer.device)
     if not progress:
+        if trainer.copied:
+            origin, (count, total) = trainer.run["start"], trainer.copied
+            say(f"{_name(trainer)}: {count} of {total} parameters start as {origin['table']}/{origin['row']} ended")
         trainer.check()
         return 0, {"seconds": 0.0}
     try:
@@ -95,6 +103,7 @@ def _loop(trainer, state, stop, checkpoint_seconds, first, spent):
     name, size = _name(trainer), 1 if trainer.team is None else trainer.team.size
     start = {"event": "start", "step": first, "total": trainer.total, **record(trainer.device)}
     start |= {"processes": size} if size > 1 else {}
+    start |= dict(zip(("copied", "parameters"), trainer.copied, strict=True)) if trainer.copied else {}
     patiently(lambda: state.trim_log(first), stop)
     patiently(lambda: state.append(start), stop)
     window = _Window(name, trainer, state, first, stop)
@@ -121,22 +130,22 @@ def _loop(trainer, state, stop, checkpoint_seconds, first, spent):
 
 
 @contextlib.contextmanager
-def _together(trainer, processes, state, data_path, first):
+def _together(trainer, processes, state, data_path, first, start):
     """In here the trainer is the first of a team, whose others go on from the same checkpoint."""
     if processes == 1 or first == trainer.total:
         yield
         return
     team = Team(0, processes, trainer.device, dict(trainer.method.named_buffers()))
-    arguments = trainer.run, trainer.part, data_path, state.checkpoint if first else None, first
+    arguments = trainer.run, trainer.part, data_path, state.checkpoint if first else None, first, start
     with lead(team, _help, arguments, STOP_SIGNALS) as trainer.team:
         say(f"{_name(trainer)}: {processes} processes share out the {trainer.settings.accumulate} micro-batches")
         yield
 
 
-def _help(rank, size, store, run, part, data_path, checkpoint, first):
+def _help(rank, size, store, run, part, data_path, checkpoint, first, start):
     """What every other process of a team does: the same updates, until the first one says that they end."""
     device = pick_device()
-    trainer = Trainer(run, part, datasets.load(data_path, device), device)
+    trainer = Trainer(run, part, datasets.load(data_path, device), device, start)
     if checkpoint is not None:
         trainer.restore(tensors.read(checkpoint, "Start the same command again.", device)[0])
     with Team(rank, size, device, dict(trainer.method.named_buffers())).met(store) as trainer.team:

@@ -6,10 +6,12 @@ again ends as one that was not: with the same bits on a CPU, and on a GPU where 
 
 import contextlib
 import functools
+import inspect
 import math
 import random
 import resource
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -18,7 +20,9 @@ from diffusionblocks.base.compat import Adafactor, AdamW
 from diffusionblocks.base.device import ready_compiler, seed_of, set_seed
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods import LAST, build
+from diffusionblocks.models.base import broken
 from diffusionblocks.training.settings import Settings
+from diffusionblocks.training.start import copy_into
 
 
 class Batches:
@@ -58,11 +62,13 @@ class Trainer:
     """One part's network, optimizer and averaged weights, and the update that moves them.
 
     team: a `team.Team` where several processes share out an update's micro-batches, each with a trainer of its own.
+    start: a trained model whose weights this part starts from; copied: how many parameters those are, and of how many.
     """
 
     team = None
+    copied = None
 
-    def __init__(self, run: dict, part: str, data, device: torch.device):
+    def __init__(self, run: dict, part: str, data, device: torch.device, start: str | Path | None = None):
         self.run, self.part, self.device = run, part, device
         self.settings = Settings.of(run["train"])
         self.seed = (run["seed"], part)
@@ -70,6 +76,8 @@ class Trainer:
         self.method = build(run, data.shape, part).to(device)
         for model in self.method.models.values():
             model.start_from(data)
+        if start is not None:
+            self.copied = copy_into(self.method, start)
         self.batches = Batches(data, self.settings, *self.seed, views=self.method.views)
         steps, warmup = self.settings.updates(self.batches.per_epoch)
         self.blocks = self.method.blocks
@@ -109,6 +117,20 @@ class Trainer:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), uncompiled:
             indices = torch.arange(min(2, batches.data.train_size), device=batches.data.train_device)
             self.method.check(batches.data.train_batch(indices.repeat(batches.views), self.settings.augment))
+            self._check_micro_batches()
+
+    def _check_micro_batches(self):
+        """A method that derives from one whose micro-batches share their levels has to pass them on."""
+        _, levels = self._micro_batches(0, self.blocks[0])[0]
+        try:
+            inspect.signature(self.method.loss).bind({}, self.blocks[0], **levels)
+        except TypeError:
+            raise broken(
+                self.method,
+                "loss",
+                "must take `levels` and `mine`, and hand them on: with train.accumulate the levels are those of "
+                "the whole update",
+            ) from None
 
     def update(self, step: int) -> tuple[int, torch.Tensor]:
         """One update. Returns its block and, on the device, loss, objective, gradient norm, sigma of the worst."""
@@ -133,12 +155,13 @@ class Trainer:
         """Make a batch's gradients. Returns each micro-batch's loss, objective, sigma of the worst: (accumulate, 3)."""
         set_seed(seed, self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        gathered, micro_batches = [], self.batches.indices(step)
+        gathered, micro_batches = [], self._micro_batches(step, block)
 
-        def loss(indices):
+        def loss(micro_batch):
+            indices, levels = micro_batch
             batch = self.batches.micro_batch(indices)
             with self._autocast():
-                return self.method.loss(batch, block)
+                return self.method.loss(batch, block, **levels)
 
         shared = map(loss, micro_batches) if self.team is None else self.team.share(micro_batches, loss, block)
         for objective, losses, sigma in shared:
@@ -150,6 +173,20 @@ class Trainer:
             return gathered
         combined = self.team.combine(self.parameters.values(), gathered, len(micro_batches))
         return self._gradients(step, seed, block) if combined is None else combined
+
+    def _micro_batches(self, step, block):
+        """[(indices, what the method's `loss` is told of the whole update's levels)] of each micro-batch.
+
+        A batch that is whole draws its own. Every process of a team draws all, from the same state.
+        """
+        parts = self.batches.indices(step)
+        size, levels = len(parts[0]) * self.method.views, None
+        if len(parts) > 1:
+            levels = self.method.training_levels(size * len(parts), block, self.device)
+        if levels is None:
+            return [(indices, {}) for indices in parts]
+        slices = (slice(start, start + size) for start in range(0, len(levels), size))
+        return [(indices, {"levels": levels, "mine": mine}) for indices, mine in zip(parts, slices, strict=True)]
 
     def _autocast(self):
         """The precision of an update. The meta device knows no autocast, even one that is turned off."""

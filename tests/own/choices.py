@@ -1,4 +1,4 @@
-"""A user's own solver and partitions."""
+"""A user's own solver, partitions and grids."""
 
 
 def straight(z, sigmas, owners, to_z):
@@ -24,3 +24,19 @@ def flat(noise, q):
 
 def beyond(noise, q):
     return 2 * noise.quantile(q)
+
+
+def halves(noise, num_steps):
+    return [noise.highest * 0.5**i for i in range(num_steps - 1)] + [noise.lowest]
+
+
+def rising(noise, num_steps):
+    return noise.levels(num_steps)[::-1]
+
+
+def short(noise, num_steps):
+    return noise.levels(num_steps - 1)
+
+
+def elsewhere(noise, num_steps):
+    return [2 * sigma for sigma in noise.levels(num_steps)]

@@ -32,6 +32,47 @@ def crop(images: Tensor, padding: int = 4) -> Tensor:
     return take(F.pad(images, [padding] * 4), rows, columns)
 
 
+def resized_crop(images: Tensor) -> Tensor:
+    """A random box of each image at the old size, as torchvision's RandomResizedCrop (Szegedy et al. 2015)."""
+    return resize(images, *boxes(len(images), *images.shape[2:], images.device))
+
+
+def boxes(n: int, h: int, w: int, device: torch.device, tries: int = 10) -> tuple[Tensor, ...]:
+    """Tops, lefts, heights and widths (N,) of boxes in images of h x w: 8% to 100% of the area, 3:4 to 4:3.
+
+    The first of so many tries that fits; if none does, the most of the image that has such a ratio, at its centre.
+    """
+    area = h * w * torch.empty(n, tries, device=device).uniform_(0.08, 1)
+    ratio = torch.empty(n, tries, device=device).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
+    heights, widths = (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
+    fits = (heights > 0) & (heights <= h) & (widths > 0) & (widths <= w)
+    first, any_fits = fits.byte().argmax(1, keepdim=True), fits.any(1)
+    height = torch.where(any_fits, heights.gather(1, first)[:, 0], min(h, round(w * 4 / 3)))
+    width = torch.where(any_fits, widths.gather(1, first)[:, 0], min(w, round(h * 4 / 3)))
+    top, left = torch.randint(1 << 30, (2, n), device=device) % torch.stack([h - height + 1, w - width + 1])
+    return torch.where(any_fits, top, (h - height) // 2), torch.where(any_fits, left, (w - width) // 2), height, width
+
+
+def resize(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Each image's box (integers (N,)) at the image's size, bilinear with antialiasing, as torchvision on tensors."""
+    rows, columns = lines(top, height, images.shape[2]), lines(left, width, images.shape[3])
+    # In double precision, or a GPU's TF32 products would move pixels by 1.
+    return (rows[:, None] @ images.double() @ columns.mT[:, None]).round().clamp(0, 255).byte()
+
+
+def lines(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """(N, size, size): what each pixel of a line of `size` weighs in each one that a part of it is resized to.
+
+    A triangle around the pixel's place, one pixel of the larger of the two lines to each side, cut off at the part.
+    """
+    start, length = start.double()[:, None, None], length.double()[:, None, None]
+    centres = torch.arange(size, dtype=torch.float64, device=start.device) + 0.5
+    places = start + length / size * centres[:, None]
+    weights = (1 - (centres - places).abs() / (length / size).clamp(min=1)).clamp(min=0)
+    weights = weights * ((centres > start) & (centres < start + length))
+    return weights / weights.sum(2, keepdim=True)
+
+
 def flip(images: Tensor) -> Tensor:
     """Mirror left and right, each sample with probability 1/2."""
     coin = torch.randint(2, (len(images), 1, 1, 1), device=images.device)
@@ -135,11 +176,11 @@ def equalize(images: Tensor) -> Tensor:
     return torch.where(step > 0, table.gather(2, values), values).byte().view_as(images)
 
 
-FUNCTIONS = dict(zip(AUGMENTATIONS, (crop, flip, randaugment), strict=True))
+FUNCTIONS = dict(zip(AUGMENTATIONS, (crop, resized_crop, flip, randaugment), strict=True))
 
 
 def augment(images: Tensor, names: Sequence[str]) -> Tensor:
-    """Apply these augmentations in this order; training uses crop, flip, randaugment."""
+    """Apply these augmentations in this order; training uses crop or resized_crop, flip, randaugment."""
     for name in names:
         images = FUNCTIONS[name](images)
     return images

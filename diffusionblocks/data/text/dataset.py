@@ -59,9 +59,16 @@ class Text:
     def train_batch(self, indices: Tensor, augmentations: Sequence[str] = ()) -> dict[str, Tensor]:
         """Batch of training sequences `indices` (a tensor on `train_device`): tokens (N, seq_len).
 
-        augmentations: as of images, and always none: planning allows no others.
+        Where the set's windows are `any`, sequence i begins 0 to seq_len - 1 tokens after where it does otherwise, so
+        that an epoch still sees all of the text once; the offset is drawn. augmentations: as of images, and always
+        none: planning allows no others.
         """
         tokens = self._tokens("train")
+        if self.about.get("windows") == "any":
+            seq_len = tokens.shape[1]
+            starts = indices * seq_len + torch.randint_like(indices, seq_len)
+            starts = starts.clamp(max=(len(tokens) - 1) * seq_len)  # what follows the last sequence is not kept
+            tokens, indices = tokens.view(-1), starts[:, None] + torch.arange(seq_len, device=indices.device)
         return {"tokens": tokens[indices].to(self._device).long()}
 
     def test_batches(self, batch_size: int) -> Iterator[dict[str, Tensor]]:

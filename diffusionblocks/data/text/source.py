@@ -1,7 +1,7 @@
 """What a source of texts returns. Its return annotation, `-> TextSet`, tells planning that it is one."""
 
 from collections.abc import Iterable
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class TextSet(TypedDict):
 
     documents: (split, text), read once. Splits: train, test, and teacher, which is in neither and trains the scorers of
     generated texts (there may be none, where these are pretrained). test_size: at most so many test sequences, evenly
-    spread over all of them; 0 takes all.
+    spread over all of them; 0 takes all. windows: where training sequences begin, each time one is taken: `tiled`, one
+    after another, or `any`, moved on by a random offset, which a tokenizer without `start` allows.
     """
 
     title: str
@@ -35,10 +36,17 @@ class TextSet(TypedDict):
     seq_len: int
     test_size: int
     documents: Iterable[tuple[str, str]]
+    windows: NotRequired[str]  # tiled, if not said
 
 
 def text_set(
-    title: str, split: str, tokenizer: Tokenizer, seq_len: int, test_size: int, documents: Iterable[tuple[str, str]]
+    title: str,
+    split: str,
+    tokenizer: Tokenizer,
+    seq_len: int,
+    test_size: int,
+    documents: Iterable[tuple[str, str]],
+    windows: str = "tiled",
 ) -> TextSet:
     """The set, whose title says when its test texts are those of the split "validation"."""
     return {
@@ -47,4 +55,5 @@ def text_set(
         "seq_len": seq_len,
         "test_size": test_size,
         "documents": documents,
+        "windows": windows,
     }

@@ -122,6 +122,7 @@ def write(path: str | Path, found: TextSet, shards: Sequence = ()) -> None:
             "train_size": sizes["train"],
             "test_size": sizes["test"],
             "tokenizer": tokenizer.about,
+            "windows": found.get("windows", "tiled"),
         }
         tensors = {f"{split}_tokens": (dtype, [size, seq_len]) for split, size in sizes.items()}
         tensors["tokenizer"] = (np.uint8, [len(tokenizer.content)])

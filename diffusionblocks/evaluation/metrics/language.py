@@ -1,7 +1,9 @@
 """Metrics of language models: predictions of the test set's next tokens, and generated texts.
 
 losses: (steps, N), nats per token along the chain; correct, probability: (steps, N), of each sequence the share of its
-tokens that are the likeliest, and the mean probability of the true ones; texts: token ids (N, n) of continuations.
+tokens that are the likeliest, and the mean probability of the true ones; agreement: (N,), the chance that samples of
+two chains agree which differ in noise alone; scrambled_losses: (N,), nats at the first step, the tokens before replaced
+by another sequence's; texts: token ids (N, n) of continuations.
 """
 
 import math
@@ -40,6 +42,34 @@ def first_step_accuracy(correct: np.ndarray) -> float:
 def sampled_accuracy(probability: np.ndarray) -> float:
     """Share of the tokens in percent that a sample of the last step gets right: mean probability of them."""
     return 100 * float(np.mean(probability[-1]))
+
+
+@metric(unit="nats", better="lower", beside=True)
+def scrambled_loss(scrambled_losses: np.ndarray) -> float:
+    """Nats per token at the first step after another sequence's tokens: a control for `next_token_loss`.
+
+    Who uses the context gets much worse by it; who does not stays at the same number, which is then no merit.
+    """
+    return float(np.mean(scrambled_losses))
+
+
+@metric(unit="nats", beside=True)
+def output_entropy(agreement: np.ndarray) -> float:
+    """Entropy (Renyi's, of order 2) of what a chain puts out after a context, over the noise that it starts from.
+
+    0: always the same token, whatever the noise, as greedy decoding. Minus the logarithm of `agreement`, which two
+    chains estimate without bias; a single end says nothing of it: at low sigma any token is told from z for certain.
+    """
+    return -math.log(max(float(np.mean(agreement)), np.finfo(np.float64).tiny))
+
+
+@metric(better="lower", beside=True)
+def brier_score(probability: np.ndarray, agreement: np.ndarray) -> float:
+    """Brier score (1950) of the distribution that a chain samples from: E sum_v (q_v - [v is true])^2, from 0 to 2.
+
+    Least for the true distribution and no sharper one, where `sampled_accuracy` rises as a chain gets sharper.
+    """
+    return float(np.mean(agreement) - 2 * np.mean(probability[-1]) + 1)
 
 
 @metric(better="higher", least={"references": 40, "scaling_factor": 0.01, "kmeans_seeds": 1})

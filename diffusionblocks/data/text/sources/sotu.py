@@ -31,10 +31,11 @@ def sotu_characters(
     test_size: int = 1000,
     novels: bool = False,
     split: Literal["test", "validation"] = "test",
+    windows: Literal["tiled", "any"] = "tiled",
 ) -> TextSet:
-    """The addresses in text8's 27 symbols, one after another."""
+    """The addresses in text8's 27 symbols, one after another. windows: as text8's."""
     documents = ((part, f"{letters(text)} ") for part, text in _documents(data_dir, novels, split))
-    return text_set(f"{_corpora(novels)}, characters", split, Characters(), seq_len, test_size, documents)
+    return text_set(f"{_corpora(novels)}, characters", split, Characters(), seq_len, test_size, documents, windows)
 
 
 @sizes(train_tokens=3_700_000)
