@@ -21,6 +21,7 @@ from diffusionblocks.verbs import main
 RUN, SHIPPED = Path("results/demo"), Path("docs/results/demo")
 CLAIMS = [
     {"text": "B.", "metric": "fid_test", "row": "b", "against": "a", "margin": 0},
+    {"text": "Ours.", "metric": "fid_test", "row": "b", "against": "a", "margin": 5, "ours": True},
     {"text": "Time.", "metric": "training_seconds", "row": "b", "against": "a", "factor": 2},
 ]
 
@@ -214,7 +215,7 @@ def test_changed_sources_are_refused(place, verb, monkeypatch):
     answers = {"rev-parse": "abcabc", "status": " M diffusionblocks/page/page.py"}
     monkeypatch.setattr(shipping, "_git", lambda *arguments: answers[arguments[0]])
     code, _, error = verb("ship", RUN, SHIPPED)
-    assert code == 2 and "commit abcabc has them (diffusionblocks/page/page.py). Commit them first" in error
+    assert code == 2 and "commit abcabc has them, such as diffusionblocks/page/page.py. Commit them first" in error
 
 
 def test_a_folder_of_other_files_is_left_alone(place, verb):
@@ -246,6 +247,22 @@ def test_what_fails_on_the_way_leaves_what_was_there(place, monkeypatch):
     assert all_files(Path("docs")) != before
 
 
+def test_a_folder_that_cannot_be_put_in_place_leaves_what_was_there(place, monkeypatch):
+    write_run()
+    shipping.ship(RUN, SHIPPED)
+    before, rename = all_files(Path("docs")), Path.rename
+
+    def stops(path, target):
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", stops)
+        shipping.ship(RUN, SHIPPED)
+    assert all_files(Path("docs")) == before
+
+
 # What the README shows
 
 
@@ -261,7 +278,8 @@ def test_the_readme_shows_the_numbers_of_the_csv(place):
     lines = [line for line in block.splitlines() if line.startswith("|")][2:]
     assert lines[0] == (
         "| Table 2 | fid_test, lower is better | a: **42.00** ± 2.00 [40.00] |  | b: **31.00** ± 1.00 [30.00] |"
-    ), "of the first claim; a factor is no headline"
+    ), "of the first claim; neither a factor nor what the paper does not claim is a headline"
+    assert len(lines) == 2
     assert "scale `demo`" in block and "commit aaa" in block and "docs/results/demo/report.html" in block
 
 
@@ -325,7 +343,7 @@ def test_a_number_that_has_moved_is_shown(shipped, verb):
     code, text, error = verb("verify", RUN, SHIPPED)
     assert code == 1 and told(text) == (2, 1, 0, 0, 0)
     assert re.search(r"^ *table1 +b +fid_test +31 ± 1 \(3\) +131 ± 1 \(3\) +± 7.03$", text, re.MULTILINE)
-    assert error == "error: results/demo: 1 numbers are outside the spread, 0 missing\n"
+    assert error == "error: results/demo: outside the spread: 1, missing: 0\n"
 
 
 def test_what_is_missing_and_what_is_new_are_listed(shipped, verb):

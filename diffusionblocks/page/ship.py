@@ -123,8 +123,8 @@ def _commit():
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     if changed:
-        first, count = changed.splitlines()[0][2:].strip(), len(changed.splitlines())
-        raise UserError(f"{ROOT}: {count} sources are not as commit {commit} has them ({first}). Commit them first.")
+        files = ", ".join(line[2:].strip() for line in changed.splitlines()[:3])
+        raise UserError(f"{ROOT}: sources are not as commit {commit} has them, such as {files}. Commit them first.")
     return commit
 
 

@@ -69,7 +69,7 @@ def verify(results: Path, folder: Path) -> None:
     found = compare(results / "tables", folder, tables, list(planned(results)))
     print(_told(found, results, folder))
     if len(found.outside) or found.missing:
-        raise Differs(f"{results}: {len(found.outside)} numbers are outside the spread, {len(found.missing)} missing")
+        raise Differs(f"{results}: outside the spread: {len(found.outside)}, missing: {len(found.missing)}")
 
 
 def compare(here: Path, shipped: Path, tables: list[str], planned: list[str]) -> Compared:
