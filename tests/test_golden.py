@@ -54,7 +54,7 @@ def alike(metrics, columns):
 
 @pytest.mark.parametrize(("one", "other"), [*itertools.combinations(SCALES, 2)])
 def test_no_scale_changes_a_setting_in_some_of_the_columns_that_share_it(one, other):
-    """As a chain's levels, which a scale would have in one column and forget in the next; what only it says is its own."""
+    """As a chain's levels, which a scale would have in one column and forget in the next."""
     first, second = (json.loads((ROOT / f"tests/golden/{scale}.json").read_text()) for scale in (one, other))
     rows = [key for key in first if key in second and isinstance(first[key], dict) and isinstance(second[key], dict)]
     for name in rows:
