@@ -82,8 +82,8 @@ def test_page_shows_numbers_and_pictures(generated):
     assert len(pictures) == page.count("<figure")
     for title, _ in DATA.values():  # one picture each, with a strip for each row
         assert f"Images generated from {title}" in pictures and f"An image&#39;s way, {title}" in pictures
-    assert len(pictures) == 2 + 2 + 5 + 2, (
-        "samples, trajectories, losses of five rows, two partitions shared by two each"
+    assert len(pictures) == 2 + 2 + 5 + 3, (
+        "samples, trajectories, losses of five rows, two partitions shared by two each, one of the control"
     )
     assert page.count('class="verdict undecided"') == page.count('class="verdict') == 3
     assert "Also measured" in page and "relative_speed" in page and "40 samples" in page
