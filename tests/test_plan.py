@@ -467,7 +467,7 @@ def test_explain_names_the_line_of_every_value():
     for key in ("method.p_mean", "method.overlap", "method.num_blocks", "model.width", "metrics.mauve.name"):
         file, line = found[key].split(":")
         assert key.rpartition(".")[2] in (ROOT / file).read_text().splitlines()[int(line) - 1]
-    assert "seeds: [0]" in text and "method.p_mean: 0.5" in text
+    assert "seeds: [0]" in text and "method.p_mean: 0.0" in text
     assert "table1/vit_diffusionblocks_joint" in explain("table1/vit_diffusionblocks").split("like it:")[1]
     with pytest.raises(UserError, match=r"no row .*did you mean 'table1/vit_end_to_end'"):
         explain("table1/vit_end_to_ende")
@@ -538,7 +538,7 @@ def test_every_study_passes_every_check(file):
 
 def test_the_study_of_noise_passes_every_check():
     study = yaml.safe_load((ROOT / "workflow/studies/noise_level.yaml").read_text())
-    assert len(Plan.of({**CONFIG, **study}).metrics_of(["noise_level"])) == 3 * 9
+    assert len(Plan.of({**CONFIG, **study}).metrics_of(["noise_level"])) == 3 * 10
 
 
 def test_the_optimizer_of_texts_is_block_diffusions_or_a_cosine():
