@@ -48,6 +48,12 @@ def learned(layer, *given, autocast=False):
     return [found, *torch.autograd.grad((found * weights).sum(), [*given, *layer.parameters()])]
 
 
+@pytest.fixture(autouse=True)
+def large(monkeypatch):
+    """Layers as small as these keep less too."""
+    monkeypatch.setattr("diffusionblocks.layers.kept.LARGE", 0)
+
+
 @pytest.fixture
 def plainly(monkeypatch):
     """In here layers are written as for the compiler, of PyTorch's own operations alone, and autograd keeps its all."""

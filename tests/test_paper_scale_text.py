@@ -44,7 +44,7 @@ class Data:
 
 
 def test_all_rows_are_covered():
-    assert sum(map(len, networks().values())) == 3 + 6 + 3 + 5
+    assert sum(map(len, networks().values())) == 3 + 7 + 3 + 5
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 8e9, reason="takes 8 GB of memory")

@@ -33,7 +33,7 @@ def test_results_that_were_copied_are_taken_as_they_are(copied):
     [
         ({"demo": {"train": {"steps": 7}}}, {"train": 8, "evaluate": 6, "plan": 6}),
         ({"rows": {"vit_end_to_end": {"metrics": {"accuracy": {"name": "accuracy"}, "more": {"name": "accuracy"}}}}},
-         {"evaluate": 1, "plan": 1}),
+         {"evaluate": 2, "plan": 2}),  # and of its control, which is like it
         ({"rows": {"vit_end_to_end": {"remark": "another word"}}}, {"plan": 1}),
     ],
 )  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from diffusionblocks.layers.kept import keep_less
 from diffusionblocks.layers.precision import at_least_single
 
 FEATURES = 256  # of a level
@@ -108,9 +109,9 @@ class Branch(NamedTuple):
 
     def before(self, norm: nn.Module, x: Tensor) -> Tensor:
         """norm(x), (N, T, D), as it enters the branch. The weights of the norm must stay until the backward pass."""
-        if torch.compiler.is_compiling():  # which itself decides what to keep
-            return modulate(norm(x), self.shift, self.scale)
-        return _Modulated.apply(norm(x), self.shift, self.scale, x, norm)
+        if keep_less(x):
+            return _Modulated.apply(norm(x), self.shift, self.scale, x, norm)
+        return modulate(norm(x), self.shift, self.scale)
 
     def after(self, x: Tensor) -> Tensor:
         """The branch's output (N, T, D) as it is added to the residual stream."""

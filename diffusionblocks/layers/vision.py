@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from diffusionblocks.layers.kept import keep_less
+
 
 class Attention(nn.Module):
     """Multi-head self-attention with biases; dropout on the attention probabilities and after the output projection.
@@ -63,10 +65,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.up(x)
-        if torch.compiler.is_compiling():  # which plans memory itself
-            x = self.down(F.gelu(x, approximate=self.approximate))
-        else:
+        if keep_less(x):
             x = _GELULinear.apply(x, self.down.weight, self.down.bias, self.approximate)
+        else:
+            x = self.down(F.gelu(x, approximate=self.approximate))
         return F.dropout(x, self.dropout, self.training)
 
 
