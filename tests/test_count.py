@@ -168,6 +168,13 @@ def test_factors_at_the_papers_sizes():
         assert parameters(whole) / parameters(block) == pytest.approx(factor, abs=0.005), block
 
 
+def test_a_block_of_the_vit_has_its_share_of_the_peak_too():
+    """To a twentieth of three: its conditioned layers keep hardly more than plain ones."""
+    rows = [shipped().rows["memory", f"vit_{name}"] for name in ("end_to_end", "block")]
+    whole, block = (count.counted(row.run(0), row.parts, row.shape) for row in rows)
+    assert memory.peak_factor(block, whole) >= 0.95 * 3
+
+
 def test_cheaper_autoregressive_blocks_at_the_papers_sizes():
     names = ("end_to_end", "block", "block_frozen", "block_single_frozen")
     rows = [shipped().rows["memory", f"ar_{name}"] for name in names]
@@ -183,7 +190,7 @@ def test_cheaper_autoregressive_blocks_at_the_papers_sizes():
     # Of each block the product that gives the head's gradient, at all tokens but the first.
     assert own["flop"] - frozen["flop"] == 4 * 2 * 255 * 32_000 * 768
     assert memory.work_factor(own, whole) > 2.2 and memory.work_factor(single, whole) < 1.4
-    assert memory.peak_factor(own, whole) < 1.8 and memory.peak_factor(single, whole) > 3
+    assert memory.peak_factor(own, whole) < 1.9 and memory.peak_factor(single, whole) > 3
 
 
 @pytest.mark.parametrize(
