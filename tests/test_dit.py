@@ -1,5 +1,6 @@
 """The DiT against known answers, plain formulas and PyTorch's attention, and an update of every row at full size."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -283,6 +284,12 @@ def full_size():
     return [pytest.param(found[size], size[1], id=f"{size[0]}-{size[1]}") for size in sizes]
 
 
+def ends(sizes):
+    """The largest and the smallest of each data set."""
+    groups = [list(group) for _, group in itertools.groupby(sizes, lambda size: size.values[0]["data"]["name"])]
+    return [group[end] for group in groups for end in (0, -1)]
+
+
 def test_all_sizes_are_there():
     assert [param.id for param in full_size()] == [
         *("imagenet-24", "imagenet-12", "imagenet-8", "imagenet-6", "imagenet-4"),
@@ -297,9 +304,11 @@ def available():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("run", "layers"), full_size())
+@pytest.mark.parametrize(("run", "layers"), ends(full_size()))
 def test_one_update_at_full_size(run, layers):
-    """With averages, gradients and two moments: 20 bytes for each parameter, 9.2 GB for the whole L/2.
+    """Of the whole and of the smallest block; sizes between have as many of the same layers as lie between.
+
+    With averages, gradients and two moments: 20 bytes for each parameter, 9.2 GB for the whole L/2.
 
     In float32: processors without bfloat16 take ten minutes for an update of L/2 in it, and the test above has it.
     """

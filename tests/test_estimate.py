@@ -153,8 +153,9 @@ def test_files_on_disk_are_as_large_as_predicted(tmp_path):
     ("row", "megabytes"),
     [("table2/cifar10_dit_end_to_end", 30_806), ("table2/cifar10_dit_diffusionblocks", 11_014)],
 )
-def test_memory_in_bf16_is_near_what_a_gpu_measured(row, megabytes, place):
-    """docs/measurements.md, an H200."""
+def test_memory_in_bf16_is_near_what_a_gpu_measured(row, megabytes, place, monkeypatch):
+    """docs/measurements.md, an H200, whose layers kept all that autograd keeps, as before a compiler."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     wanted = Asked(shipped("paper").written, "results/paper", ["table2"])
     counted, _ = estimate.estimate({row: wanted.rows[row]}, "estimate.json")
     line = next(iter(bill._lines(row, wanted.rows[row], counted[row], H100)))

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from diffusionblocks.layers.precision import at_least_single
@@ -60,6 +61,24 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
+class _Modulated(torch.autograd.Function):
+    """`modulate` of norm(x) that keeps x, which the norm keeps too, and norms it again for the gradient of scale."""
+
+    @staticmethod
+    def forward(ctx, normalised, shift, scale, x, norm):
+        factor = 1 + scale[:, None]
+        ctx.save_for_backward(x, factor)
+        ctx.norm, ctx.dtype = norm, normalised.dtype
+        return normalised * factor + shift[:, None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, factor = ctx.saved_tensors
+        product = gradient * ctx.norm(x.to(ctx.dtype))  # under autocast a norm rounds nothing, and here there is none
+        return gradient * factor, gradient.sum(1), product.sum(1), None, None
+
+
 Silu = Literal["before", "after", "none"]  # where SiLU is applied: before the linear map (DiT), after it, or elsewhere
 
 
@@ -87,9 +106,11 @@ class Branch(NamedTuple):
     scale: Tensor
     gate: Tensor
 
-    def before(self, x: Tensor) -> Tensor:
-        """The normalised x (N, T, D) as it enters the branch."""
-        return modulate(x, self.shift, self.scale)
+    def before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """norm(x), (N, T, D), as it enters the branch. The weights of the norm must stay until the backward pass."""
+        if torch.compiler.is_compiling():  # which itself decides what to keep
+            return modulate(norm(x), self.shift, self.scale)
+        return _Modulated.apply(norm(x), self.shift, self.scale, x, norm)
 
     def after(self, x: Tensor) -> Tensor:
         """The branch's output (N, T, D) as it is added to the residual stream."""

@@ -34,8 +34,8 @@ class Layer(nn.Module):
             x = self.norm2(x + self.attention(self.norm1(x), cache))
             return self.norm4(x + self.mlp(self.norm3(x)))
         attention, mlp = self.adaptive(level)
-        x = self.norm2(x + attention.after(self.attention(attention.before(self.norm1(x)), cache)))
-        return self.norm4(x + mlp.after(self.mlp(mlp.before(self.norm3(x)))))
+        x = self.norm2(x + attention.after(self.attention(attention.before(self.norm1, x), cache)))
+        return self.norm4(x + mlp.after(self.mlp(mlp.before(self.norm3, x))))
 
 
 def run(layers, x: torch.Tensor, level: torch.Tensor | None = None, caches: list | None = None) -> torch.Tensor:

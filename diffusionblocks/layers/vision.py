@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -28,6 +29,30 @@ class Attention(nn.Module):
         return F.dropout(self.out(x.transpose(1, 2).reshape(n, t, d)), self.dropout, self.training)
 
 
+class _GELULinear(torch.autograd.Function):
+    """Linear map of gelu(x) whose gradients take the place of gelu(x), the widest tensor of a layer, once it is spent.
+
+    Elsewhere they would stand beside all that an update keeps, which is its peak. A second backward pass is an error.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, approximate):
+        activated = F.gelu(x, approximate=approximate)
+        ctx.save_for_backward(x, activated, weight)
+        ctx.approximate = approximate
+        return F.linear(activated, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, activated, weight = ctx.saved_tensors
+        rows, place = gradient.flatten(0, -2), activated.flatten(0, -2)
+        of_weight = rows.t().mm(place)
+        torch.mm(rows, weight.to(rows.dtype), out=place)  # which autocast rounded in the forward pass
+        torch.ops.aten.gelu_backward.grad_input(activated, x, approximate=ctx.approximate, grad_input=activated)
+        return activated, of_weight, rows.sum(0), None
+
+
 class MLP(nn.Module):
     """Linear, GELU (exact, or `approximate="tanh"`), linear, dropout."""
 
@@ -37,7 +62,11 @@ class MLP(nn.Module):
         self.dropout, self.approximate = dropout, approximate
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.down(F.gelu(self.up(x), approximate=self.approximate))
+        x = self.up(x)
+        if torch.compiler.is_compiling():  # which plans memory itself
+            x = self.down(F.gelu(x, approximate=self.approximate))
+        else:
+            x = _GELULinear.apply(x, self.down.weight, self.down.bias, self.approximate)
         return F.dropout(x, self.dropout, self.training)
 
 

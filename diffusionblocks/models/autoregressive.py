@@ -93,12 +93,12 @@ class Layer(nn.Module):
             x = x + self.dropout(self.attention(self.norm1(x), cache))
             return x + self.dropout(self.mlp(self.norm2(x)))
         attention, mlp = self.adaptive(level)
-        entered = attention.before(self.norm1(x))
+        entered = attention.before(self.norm1, x)
         heads = self.attention(entered, noisy_only=True) if noisy_only else self.attention(entered, cache, keep)
         if noisy_only:
             x, attention, mlp = x.chunk(2)[1], attention.second_half(), mlp.second_half()
         x = x + attention.after(self.dropout(heads))
-        return x + mlp.after(self.dropout(self.mlp(mlp.before(self.norm2(x)))))
+        return x + mlp.after(self.dropout(self.mlp(mlp.before(self.norm2, x))))
 
 
 class Model(base.Model):

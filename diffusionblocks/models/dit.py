@@ -27,8 +27,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x: (N, T, D); cond: (N, D), noise level and class."""
         attention, mlp = self.adaptive(cond)
-        x = x + attention.after(self.attention(attention.before(self.norm(x))))
-        return x + mlp.after(self.mlp(mlp.before(self.norm(x))))
+        x = x + attention.after(self.attention(attention.before(self.norm, x)))
+        return x + mlp.after(self.mlp(mlp.before(self.norm, x)))
 
 
 class Model(base.Model):

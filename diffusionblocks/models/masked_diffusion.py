@@ -40,10 +40,10 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """x: (N, T, D); level: (N, LEVEL_WIDTH)."""
         attention, mlp = self.adaptive(level)
-        q, k, v = self.attention.project(attention.before(self.norm1(x)))
+        q, k, v = self.attention.project(attention.before(self.norm1, x))
         heads = self.attention.merge(F.scaled_dot_product_attention(q, k, v))  # every token sees every other
         x = x + attention.after(self.dropout(heads))
-        return x + mlp.after(self.mlp(mlp.before(self.norm2(x))))
+        return x + mlp.after(self.mlp(mlp.before(self.norm2, x)))
 
 
 class Model(base.Model):

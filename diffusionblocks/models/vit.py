@@ -44,8 +44,8 @@ class Layer(nn.Module):
             x = x + self.attention(self.norm1(x))
             return x + self.mlp(self.norm2(x))
         attention, mlp = self.adaptive(level)
-        x = x + attention.after(self.attention(attention.before(self.norm1(x))))
-        return x + mlp.after(self.mlp(mlp.before(self.norm2(x))))
+        x = x + attention.after(self.attention(attention.before(self.norm1, x)))
+        return x + mlp.after(self.mlp(mlp.before(self.norm2, x)))
 
 
 class Model(base.Model):
