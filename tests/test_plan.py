@@ -36,7 +36,8 @@ SHAPES = {
     "openwebtext": {"vocab_size": 32_000, "seq_len": 1024},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-STUDIES = sorted((ROOT / "workflow/studies").glob("*.yaml"))
+# Those with tables of their own; text_cosine.yaml changes the shipped ones.
+STUDIES = sorted(set((ROOT / "workflow/studies").glob("*.yaml")) - {ROOT / "workflow/studies/text_cosine.yaml"})
 PLANS = {scale: Plan.of({**CONFIG, "scale": scale}) for scale in ("demo", "laptop", "gpu", "paper")}
 
 
