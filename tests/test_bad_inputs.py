@@ -283,7 +283,10 @@ CASES = {
         ["table1.model.name", "None should be a text"],
     ),
     "model of a date": (config("tables: {table1: {model: {width: 2026-11-26}}}"), ["model.width", "put it in quotes"]),
-    "metric without a name": (config("tables: {table1: {metrics: {x: {}}}}"), ["metrics.x.name", "name of a metric"]),
+    "metric without a name": (
+        config("tables: {table1: {metrics: {x: {}}}}"),
+        ["metrics.x: has no", "name` of a metric"],
+    ),
     "key of sampling": (
         row("{metrics: {column: {name: accuracy, sampling: {num_step: 4}}}}"),
         ["column", "num_step", "did you mean 'num_steps'"],

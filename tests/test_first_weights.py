@@ -32,7 +32,7 @@ FORMS = list(forms())
 def denoiser(name, options):
     torch.manual_seed(0)
     network = load("model", name)
-    noise = noise_of(network.noise_kind).of_options(1.0, -1.2, 0.002)
+    noise = noise_of(network.noise_kind).of_options(1.0, -1.2, 0.002, 80.0)
     return network(SHAPE, noise, **known(network, SIZES), **options).eval()
 
 

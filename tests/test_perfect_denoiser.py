@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from diffusionblocks.layers.vocabulary import Logits, fixed_rows
+from diffusionblocks.layers.vocabulary import Logits, fixed_rows, nucleus
 from diffusionblocks.methods.base import Network
 from diffusionblocks.methods.diffusionblocks import Method
-from diffusionblocks.methods.end_to_end import nucleus
 from diffusionblocks.models import base
 
 VOCABULARY, WIDTH, COUNT = 27, 64, 3000

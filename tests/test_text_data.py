@@ -30,6 +30,7 @@ from diffusionblocks.data.prepare import prepare
 from diffusionblocks.data.text import dataset as text
 from diffusionblocks.data.text import novels, tokens, write
 from diffusionblocks.data.text.dataset import Text
+from diffusionblocks.data.text.detokenise import detokenised
 from diffusionblocks.data.text.sources import lm1b, openwebtext, sotu, text8
 from diffusionblocks.plan.source import PACKAGE, closure
 
@@ -518,7 +519,7 @@ def test_lm1b_has_its_shards_line_by_line(llama2, monkeypatch):
     ],
 )
 def test_lm1b_without_its_blanks_around_punctuation(line, typed):
-    assert lm1b.detokenised(line) == typed
+    assert detokenised(line) == typed
 
 
 @pytest.mark.parametrize("change", [link, hard_link, renamed])

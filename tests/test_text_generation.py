@@ -15,8 +15,8 @@ from diffusionblocks.diffusion import chains as sampling
 from diffusionblocks.diffusion.chains import Step
 from diffusionblocks.diffusion.masking import Masking
 from diffusionblocks.evaluation.evaluate import evaluate
+from diffusionblocks.layers.vocabulary import nucleus
 from diffusionblocks.methods import build, load_trained
-from diffusionblocks.methods.end_to_end import nucleus
 from diffusionblocks.sampling.sample import hasten, sample
 from diffusionblocks.scorers.teacher import teacher
 

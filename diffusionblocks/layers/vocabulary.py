@@ -76,3 +76,13 @@ class Logits(namedtuple("Logits", "hidden head")):
 
     def _chunks(self):
         return (at_least_single(F.linear(part, self.head)) for part in self.hidden.flatten(0, -2).split(self._rows))
+
+
+def nucleus(probabilities: torch.Tensor, draws: torch.Tensor, top_p: float) -> torch.Tensor:
+    """One token (N,) of each distribution (N, V) by its uniform (N,), out of the fewest that together have top_p."""
+    ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = ordered * ((before < top_p) | (before == 0))  # the likeliest always
+    cumulative = kept.cumsum(-1)
+    index = (cumulative <= draws[:, None] * cumulative[:, -1:]).sum(-1)
+    return tokens.gather(1, index[:, None].clamp(max=tokens.shape[1] - 1))[:, 0]

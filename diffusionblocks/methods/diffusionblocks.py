@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from diffusionblocks.diffusion import partition as parts
 from diffusionblocks.diffusion.chains import Step, block_by_block, guide
 from diffusionblocks.diffusion.edm import hand_over
+from diffusionblocks.layers.vocabulary import nucleus
 from diffusionblocks.methods import base
-from diffusionblocks.methods.end_to_end import nucleus
 
 
 class Method(base.Method):

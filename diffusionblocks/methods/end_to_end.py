@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusionblocks.diffusion.chains import Step
+from diffusionblocks.layers.vocabulary import nucleus
 from diffusionblocks.methods import base
 
 
@@ -53,13 +54,3 @@ class Method(base.Method):
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             session.append(chosen)
         return tokens
-
-
-def nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
-    """One token (N,) of each distribution (N, V) by its uniform (N,), out of the fewest that together have top_p."""
-    ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    kept = ordered * ((before < top_p) | (before == 0))  # the likeliest always
-    cumulative = kept.cumsum(-1)
-    index = (cumulative <= draws[:, None] * cumulative[:, -1:]).sum(-1)
-    return tokens.gather(1, index[:, None].clamp(max=tokens.shape[1] - 1))[:, 0]

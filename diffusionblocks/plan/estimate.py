@@ -67,7 +67,8 @@ class Asked:
 
     def _add(self, written, origin, seeds, measured=True):
         run = _runs(written, origin)[0]
-        evaluation = written[f"runs/{origin}/evaluation"] if measured else {"extractor": None, "teachers": {}}
+        nothing = {"metrics": {}, "extractor": None, "teachers": {}}
+        evaluation = written[f"runs/{origin}/evaluation"] if measured else nothing
         samplings = [
             about for name, about in written.items() if measured and name.startswith(f"runs/{origin}/samples/")
         ]

@@ -1,22 +1,18 @@
 """One Billion Word (Chelba et al. 2013): shuffled sentences of news, in Llama 2's tokens."""
 
-import re
 from pathlib import Path
 from typing import Literal
 
 from diffusionblocks.data.archive import tar_members
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.data.sizes import sizes
+from diffusionblocks.data.text.detokenise import detokenised
 from diffusionblocks.data.text.llama2 import llama2
 from diffusionblocks.data.text.source import TextSet, text_set
 
 ROOT = "1-billion-word-language-modeling-benchmark-r13output"
 TRAIN = [f"{ROOT}/training-monolingual.tokenized.shuffled/news.en-{shard:05}-of-00100" for shard in range(1, 100)]
 TEST = [f"{ROOT}/heldout-monolingual.tokenized.shuffled/news.en.heldout-{shard:05}-of-00050" for shard in range(50)]
-
-# A blank before what ends a phrase or a sentence (but not behind U.S.), before 's, behind a currency.
-BLANKS = re.compile(r" (?=[,:;?!](?: |$))|(?<=[^ .]) (?=\.(?: |$))| (?='\w)|(?<=[$£]) ")
-PAIRS = ('""', "''", "()", "[]")
 
 
 @sizes(train_tokens=1_000_000_000, vocab_size=32_000, bring="Llama 2's tokenizer, 2 MB, as llama2/tokenizer.json")
@@ -38,11 +34,3 @@ def lm1b(
     lines = ((parts[name], line.decode().strip()) for name, lines in tar_members(path, parts) for line in lines)
     documents = ((part, detokenised(line)) for part, line in lines) if detokenise else lines
     return text_set("LM1B", split, llama2(data_dir), seq_len, test_size, documents)
-
-
-def detokenised(line: str) -> str:
-    """A line of LM1B as it would have been typed: `" Don 't ( yet ) , " he said .` is `"Don't (yet)," he said.`"""
-    line = BLANKS.sub("", line.replace(" : / / ", "://").replace(" / ", "/"))
-    for first, last in PAIRS:  # of quotes, each with the next
-        line = re.sub(rf"\{first} ([^\{first}\{last}]+) \{last}", rf"{first}\1{last}", line)
-    return line
