@@ -73,3 +73,20 @@ def test_no_linear_map_of_zeros_keeps_a_bias(name, options):
 @pytest.mark.parametrize("name", ["autoregressive", "vit"])
 def test_a_head_of_its_own_is_silent_with_closed_gates_alone(name):
     assert [denoiser(name, {"gates": gates}).head.weight.any().item() for gates in ("closed", "open")] == [False, True]
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@torch.no_grad()
+def test_a_plain_language_model_may_start_as_its_denoiser(unit):
+    """With `unit` tokens enter as loud, and maps of equal name have weights as large; by default they are smaller."""
+    torch.manual_seed(0)
+    network, shape = load("model", "autoregressive"), {"vocab_size": 300, "seq_len": 6}
+    sizes = {"num_layers": 2, "width": 96, "num_heads": 2, "mlp_width": 192, "head": "tied"}
+    noise = noise_of(network.noise_kind).of_options(1.0, -1.2, 0.002, 80.0)
+    plain = network(shape, **sizes, initialisation="unit" if unit else None)
+    other = network(shape, noise, **sizes, gates="open")
+    others = {name: module.weight.std() for name, module in other.named_modules() if isinstance(module, nn.Linear)}
+    ratios = [m.weight.std() / others[name] for name, m in plain.named_modules() if isinstance(m, nn.Linear)]
+    tokens = torch.arange(300)[None]
+    ratios.append(plain._context(tokens).std() / other._context(tokens).std())
+    assert len(ratios) > 8 and all(abs(ratio - 1) < 0.05 if unit else ratio < 0.5 for ratio in ratios)
