@@ -222,3 +222,11 @@ def test_claims_are_about_rows_of_their_table():
             assert {claim["row"], claim["against"]} <= {*about["paper"]["rows"], *about["rows"]}
             count += 1
     assert count > 20
+
+
+def test_a_claim_in_a_metric_that_is_infinite_with_a_seed_is_undecided():
+    frame = lines(a=[1.0, 3.0], b=[3.0, 3.1])
+    frame.loc[frame["row"] == "a", ["ours", "std", "values"]] = [math.inf, math.nan, "inf;3.0"]
+    claim = {"text": "", "metric": "accuracy", "row": "a", "against": "b", "margin": 0}
+    found = verdict(claim, frame)
+    assert found["verdict"] == "undecided" and found["error"] is None

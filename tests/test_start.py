@@ -220,6 +220,10 @@ def test_explain_says_where_it_was_said(tmp_path):
             "{start: mine/b}, b: {method: {sharing: joint}, seeds_at_most: 1}",
             ["mine.rows.a.start", "seed 1", "most: 1"],
         ),
+        (
+            "{start: mine/b}, b: {method: {sharing: joint}, demo: {model: {num_layers: 9}}}",
+            ["mine.rows.a.start", "mine/b has 9 layers, and this row 6"],
+        ),
         ("{start: vit_end_to_end}", ["mine.rows.a.start", "<table>/<row>"]),
         ("{start: 3}", ["mine.rows.a.start", "3"]),
     ],

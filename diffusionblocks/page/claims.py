@@ -1,9 +1,9 @@
 """What the paper and we claim, and what our numbers say of it: held, did not hold, undecided or not measured. No torch.
 
 A row is ahead of another, or behind it, where they differ by more than the error: two standard errors of the
-difference. Where both have the same seeds, it is that of the differences of each seed, since rows of one seed see the
-same data in the same order; otherwise their own spreads add up. With one seed no spread is known, and nothing is
-decided.
+difference. Where both have the same seeds, it is that of the differences of each seed, since rows of one seed are
+tested with the same draws and, where their parts have the same names, see the same data in the same order; otherwise
+their own spreads add up. With one seed no spread is known, and nothing is decided.
 
 The control. A table may name a row `deep`, trained end to end, and a row `shallow`, trained end to end too, with the
 layers of one block: it fits where a block does, and needs no method. To claim that blocks are as good as end to end
@@ -81,6 +81,7 @@ def verdict(claim: dict, frame: pd.DataFrame, depth: dict | None = None) -> dict
     gap = _gap(ours, other)
     distance = gap.better - claim["margin"]
     word = "held" if distance >= gap.error else "did not hold" if distance < -gap.error else "undecided"
+    word = word if math.isfinite(gap.error) else "undecided"  # the distance may be infinite, too
     found = {**claim, **NOTHING, "verdict": word, **gap.shown(), "stand_in": _text(ours["stand_in"])}
     if is_about_depth(claim, depth) and depth["shallow"] in cells.index:
         control, worth = _gap(ours, cells.loc[depth["shallow"]]), _gap(other, cells.loc[depth["shallow"]])
@@ -140,8 +141,9 @@ def _gap(ours, other):
     if seeds == 1:
         variance = math.inf
     elif paired:
-        pairs = zip(*([float(value) for value in row["values"].split(";")] for row in (ours, other)), strict=True)
-        variance = stdev(a - b for a, b in pairs) ** 2 / seeds
+        values = ([float(value) for value in row["values"].split(";")] for row in (ours, other))
+        differences = [a - b for a, b in zip(*values, strict=True)]
+        variance = stdev(differences) ** 2 / seeds if all(map(math.isfinite, differences)) else math.inf
     return Gap(difference, sign * difference, 2 * math.sqrt(variance), seeds, bool(paired and seeds > 1))
 
 

@@ -30,7 +30,7 @@ def headline(folder: Path, name: str) -> str:
             cells = frame[frame["metric"] == claim["metric"]].set_index("row")
             shallow = depth.get("shallow") if claim["against"] == depth.get("deep") else None
             found = [_cell(cells, row) for row in (claim["against"], shallow, claim["row"])]
-            better = f", {cells['better'].iloc[0]} is better" if len(cells) else ""
+            better = "".join(f", {word} is better" for word in cells["better"].dropna().unique())
             lines.append(" | ".join([plan["paper"]["source"], f"{claim['metric']}{better}", *found]))
     hardware = "; ".join(dict.fromkeys(machine["hardware"] for machine in about["machines"]))
     head = (

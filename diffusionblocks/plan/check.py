@@ -137,6 +137,8 @@ def check_start(row) -> None:
             f"{where}: {name} is trained in {len(start.parts)} blocks that share nothing, and blocks are cut from one "
             "network. Name a row that is trained end to end, or `sharing: joint`"
         )
+    if layers_of(start.model) != layers_of(row.model):
+        raise UserError(f"{where}: {name} has {layers_of(start.model)} layers, and this row {layers_of(row.model)}")
     if absent := [seed for seed in row.seeds if seed not in start.seeds]:
         raise UserError(
             f"{where}: {name} is not trained with seed {absent[0]} (seeds_at_most). Give this row the same "

@@ -71,7 +71,11 @@ def run_files(step: str, run: dict, sampling: dict | None = None, evaluation: di
 
 def timing_files(asked: dict) -> list[str]:
     """Source files behind the times of rows that are compared. asked: what planning writes of them (plan/plan.py)."""
-    return sorted({file for about in asked["timed"].values() for file in run_files("timing", about["run"])})
+    found = set()
+    for about in asked["timed"].values():
+        for chain in ({}, *about["chains"].values()):  # which may take a grid of their own
+            found.update(run_files("timing", about["run"], chain))
+    return sorted(found)
 
 
 def digest(files: list[str]) -> str:

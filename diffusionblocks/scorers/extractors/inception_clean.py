@@ -41,7 +41,9 @@ def resized(images: Tensor) -> Tensor:
     for each core that this process may use: 1 s of one for a thousand images.
     """
     channels = images.flatten(0, 1).cpu().numpy().astype(np.float32)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    ) as pool:
         found = np.stack(list(pool.map(_bicubic, channels)))
     return torch.from_numpy(found).unflatten(0, images.shape[:2]).to(images.device)
 
