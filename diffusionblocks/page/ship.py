@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.components import PACKAGE
+from diffusionblocks.base.cores import cores
 from diffusionblocks.base.files import UserError, exists, listed, read_json, write_json
 from diffusionblocks.page.headline import ABOUT, METRICS, PAGE, headline, into_readme, named
 from diffusionblocks.page.page import environments, in_bytes, jobs, page
@@ -169,7 +170,7 @@ def _cost(tables):
         "jobs": len(found),
         "first_job": times[0] if times else None,
         "last_job": times[-1] if times else None,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "machines": [{"hardware": hardware, "versions": versions} for hardware, versions in environments(tables)],
     }
 

@@ -1,6 +1,5 @@
 """Images of a folder as pixels, and the autoencoder of Stable Diffusion (sd-vae-ft-ema) that makes latents of them."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffusionblocks.base.compat import autoencoder_kl
+from diffusionblocks.base.cores import cores
 from diffusionblocks.base.files import UserError
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.data.images import folder
@@ -94,7 +94,7 @@ def batches(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[Tenso
 
     The files are read by one process for each core that this one may use.
     """
-    workers = min(len(os.sched_getaffinity(0)), -(-len(paths) // batch_size))
+    workers = min(cores(), -(-len(paths) // batch_size))
     for images in DataLoader(_Crops(paths, size), batch_size, num_workers=workers, collate_fn=_together):
         if isinstance(images, UserError):
             raise images

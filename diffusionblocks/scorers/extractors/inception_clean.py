@@ -1,6 +1,5 @@
 """Inception-v3 behind clean-fid's resizing, by which the paper (v4) measures FID to the test images."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffusionblocks.base.compat import fidelity_inception
+from diffusionblocks.base.cores import cores
 from diffusionblocks.data.download import ARCHIVES, fetch
 from diffusionblocks.scorers.extractors.base import Adapted, Extractor, rgb
 
@@ -41,9 +41,7 @@ def resized(images: Tensor) -> Tensor:
     for each core that this process may use: 1 s of one for a thousand images.
     """
     channels = images.flatten(0, 1).cpu().numpy().astype(np.float32)
-    with ThreadPoolExecutor(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         found = np.stack(list(pool.map(_bicubic, channels)))
     return torch.from_numpy(found).unflatten(0, images.shape[:2]).to(images.device)
 
