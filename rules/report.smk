@@ -42,6 +42,7 @@ rule figures:
 
 
 ESTIMATE = f"{RESULTS}/estimate.json"  # there once someone has asked for it
+PARTS = sorted(map(str, Path("report").glob("*.html.jinja"))) + ["report/style.css"]
 
 
 rule page:
@@ -52,7 +53,7 @@ rule page:
         figures=expand(f"{RESULTS}/tables/{{table}}-figures.json", table=PLAN.tables),
         metrics=PLAN.metrics_of(PLAN.tables),
         template="report/page.html.jinja",
-        style="report/style.css",
+        parts=PARTS,
         estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
@@ -74,7 +75,7 @@ use rule page as page_of_table with:
         figures=f"{RESULTS}/tables/{{table}}-figures.json",
         metrics=lambda wildcards: PLAN.metrics_of([wildcards.table]),
         template="report/page.html.jinja",
-        style="report/style.css",
+        parts=PARTS,
         estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
