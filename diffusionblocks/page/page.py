@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
-from diffusionblocks.page.claims import verdict, worth_of_depth
+from diffusionblocks.page.claims import of_table, worth_of_depth
 from diffusionblocks.page.cost import environments, jobs
 from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, decimals, read
@@ -71,7 +71,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         frame.loc[lines.index, "decimals"] = decimals(list(values), unit)
     lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
     properties = {row: results.properties(row) for row in lines}
-    claims, depth = results.plan["claims"], results.plan["depth"]
+    claims, depth = of_table(results, frame), results.plan["depth"]
     return {
         "name": results.name,
         "title": results.title,
@@ -84,7 +84,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
         "more": _more(frame),
         "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
-        "claims": [verdict(claim, frame, depth) for claim in claims],
+        "claims": claims,
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
