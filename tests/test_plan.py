@@ -322,7 +322,12 @@ REMARKED = {
             "demo": {},
             "gpu": {},
             "rows": {
-                "one": {"title": "The first", "remark": "of the row", "paper_row": "other", "demo": {"remark": "of the demo"}},
+                "one": {
+                    "title": "The first",
+                    "remark": "of the row",
+                    "paper_row": "other",
+                    "demo": {"remark": "of the demo"},
+                },
                 "two": {"like": "a/one", "against": "one"},
                 "three": {"gpu": {"remark": "of the gpu"}},
                 "four": {"remark": "of the row", "demo": {"remark": ""}},
@@ -376,7 +381,7 @@ def test_every_shipped_row_has_a_title_that_no_other_of_its_table_has(scale):
 
 
 def test_a_table_has_the_settings_of_its_rows_as_explain_does(explained):
-    """Each value with the layer that says it; of a default with none. Lines are left out: they move without a change."""
+    """Each value with the layer that says it; of a default with none. Not the line, which moves without a change."""
     for table in PLANS["demo"].tables:
         for about in PLANS["demo"].written[f"tables/{table}"]["rows"].values():
             told = explained[about["run"]]
