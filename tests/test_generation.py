@@ -120,6 +120,7 @@ def test_metrics_are_those_of_all_shards_set_by_set(job):
     sections = {column: {**section, "sampling": SAMPLING} for column, section in sections.items()}
     paths = job.shards(shards=3)
     found = job.evaluate(sections, reversed(paths))  # in whatever order they come
+    assert found["weights"] == model_file.about(job.model)["digest"]
     network, _ = load_extractor(job.extractor, CPU)
     sets = [extract(network, images(paths)[i : i + 25], CPU).numpy() for i in (0, 25)]
     known = {key: value.numpy() for key, value in tensors.read(job.reference, "")[0].items()}
