@@ -43,7 +43,7 @@ CHAINS = {
     "accuracy_chain": Chain("test accuracy (%)", "accuracy", 100),
     "loss_chain": Chain("nats per token", "next_token_loss", math.inf),
 }
-MOST_ROWS = 12  # of one data set in the figure of outcomes; where there are more, those that the paper prints
+MOST_ROWS = 24  # of the figure of outcomes; where there are more, those that the paper prints or compares with
 
 
 def figures(plan_path: Path | str, path: Path | str) -> None:
@@ -95,8 +95,14 @@ def _outcomes(results: Results) -> Drawn:
         for column, number in results.numbers(row).items():
             if column in results.paper["metrics"] or not (results.printed or number["beside"]):
                 found.setdefault((column, seeds[0]["data"]["title"]), []).append(row)
-    shown = [_compared(results, *key, rows) for key, rows in found.items()]
-    if not (shown := [group for group in shown if len(group.rows) > 1]):
+    if sum(map(len, found.values())) > MOST_ROWS:
+        against = {results.against(row) for row in results.runs}
+        found = {
+            (column, data): [row for row in rows if column in results.of_row(row) or row in against]
+            for (column, data), rows in found.items()
+        }
+    shown = [_compared(results, *key, rows) for key, rows in found.items() if len(rows) > 1]
+    if not shown:
         return None
     words = (
         f"{group.title}: {'; '.join(_outcome(row, *values, group.printed) for row, values in group.rows.items())}"
@@ -106,14 +112,13 @@ def _outcomes(results: Results) -> Drawn:
 
 
 def _compared(results, column, data, rows):
-    if len(rows) > MOST_ROWS:
-        rows = [row for row in rows if column in results.of_row(row)]
-    number = results.numbers(rows[0])[column] if rows else {}
+    number = results.numbers(rows[0])[column]
     unlike = any(stand_ins(results, row, column) for row in rows) or "timed" in number
     against = {results.against(row) for row in rows} & {*rows}
-    expected = results.expected_data(rows[0]) if rows else None
+    expected = results.expected_data(rows[0])
+    data = data.removeprefix("none: ").partition(";")[0]  # of what is counted: at which sizes
     return outcomes.Compared(
-        title=f"{_metric(column, number)}, {data}" if number else column,
+        title=f"{_metric(column, number)}, {data}",
         printed=f"in the paper{f', {expected}' if expected and unlike else ''}",
         rows={results.title_of(row): (results.values(row, column), results.of_row(row).get(column)) for row in rows},
         comparable=not unlike,
@@ -190,7 +195,9 @@ def _block_counts(results: Results) -> Drawn:
 def _counted(title, ours, paper):
     lines = {name: {count: _mean(values) for count, values in line.items()} for name, line in ours.items()}
     lines |= {"the paper": {count: f"{value:g}" for count, value in paper.items()}} if paper else {}
-    said = [f"{name} {', '.join(f'{line[count]} with B={count}' for count in sorted(line))}" for name, line in lines.items()]
+    said = [
+        f"{name} {', '.join(f'{line[count]} with B={count}' for count in sorted(line))}" for name, line in lines.items()
+    ]
     return f"{title}: {'; '.join(said)}."
 
 
@@ -225,7 +232,9 @@ def _named(panel):
 
 
 def _along(title, lines, baseline):
-    ends = {name: [_mean([curve["value"][end] for curve in curves]) for end in (0, -1)] for name, curves in lines.items()}
+    ends = {
+        name: [_mean([curve["value"][end] for curve in curves]) for end in (0, -1)] for name, curves in lines.items()
+    }
     said = [f"{name} from {first} to {last}" for name, (first, last) in ends.items()]
     return f"{title} {', '.join(said)}" + ("" if baseline is None else f", compared with {baseline:.3g}")
 
@@ -269,21 +278,24 @@ def _curves(results, row, name):
 
 
 def _partitions(kind: str) -> Callable[[Results], Drawn]:
-    """Rows with one partition share a line. kind: of noise, `sigma` or `masking`."""
+    """Rows whose blocks own the same levels share a drawing. kind: of noise, `sigma` or `masking`."""
 
     def draw(results: Results) -> Drawn:
-        found = []  # (rows, their partition)
+        found = []  # (a partition, {its layers: rows})
         for row, seeds in results.runs.items():
             partition = seeds[0].get("partition")
             if partition and bool(partition["noise"]) == (kind == "sigma"):
-                same = next((rows for rows, other in found if other == partition), None)
-                if same is None:
-                    found.append((same := [], partition))
-                same.append(results.title_of(row))
-        rows = {"; ".join(rows): partition for rows, partition in found}
+                key = {**partition, "layers": None}
+                layers = next((layers for other, layers in found if {**other, "layers": None} == key), None)
+                if layers is None:
+                    found.append((partition, layers := {}))
+                layers.setdefault(plots.layers(partition), []).append(results.title_of(row))
+        rows = [
+            ([*(f"{'; '.join(rows)}: {words}" for words, rows in layers.items()), plots.shares(partition)], partition)
+            for partition, layers in found
+        ]
         if rows:
-            said = (f"{row}: {plots.shares(partition)}" for row, partition in rows.items())
-            return plots.partitions(rows), f"{'. '.join(said)}."
+            return plots.partitions(rows), ". ".join(", ".join(filter(None, words)) for words, _ in rows) + "."
 
     return draw
 
@@ -318,9 +330,9 @@ FIGURES = (
     Figure(
         "loss-chain",
         "Cross-entropy of the next token along the chain",
-        "Each token from the z that the blocks before left, all true tokens before it given; mean and range over seeds. "
-        "The first step, from pure noise, shows what the context says. Dashed: the block shown the true token under "
-        "its own noise.",
+        "Each token from the z that the blocks before left, all true tokens before it given; mean and range over "
+        "seeds. The first step, from pure noise, shows what the context says. Dashed: the block shown the true token "
+        "under its own noise.",
         _chains("loss_chain"),
         role="chain",
     ),
@@ -348,8 +360,8 @@ FIGURES = (
     Figure(
         "losses",
         "Training loss per block",
-        "Unweighted loss of each block on its own noise levels, mean and range over seeds; all rows have the same axes. "
-        "A block at low noise sees a target that is nearly clean, so its loss is low from the start.",
+        "Unweighted loss of each block on its own noise levels, mean and range over seeds; all rows have the same "
+        "axes. A block at low noise sees a target that is nearly clean, so its loss is low from the start.",
         _losses,
     ),
     Figure("curves", "Other curves", "What a metric gives for each step, mean and range over seeds.", _others),
