@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffusionblocks.base.files import atomic
 
-WIDTH = 4.6  # of a figure that a phone held upright shows whole, in inches
+WIDTH = 4.0  # of a figure that a phone held upright shows whole, in inches
 FULL = 7.0  # of one with several panels side by side, which scrolls there
 PIXELS = 1.5  # of the page at most to a point, so that letters are as large as the text around them
 
@@ -143,7 +143,8 @@ def legend(figure: Figure) -> None:
     titles = [axes.get_title("left") for axes in figure.axes if axes.get_position().y1 == top]
     above = top + _head(max(title.count("\n") + bool(title) for title in titles)) / figure.get_figheight()
     if found:
-        columns = 4 if figure.get_figwidth() == WIDTH else 6
+        letters = 6 + max(map(len, found))  # with the sign before them and the gap behind
+        columns = int(figure.get_figwidth() * 14 / letters) or 1
         names = [name for column in range(columns) for name in list(found)[column::columns]]  # read in lines
         place = {"loc": "lower left", "bbox_to_anchor": (0, above), "borderpad": 0, "ncols": columns}
         figure.legend([found[name] for name in names], names, **place)

@@ -87,16 +87,19 @@ def _drawn(results) -> Iterator[tuple[Figure, matplotlib.figure.Figure, str]]:
 
 
 def _outcomes(results: Results) -> Drawn:
-    """Of each metric that the paper prints, or of all in the table of one's own; rows of one data set together."""
+    """Of each metric that the paper prints, or of all in the table of one's own; rows of one data set together, and all
+    that are counted.
+    """
     if "block_count" in results.plan["figures"]:  # which shows the same, in order
         return None
     found = {}  # {(column, data): rows}
     for row, seeds in results.runs.items():
         for column, number in results.numbers(row).items():
             if column in results.paper["metrics"] or not (results.printed or number["beside"]):
-                found.setdefault((column, seeds[0]["data"]["title"]), []).append(row)
+                data = seeds[0]["data"]["title"] if seeds[0]["parts"] else None
+                found.setdefault((column, data), []).append(row)
     if sum(map(len, found.values())) > MOST_ROWS:
-        against = {results.against(row) for row in results.runs}
+        against = {results.against(row) for row in results.runs if {*results.paper["metrics"]} & {*results.of_row(row)}}
         found = {
             (column, data): [row for row in rows if column in results.of_row(row) or row in against]
             for (column, data), rows in found.items()
@@ -116,9 +119,8 @@ def _compared(results, column, data, rows):
     unlike = any(stand_ins(results, row, column) for row in rows) or "timed" in number
     against = {results.against(row) for row in rows} & {*rows}
     expected = results.expected_data(rows[0])
-    data = data.removeprefix("none: ").partition(";")[0]  # of what is counted: at which sizes
     return outcomes.Compared(
-        title=f"{_metric(column, number)}, {data}",
+        title=", ".join(filter(None, (_metric(column, number), data))),
         printed=f"in the paper{f', {expected}' if expected and unlike else ''}",
         rows={results.title_of(row): (results.values(row, column), results.of_row(row).get(column)) for row in rows},
         comparable=not unlike,

@@ -40,8 +40,10 @@ def outcomes(groups: Sequence[Compared]) -> Figure:
     apart = [
         not group.comparable and any(printed is not None for _, printed in group.rows.values()) for group in groups
     ]
-    heads = [textwrap.wrap(group.title, 60) for group in groups]
+    heads = [textwrap.wrap(group.title, 50) for group in groups]
     heights = [canvas.LETTERS * (len(head) + 0.5) for head in heads]
+    spread = any(len(values) > 1 for group in groups for values, _ in group.rows.values())
+    label = "mean, 90% interval" if spread else "measured here"
     total = sum(heights) + sum(PITCH * len(group.rows) + FOOT for group in groups)
     with canvas.style():
         figure, top = Figure(figsize=(canvas.WIDTH, total)), total
@@ -53,8 +55,8 @@ def outcomes(groups: Sequence[Compared]) -> Figure:
             if split:
                 panels += [figure.add_axes((OURS + 0.06, top / total, 1 - OURS - 0.06, tall / total))]
                 panels[0].set_xlabel("measured here")
-                panels[1].set_xlabel(textwrap.fill(group.printed, 24))
-            _outcomes(group, panels[0], panels[-1])
+                panels[1].set_xlabel(textwrap.fill(group.printed, 20))
+            _outcomes(group, panels[0], panels[-1], label)
             for axes, ticks in zip(panels, (5, 3), strict=False):
                 axes.set(ylim=(len(group.rows) - 0.5, -0.5), yticks=[])
                 axes.margins(x=0.08)
@@ -66,8 +68,8 @@ def outcomes(groups: Sequence[Compared]) -> Figure:
         return figure
 
 
-def _outcomes(group, ours, paper):
-    """Rows on one axis, or on one for ours and one for the paper's."""
+def _outcomes(group, ours, paper, label):
+    """Rows on one axis, or on one for ours and one for the paper's. label: of ours."""
     for number, (row, (values, printed)) in enumerate(group.rows.items()):
         ours.text(0, number - 0.28, row, transform=ours.get_yaxis_transform(), va="center", fontsize=8)
         known, y = [value for value in values if math.isfinite(value)], number + 0.12
@@ -84,9 +86,9 @@ def _outcomes(group, ours, paper):
         if known == values:
             mean, half = interval(values)
             ours.errorbar(mean, y, xerr=half, fmt="none", color=canvas.PALETTE[0], elinewidth=2)
-            ours.plot(mean, y, "o", color=canvas.PALETTE[0], markersize=5, label="mean, 90% interval")
+            ours.plot(mean, y, "o", color=canvas.PALETTE[0], markersize=5, label=label)
             if row == group.baseline:
-                ours.axvline(mean, color=canvas.SOFT, linewidth=1, linestyle=":", label="the row compared with")
+                ours.axvline(mean, color=canvas.SOFT, linewidth=1, linestyle=":", label="compared with")
         if printed is not None:
             about = {"color": canvas.INK, "marker": "s", "linestyle": "none", "label": "the paper"}
             paper.plot(printed, y + (0 if paper is not ours else 0.18), **about)

@@ -66,7 +66,7 @@ class _Sheet:
         self.axes.axis("off")
 
     def write(self, words, **about):
-        self.below += canvas.LETTERS * 1.3
+        self.below += canvas.LETTERS * 1.5
         self.axes.text(0, self.below - 0.06, words, fontsize=8, **about)
 
     def number(self, labels):

@@ -81,7 +81,7 @@ def likelihood(rows: dict[str, tuple[list[dict], list[dict] | None]]) -> Figure:
                 axes.bar(levels[mine], values[mine], width=1 / len(levels), color=colour, label=label)
             if baseline:
                 mean = _over_seeds(baseline).mean(0)
-                axes.step(levels, mean, where="mid", color=canvas.INK, linewidth=1, label="the row compared with")
+                axes.step(levels, mean, where="mid", color=canvas.INK, linewidth=1, label="compared with")
         canvas.legend(figure)
         return figure
 
@@ -111,7 +111,7 @@ def chain(ylabel: str, rows: dict[str, tuple[dict[str, list[dict]], float | None
                 values, style = _over_seeds(curves), "--o" if curves[0]["from_target"] else "-o"
                 _line(axes, steps, (values.mean(0), values.min(0), values.max(0)), colours[name], name, style)
             if baseline is not None:
-                axes.axhline(baseline, color=canvas.INK, linewidth=1, linestyle=":", label="the row compared with")
+                axes.axhline(baseline, color=canvas.INK, linewidth=1, linestyle=":", label="compared with")
             axes.set_xticks(shown, labels)
         low, high = axes.get_ylim()
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, most)])
@@ -159,7 +159,7 @@ def partitions(rows: list[tuple[list[str], dict]]) -> Figure:
     """
     noise = rows[0][1]["noise"]
     ends = [partition["boundaries"][end] for _, partition in rows for end in (0, -1)]
-    words = [[line for words in above for line in textwrap.wrap(words, 66)] for above, _ in rows]
+    words = [[line for words in above for line in textwrap.wrap(words, 58)] for above, _ in rows]
     heights = [LETTERS * len(lines) + RIDGE + 0.3 for lines in words]
     with canvas.style():
         figure, top = Figure(figsize=(canvas.WIDTH, sum(heights))), sum(heights)
