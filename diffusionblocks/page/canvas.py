@@ -56,6 +56,7 @@ STYLE = {
     "svg.fonttype": "none",  # letters as letters: their outlines were a third of the page
     "svg.hashsalt": "diffusionblocks",  # the same figure gives the same bytes
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a title is a dollar
     "xtick.color": SOFT,
     "xtick.labelcolor": INK,
     "xtick.labelsize": 8,

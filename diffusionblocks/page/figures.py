@@ -86,11 +86,17 @@ def _drawn(results) -> Iterator[tuple[Figure, matplotlib.figure.Figure, str]]:
             yield figure, *drawn
 
 
+def _title(results, row):
+    """What a row is called, so that no two of a table are called the same."""
+    title = results.title_of(row)
+    return title if [results.title_of(other) for other in results.runs].count(title) == 1 else f"{title} ({row})"
+
+
 def _outcomes(results: Results) -> Drawn:
     """Of each metric that the paper prints, or of all in the table of one's own; rows of one data set together, and all
     that are counted.
     """
-    if "block_count" in results.plan["figures"]:  # which shows the same, in order
+    if _by_blocks(results):  # shows the same, in order
         return None
     found = {}  # {(column, data): rows}
     for row, seeds in results.runs.items():
@@ -122,9 +128,9 @@ def _compared(results, column, data, rows):
     return outcomes.Compared(
         title=", ".join(filter(None, (_metric(column, number), data))),
         printed=f"in the paper{f', {expected}' if expected and unlike else ''}",
-        rows={results.title_of(row): (results.values(row, column), results.of_row(row).get(column)) for row in rows},
+        rows={_title(results, row): (results.values(row, column), results.of_row(row).get(column)) for row in rows},
         comparable=not unlike,
-        baseline=results.title_of(against.pop()) if len(against) == 1 else None,
+        baseline=_title(results, against.pop()) if len(against) == 1 else None,
     )
 
 
@@ -148,7 +154,7 @@ def _pictured(draw, alt):
         found = {}
         for row, seeds in results.runs.items():
             if "images" in (seeds[0]["samples"] or {}):
-                found.setdefault(seeds[0]["data"]["title"], {})[results.title_of(row)] = seeds[0]
+                found.setdefault(seeds[0]["data"]["title"], {})[_title(results, row)] = seeds[0]
         if found:
             return draw(found), " ".join(f"{alt} {data}: {', '.join(rows)}." for data, rows in found.items())
 
@@ -156,7 +162,7 @@ def _pictured(draw, alt):
 
 
 def _losses(results: Results) -> Drawn:
-    trained = {results.title_of(row): runs for row, runs in results.runs.items() if runs[0]["parts"]}
+    trained = {_title(results, row): runs for row, runs in results.runs.items() if runs[0]["parts"]}
     if trained:  # others are counted
         return plots.losses(trained), "; ".join(f"{row}: {_fall(runs[0])}" for row, runs in trained.items()) + "."
 
@@ -165,14 +171,23 @@ def _fall(run):
     curves = {block: curve for part in run["parts"].values() for block, curve in part["losses"].items()}
     return ", ".join(
         f"{canvas.named(block, len(curves))} from {curve[0][1]:.2g} to {curve[-1][1]:.2g}"
-        for block, curve in sorted(curves.items(), key=lambda item: int(item[0]))
+        for block, curve in sorted((int(block), curve) for block, curve in curves.items())
+        if curve
     )
 
 
 def _block_counts(results: Results) -> Drawn:
-    """Of each metric of the table, unless it is one that stands beside the others wherever it is not printed."""
+    if panels := _by_blocks(results):
+        return outcomes.block_counts(panels), " ".join(_counted(title, *panels[title][:2]) for title in panels)
+
+
+def _by_blocks(results):
+    """{metric: (ours, paper, relative)}, as `outcomes.block_counts` takes them, where the table asks for the figure.
+
+    Of each metric, unless it is one that stands beside the others wherever it is not printed.
+    """
     if "block_count" not in results.plan["figures"]:
-        return None
+        return {}
     metrics = {column: number for row in results.runs for column, number in results.numbers(row).items()}
     panels = {}
     for column, number in metrics.items():
@@ -190,8 +205,7 @@ def _block_counts(results: Results) -> Drawn:
         relative = 1 in paper and any(1 in values for values in ours.values())
         if any(len(values) > 1 for values in ours.values()):
             panels[_metric(column, number)] = ours, paper, relative
-    if panels:
-        return outcomes.block_counts(panels), " ".join(_counted(title, *panels[title][:2]) for title in panels)
+    return panels
 
 
 def _counted(title, ours, paper):
@@ -213,7 +227,7 @@ def _chains(name: str) -> Callable[[Results], Drawn]:
             for column, curves in _curves(results, row, name).items():
                 steps.setdefault(str([curves[0]["sigma"], curves[0]["block"]]), {})[column] = curves
             for number, found in enumerate(steps.values()):
-                title = ", ".join([results.title_of(row), *(found if number else ())])
+                title = ", ".join([_title(results, row), *(found if number else ())])
                 panels[title] = _named(found), results.mean_of(results.against(row), chain.baseline)
         if panels:
             alt = "; ".join(_along(title, *panel) for title, panel in panels.items())
@@ -246,7 +260,7 @@ def _likelihoods(results: Results) -> Drawn:
     for row in results.runs:
         for number, (column, curves) in enumerate(_curves(results, row, "likelihood").items()):
             baseline = _curves(results, results.against(row), "likelihood").get(column)
-            panels[", ".join([results.title_of(row), *([column] if number else ())])] = curves, baseline
+            panels[", ".join([_title(results, row), *([column] if number else ())])] = curves, baseline
     if panels:
         said = (
             f"{row} from {_mean([curve['value'][0] for curve in curves])} at the lowest rate to "
@@ -262,7 +276,7 @@ def _others(results: Results) -> Drawn:
     for row, seeds in results.runs.items():
         for column, curve in seeds[0]["curves"].items():
             if curve["figure"] not in (*CHAINS, "likelihood"):
-                panels[f"{column}, {results.title_of(row)}"] = column, [run["curves"][column] for run in seeds]
+                panels[f"{column}, {_title(results, row)}"] = column, [run["curves"][column] for run in seeds]
     if panels:
         said = (
             f"{title} from {_mean([curve['value'][0] for curve in curves])} to "
@@ -291,7 +305,7 @@ def _partitions(kind: str) -> Callable[[Results], Drawn]:
                 layers = next((layers for other, layers in found if {**other, "layers": None} == key), None)
                 if layers is None:
                     found.append((partition, layers := {}))
-                layers.setdefault(plots.layers(partition), []).append(results.title_of(row))
+                layers.setdefault(plots.layers(partition), []).append(_title(results, row))
         rows = [
             ([*(f"{'; '.join(rows)}: {words}" for words, rows in layers.items()), plots.shares(partition)], partition)
             for partition, layers in found
@@ -308,7 +322,14 @@ FIGURES = (
         "Measured, and in the paper",
         "Every seed, their mean and its 90% confidence interval (Student’s t). Where data, features or the machine are "
         "not the paper’s, its numbers have an axis of their own: compare the order of rows and their gaps, not values.",
-        _outcomes,
+        lambda results: _outcomes(results) if results.printed else None,
+        role="result",
+    ),
+    Figure(
+        "outcomes",
+        "Measured",
+        "Every seed, their mean and its 90% confidence interval (Student’s t).",
+        lambda results: None if results.printed else _outcomes(results),
         role="result",
     ),
     Figure(

@@ -117,7 +117,8 @@ def _block_counts(axes, ours, paper, relative):
     for (label, values), colour in zip(ours.items(), canvas.colours(max(len(ours), 2)), strict=False):
         counts, base = sorted(values), np.mean(values.get(1, first)) if relative else 1
         found = [interval([value / base for value in values[count]]) for count in counts]
-        means, halves = [mean for mean, _ in found], [half or 0 for _, half in found]
+        means = [mean if math.isfinite(mean) else math.nan for mean, _ in found]
+        halves = [half or 0 for _, half in found]
         axes.errorbar(counts, means, halves, fmt="none", color=colour, elinewidth=2)
         axes.plot(counts, means, "-o", color=colour, label=label)
     if paper:

@@ -34,6 +34,7 @@ def losses(rows: dict[str, list[dict]]) -> Figure:
         low, high = loss_limits(rows.values())
         if 0 < 100 * low < high:  # blocks of low noise would lie on the axis
             axes.set(yscale="log", ylim=(low / 1.2, high * 1.2))
+            axes.yaxis.set_major_formatter("{x:g}")
         else:
             axes.set_ylim(min(0, low * 1.05), high * 1.05)
         canvas.legend(figure)
@@ -166,6 +167,7 @@ def partitions(rows: list[tuple[list[str], dict]]) -> Figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xscale="log" if noise else "linear", xlim=(min(ends), max(ends)), ylim=(0, top), yticks=[])
         axes.set_xlabel("noise level σ" if noise else "masking rate t")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
         for (_, partition), lines, height in zip(rows, words, heights, strict=True):
