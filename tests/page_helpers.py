@@ -137,9 +137,9 @@ def shown_section(folder: Path, rows: dict, paper=IMAGES, **about) -> dict:
     return section(results, pd.read_csv(path.with_suffix(".csv")), groups(results))
 
 
-def headings(part: dict) -> dict[str, list[str]]:
-    """{heading: alternative texts of its figures} of a section."""
-    return {group["heading"]: [alt for alt, _ in group["images"]] for group in part["figures"]}
+def headings(part: dict) -> dict[str, str]:
+    """{heading: what is said in words of its figure} of a section."""
+    return {figure["heading"]: figure["alt"] for figure in part["figures"]}
 
 
 def written_page(folder: Path, *plans: Path, estimate=()) -> str:

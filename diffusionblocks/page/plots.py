@@ -103,8 +103,8 @@ def chain(ylabel: str, rows: dict[str, tuple[dict[str, list[dict]], float | None
         for axes, (lines, baseline) in zip(panels, rows.values(), strict=True):
             first = next(iter(lines.values()))[0]
             steps = np.arange(1, len(first["sigma"]) + 1)
-            room = 3 * axes.get_position().width * figure.get_figwidth()  # labels to an inch, at most
-            shown = steps[:: -(-len(steps) // max(2, int(room * 2 / 3)))]
+            room = int(2 * axes.get_position().width * figure.get_figwidth())  # two labels to an inch
+            shown = steps[:: -(-len(steps) // max(room, 1))]
             labels = [str(step) for step in shown]
             if None not in first["sigma"]:
                 labels = [f"{first['sigma'][step - 1]:.2g}\n{first['block'][step - 1]}" for step in shown]
