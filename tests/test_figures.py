@@ -163,9 +163,9 @@ def test_a_value_without_end_is_left_out_and_the_rest_drawn():
     figure = outcomes.outcomes([outcomes.Compared("ppl", "", rows, True, None)])
     (axes,) = figure.axes
     assert [list(line.get_xdata()) for line in axes.lines] == [[3.0], [5.0]]
-    assert "nan" not in canvas.svg(figure).lower()
+    assert "nan" not in canvas.svg(figure, "x").lower()
     figure = outcomes.block_counts({"ppl": ({"ours": {1: [2.0], 2: [float("inf")], 3: [4.0]}}, {}, False)})
-    assert "nan" not in canvas.svg(figure).lower()
+    assert "nan" not in canvas.svg(figure, "x").lower()
 
 
 # Quality against the number of blocks
@@ -386,27 +386,24 @@ def losses(**rows):
 
 def test_a_figure_is_an_element_that_can_stand_among_others():
     """Its ids are its own, what refers to them finds them, and nothing in it holds for the whole page."""
-    one, other = (measured("a", blocks=count, loss=count) for count in (2, 3))
-    drawn = [canvas.svg(pictures.trajectory({"digits": {"a": run}})) for run in (one, other)]
-    drawn += [canvas.svg(losses(a=run)) for run in (one, other)]
-    named = []
-    for svg in drawn:
+    run = measured("a", blocks=2)
+    drawn = {name: pictures.trajectory({"digits": {"a": run}}) for name in ("one", "two")} | {"three": losses(a=run)}
+    for name, figure in drawn.items():
+        svg = canvas.svg(figure, name)
         assert svg.startswith('<svg viewBox="')
         assert not re.search(r"<style|<metadata|<!|<\?|xlink|xmlns|matplotlib", svg)
         ids = re.findall(r' id="([^"]*)"', svg)
         referred = {*re.findall(r"url\(#([^)]*)\)", svg), *re.findall(r'href="#([^"]*)"', svg)}
-        assert referred and referred == set(ids)
-        named += ids
-    assert len(set(named)) == len(named)
-    assert canvas.svg(losses(a=one)) == drawn[2], "the same figure gives the same bytes"
+        assert referred and referred == {*ids} == {f"{name}-{number}" for number in range(len(ids))}
+        assert canvas.svg(figure, name) == svg, "the same figure gives the same bytes"
 
 
 def test_a_figure_is_lean():
     """Letters are text and not outlines, pixels those of the run in one strip, lengths no finer than a screen shows."""
-    (image,) = elements(canvas.svg(pictures.trajectory({"digits": {"a": measured("a", blocks=2)}})))["image"]
+    (image,) = elements(canvas.svg(pictures.trajectory({"digits": {"a": measured("a", blocks=2)}}), "x"))["image"]
     assert (image["width"], image["height"]) == ("10", "4"), "two pictures of 4 x 4, and a gap after each"
     assert image["href"].startswith("data:image/png;base64,")
-    svg = canvas.svg(plots.partitions([(["a"], measured("a", blocks=3)["partition"])]))
+    svg = canvas.svg(plots.partitions([(["a"], measured("a", blocks=3)["partition"])]), "x")
     assert ">noise level σ</text>" in svg
     for path in elements(svg)["path"]:
         assert len(path["d"]) < 1500 and not re.search(r"\.\d\d", path["d"])
@@ -414,7 +411,7 @@ def test_a_figure_is_lean():
 
 @pytest.mark.parametrize(("colour", "mode"), [((7,), "LA"), ((10, 20, 30), "RGBA")])
 def test_a_picture_has_no_more_channels_than_it_needs(colour, mode):
-    (image,) = elements(canvas.svg(pictures.samples({"digits": {"a": measured("a", colour=colour)}})))["image"]
+    (image,) = elements(canvas.svg(pictures.samples({"digits": {"a": measured("a", colour=colour)}}), "x"))["image"]
     picture = Image.open(io.BytesIO(base64.b64decode(image["href"].partition(",")[2])))
     assert picture.mode == mode
     assert {colour for _, colour in picture.convert("RGBA").getcolors()} == {(0, 0, 0, 0), (*(colour * 3)[:3], 255)}
@@ -467,7 +464,7 @@ def every():
                                   "samples", "trajectory"])  # fmt: skip
 def test_ink_is_the_pages_and_nothing_is_painted_behind(every, name):
     """Letters, axes and grids have the page's variables, in light and dark; series have colours of their own."""
-    svg = canvas.svg(every[name])
+    svg = canvas.svg(every[name], "x")
     own = {*canvas.PALETTE}
     assert {*re.findall(r"#[0-9a-f]{6}\b", svg.lower())} <= own
     found = elements(svg)
@@ -485,7 +482,7 @@ def test_the_page_has_the_inks_of_figures_light_and_dark():
 
 
 def test_a_dollar_in_a_title_is_a_dollar(every):
-    assert ">a $1</text>" in canvas.svg(every["outcomes"]) and ">b $2</text>" in canvas.svg(every["outcomes"])
+    assert ">a $1</text>" in canvas.svg(every["outcomes"], "x") and ">b $2</text>" in canvas.svg(every["outcomes"], "x")
 
 
 def test_for_papers_every_figure_is_a_file_dark_on_white(tmp_path):

@@ -1,6 +1,5 @@
 """What all figures of the page have in common: size, style, colours of blocks, and how one becomes text. No torch."""
 
-import hashlib
 import io
 import math
 import re
@@ -151,15 +150,14 @@ def legend(figure: Figure) -> None:
         figure.legend([found[name] for name in names], names, **place)
 
 
-def svg(figure: Figure) -> str:
-    """The figure as one SVG element that can stand in a page among others: its ids are its own, its ink is the page's.
-
-    Equal figures give equal texts, and figures that differ have no id in common.
+def svg(figure: Figure, name: str) -> str:
+    """The figure as one SVG element that can stand in a page among others: its ids begin with its name, its ink is the
+    page's.
     """
     buffer = io.StringIO()
     with style():
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=dict.fromkeys(METADATA["svg"]))
-    return _lean(buffer.getvalue())
+    return _lean(buffer.getvalue(), name)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -179,12 +177,11 @@ METADATA = {  # what matplotlib writes of itself and of the time, unless it is t
 FONTS = "'DejaVu Sans', Verdana, sans-serif"  # the first is what sizes were measured with
 
 
-def _lean(text):
+def _lean(text, prefix):
     """matplotlib's SVG as an element of HTML, at a third of the size and to the eye the same."""
     root = ElementTree.fromstring(text)
     width = math.ceil(float(root.get("viewBox").split()[2]) * PIXELS)
     view = {"viewBox": root.get("viewBox"), "width": str(width), "font-family": FONTS, "stroke-linejoin": "round"}
-    prefix = f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     referred = dict.fromkeys(re.findall(r'(?:url\(|href=")#(\w+)', text))
     ids = {name: f"{prefix}-{number}" for number, name in enumerate(referred)}
     for element in root.iter():

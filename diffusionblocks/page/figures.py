@@ -63,7 +63,7 @@ def groups(results: Results) -> list[dict]:
         about["open"] = figure.role is not None and figure.role not in roles
         roles.add(figure.role)
         about["wide"] = bool(drawn.get_figwidth() > canvas.WIDTH)
-        found.append({**about, "alt": alt, "svg": canvas.svg(drawn)})
+        found.append({**about, "alt": alt, "svg": canvas.svg(drawn, f"{results.name}-{figure.name}")})
     return found
 
 
