@@ -46,7 +46,6 @@ def page(
     drawn = [read_json(file) for file in figure_paths]
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
-    _draw_once(sections)
     text = environment.get_template(template_path.name).render(
         style="\n".join(_read_all(template_path.parent, "css")),
         scale=tables[0].plan["scale"],
@@ -85,19 +84,6 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "texts": _texts(results),
         "origins": origins(results, estimate or {}),
     }
-
-
-def _draw_once(sections):
-    """Have figures say what the template shows: {id, caption, svg, first}; first: caption of the same one further up,
-    to which a link leads, None where it is drawn.
-    """
-    seen = {}
-    for group in (group for part in sections for group in part["figures"]):
-        images, group["images"] = group["images"], []
-        for caption, svg in images:
-            about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
-            group["images"].append({"caption": caption, "svg": svg, **about})
-            seen.setdefault(svg, {"id": about["id"], "first": caption})
 
 
 def _texts(results):
