@@ -19,6 +19,7 @@ from diffusionblocks.page.table import table
 from diffusionblocks.verbs import main
 
 RUN, SHIPPED = Path("results/demo"), Path("docs/results/demo")
+KEYWORDS = {"fid_test": {"reference": "test"}}  # of page_helpers.DECLARED
 CLAIMS = [
     {"text": "B.", "metric": "fid_test", "row": "b", "against": "a", "margin": 0},
     {"text": "Ours.", "metric": "fid_test", "row": "b", "against": "a", "margin": 5, "ours": True},
@@ -33,12 +34,24 @@ def seeds(row, values, **settings):
 
 
 def write_run(results=RUN, drawn=False, **rows):
-    """A finished run of table 1 with these rows, {row: metrics of each seed}, beside table 2 with row `a` of it."""
+    """A finished run of table 1 with these rows, {row: metrics of each seed}, beside table 2 with row `a` of it.
+
+    It was measured as planned.
+    """
     rows = rows or {"a": seeds("a", (40.0, 42.0, 44.0)), "b": seeds("b", (30.0, 31.0, 32.0), blocks=2, loss=2.0)}
     for name, some in (("table1", rows), ("table2", {"a": rows["a"]})):
         write_table(results, name, some, drawn)
     names = ("table1", "table2")
-    write_json(results / "plan.json", {f"tables/{name}": about_table(results, name) for name in names})
+    written = {f"tables/{name}": about_table(results, name) for name in names}
+    for file in sorted(results.glob("runs/*/*/seed*/metrics.json")):
+        folder, metrics = file.parent.relative_to(results), json.loads(file.read_text())
+        written[f"{folder}/run"] = metrics["run"]
+        columns = {
+            column: {"name": about["name"], "sampling": about["sampling"]} | KEYWORDS.get(column, {})
+            for column, about in metrics["metrics"].items()
+        }
+        written[f"{folder.parent}/evaluation"] = {"metrics": columns, "extractor": None, "teachers": {}}
+    write_json(results / "plan.json", written)
 
 
 def about_table(results, name):
@@ -47,6 +60,14 @@ def about_table(results, name):
 
 def write_table(results, name, rows, drawn=False):
     path = plan(results / "tables", rows, IMAGES, name=name, claims=CLAIMS)
+    about = about_table(results, name)
+    for row, entry in about["rows"].items():  # to where the workflow has them
+        files = [results / f"runs/{name}/{row}/seed{seed}/metrics.json" for seed in range(len(entry["metrics"]))]
+        for old, new in zip(map(Path, entry["metrics"]), files, strict=True):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(new)
+        entry["metrics"] = [str(file) for file in files]
+    path.write_text(json.dumps(about))  # rows in their order
     table(path, path.with_suffix(".csv"))
     drawings = path.with_name(f"{name}-figures.json")
     figures(path, drawings) if drawn else write_json(drawings, [])
@@ -123,6 +144,21 @@ def test_a_job_that_two_tables_or_two_rows_tell_of_counts_once(place):
     assert (about["first_job"][11:16], about["last_job"][11:16]) == ("10:00", "11:00")
 
 
+def test_a_row_that_others_only_start_from_counts_too(place):
+    """No table shows it, so nothing measures it: its parts' logs say what it has cost."""
+    write_run()
+    origin = RUN / "runs/table3/whole/seed0"
+    write_json(RUN / "plan.json", json.loads((RUN / "plan.json").read_text()) | {"runs/table3/whole/seed0/run": {}})
+    (origin / "parts").mkdir(parents=True)
+    records = [{"event": "start", "time": "2026-11-25T10:00:00+0000"}, {"step": 1, "loss": 1.0}]
+    lines = map(json.dumps, [*records, {"event": "end", "step": 1, "seconds": 7200.0}])
+    (origin / "parts/all.jsonl").write_text("\n".join(lines))
+    shipping.ship(RUN, SHIPPED)
+    about = json.loads((SHIPPED / ABOUT).read_text())
+    assert about["jobs"] == 3 * 9 + 1 and about["job_hours"] == pytest.approx(2 + 9 * 6 / 3600, abs=1e-3)
+    assert about["first_job"] == "2026-11-25T10:00:00+0000"
+
+
 def test_the_same_run_gives_the_same_archive(place):
     write_run()
     for folder in ("docs/one", "docs/other"):
@@ -171,6 +207,23 @@ def resettled():
     write_json(RUN / "plan.json", plans | {"tables/table2": {**plans["tables/table2"], "title": "Another"}})
 
 
+FID = {"name": "fid", "sampling": {}, "reference": "test"}
+
+
+def without(name):
+    written = json.loads((RUN / "plan.json").read_text())
+    del written[name]
+    write_json(RUN / "plan.json", written)
+
+
+def planned_otherwise(name, **changes):
+    def change():
+        written = json.loads((RUN / "plan.json").read_text())
+        write_json(RUN / "plan.json", written | {name: {**written[name], **changes}})
+
+    return change
+
+
 def edited():
     path = RUN / "tables/table1.csv"
     path.write_text(path.read_text().replace("42.0", "12.0"))
@@ -185,8 +238,35 @@ REFUSED = {
     "no table": (lambda: write_json(RUN / "plan.json", []), ["results/demo/plan.json: names no table"]),
     "no csv": (remove("tables/table2.csv"), ["unfinished, 1 of 2 tables are missing: table2", "tables/table2.csv"]),
     "no figures": (remove("tables/table1-figures.json"), ["missing: table1", "table1-figures.json"]),
-    "no metrics": (remove("tables/table1-b-1.json"), ["missing: table1", "table1-b-1.json"]),
+    "no metrics": (remove("runs/table1/b/seed1/metrics.json"), ["missing: table1", "runs/table1/b/seed1/metrics.json"]),
     "other settings": (resettled, ["missing: table2", "tables/table2.json of these settings"]),
+    "another training": (
+        planned_otherwise("runs/table1/b/seed1/run", train={"steps": 400}),
+        [
+            "missing: table1",
+            "runs/table1/b/seed1/metrics.json of these settings: train.steps is not set, planned is 400",
+        ],
+    ),
+    "another evaluation": (
+        planned_otherwise(
+            "runs/table1/b/evaluation", metrics={"fid_test": {"name": "fid", "sampling": {"num_steps": 9}}}
+        ),
+        ['b/seed0/metrics.json of these settings: metrics.fid_test.reference is "test", planned is not set'],
+    ),
+    "a new metric": (
+        planned_otherwise(
+            "runs/table1/b/evaluation", metrics={"fid_test": FID, "kid": {"name": "kid", "sampling": {}}}
+        ),
+        ['of these settings: metrics.kid.name is not set, planned is "kid"'],
+    ),
+    "another extractor": (
+        lambda: write_json(RUN / "runs/table1/b/evaluation.json", {"extractor": {"name": "small_cnn"}}),
+        ["of these settings: results/demo/runs/table1/b/evaluation.json is of others"],
+    ),
+    "a row that is planned no more": (
+        lambda: without("runs/table1/b/seed0/run"),
+        ["plan.json has no runs/table1/b/seed0/run"],
+    ),
     "other numbers": (edited, ["tables/table1.csv: is not what its metrics say"]),
     "several commits": (of_commits("aaa", "bbb"), ["numbers of several commits: aaa (table1/a), bbb (table1/a)"]),
     "no commit": (of_commits("aaa-dirty", "aaa-dirty"), ["numbers of no commit: aaa-dirty (table1/a)", "--any-commit"]),
