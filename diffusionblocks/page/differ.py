@@ -34,9 +34,8 @@ def not_as_planned(metrics: dict, run: dict, evaluation: dict) -> str | None:
     """
     measured, planned = of_numbers(metrics), {}
     for column, section in evaluation["metrics"].items():
-        if (
-            column in {*measured, *metrics["curves"]} or "parts" not in evaluation
-        ):  # of what is counted, some is untimed
+        # Of a row that is counted, some columns could not be timed and have no number.
+        if column in {*measured, *metrics["curves"]} or "parts" not in evaluation:
             planned[column] = {key: value for key, value in section.items() if key not in UNSAID}
     measured |= {column: planned.get(column, {}) for column in metrics["curves"]}
     found = differences({**metrics["run"], "metrics": measured}, {**run, "metrics": planned})

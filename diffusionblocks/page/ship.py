@@ -17,11 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.components import PACKAGE
-from diffusionblocks.base.cores import cores
-from diffusionblocks.base.files import UserError, exists, listed, read_json, read_json_lines, write_json
+from diffusionblocks.base.files import UserError, exists, listed, read_json, write_json
+from diffusionblocks.page.cost import cost
 from diffusionblocks.page.differ import not_as_planned
 from diffusionblocks.page.headline import ABOUT, METRICS, PAGE, headline, into_readme, named
-from diffusionblocks.page.page import environments, in_bytes, jobs, page
+from diffusionblocks.page.page import in_bytes, page
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.table import table
 
@@ -60,7 +60,8 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
         page(list(plans.values()), csvs, figures, ROOT / "report/page.html.jinja", new / PAGE, estimate)
         _pack([*plans.values(), *estimate, *_metrics(tables)], new / METRICS)
         about = {"date": time.strftime("%Y-%m-%d"), "scale": tables[0].plan["scale"], "tables": list(plans)}
-        write_json(new / ABOUT, {**about, "commits": commits, "page_commit": commit, **_cost(tables, results, plan)})
+        logs = _only_started_from(results, plan, tables)
+        write_json(new / ABOUT, {**about, "commits": commits, "page_commit": commit, **cost(tables, logs)})
         name = named(folder, readme)
         block = headline(new, name) if name else None
         sizes = {name: (new / name).stat().st_size for name in MOST}
@@ -179,32 +180,9 @@ def _pack(files, path):
             archive.addfile(entry, io.BytesIO(content))
 
 
-def _cost(tables, results, plan):
-    """What the run has cost, and where: hours of all its jobs together, from when to when, machines."""
-    rows = [(about["metrics"], shown.runs[row]) for shown in tables for row, about in shown.plan["rows"].items()]
-    found = {}
-    for file, run in (pair for files, runs in rows for pair in zip(files, runs, strict=True)):
-        for part, values in jobs(run):
-            # Rows that were timed together have one job, which each of them tells of.
-            found[str(values["attempts"]) if part == "timing" else (file, part)] = values
-    for log in _only_started_from(results, plan, rows):
-        records = read_json_lines(log)
-        seconds = sum(record["seconds"] for record in records if record.get("event") == "end")
-        found[log] = {"seconds": seconds, "attempts": [record for record in records if record.get("event") == "start"]}
-    times = sorted(attempt["time"] for job in found.values() for attempt in job["attempts"] if "time" in attempt)
-    return {
-        "job_hours": round(sum(job["seconds"] for job in found.values()) / 3600, 3),
-        "jobs": len(found),
-        "first_job": times[0] if times else None,
-        "last_job": times[-1] if times else None,
-        "cores": cores(),
-        "machines": [{"hardware": hardware, "versions": versions} for hardware, versions in environments(tables)],
-    }
-
-
-def _only_started_from(results, plan, rows):
+def _only_started_from(results, plan, tables):
     """Logs of all parts of the rows that others start from and that no table shows, so that nothing measures them."""
-    measured = {Path(file).resolve().parent for files, _ in rows for file in files}
+    measured = {Path(file).resolve().parent for file in _metrics(tables)}
     folders = [(results / name).parent for name in plan if name.startswith("runs/") and name.endswith("/run")]
     return sorted(log for at in folders if at.resolve() not in measured for log in at.glob("parts/*.jsonl"))
 
