@@ -12,7 +12,7 @@ from page_helpers import IMAGES, TEMPLATE, measured, number, plan
 
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.page import ship as shipping
-from diffusionblocks.page import verify as verifying
+from diffusionblocks.page.compare import Side, compare
 from diffusionblocks.page.figures import figures
 from diffusionblocks.page.headline import ABOUT, END, METRICS, PAGE, headline, marker
 from diffusionblocks.page.table import table
@@ -422,7 +422,7 @@ def test_a_number_that_has_moved_is_shown(shipped, verb):
     write_run(a=seeds("a", (40.1, 42.0, 44.0)), b=seeds("b", (130.0, 131.0, 132.0), blocks=2))
     code, text, error = verb("verify", RUN, SHIPPED)
     assert code == 1 and told(text) == (2, 1, 0, 0, 0)
-    assert re.search(r"^ *table1 +b +fid_test +31 ± 1 \(3\) +131 ± 1 \(3\) +± 7.03$", text, re.MULTILINE)
+    assert re.search(r"^ *table1 +b +fid_test +31 ± 1 \(3\) +131 ± 1 \(3\) +± 7.03 +worse$", text, re.MULTILINE)
     assert error == "error: results/demo: outside the spread: 1, missing: 0\n"
 
 
@@ -430,7 +430,7 @@ def test_what_is_missing_and_what_is_new_are_listed(shipped, verb):
     write_run(a=seeds("a", (40.0, 42.0, 44.0), kid=3.0))
     code, text, _ = verb("verify", RUN, SHIPPED)
     assert code == 1 and told(text) == (2, 0, 1, 2, 0)
-    assert "Missing: table1/b/fid_test\nNew: table1/a/kid, table2/a/kid\n" in text
+    assert "Missing: table1/b\nNew: table1/a/kid, table2/a/kid\n" in text
 
 
 def test_an_unfinished_run_can_be_compared(shipped, verb):
@@ -493,11 +493,12 @@ def test_what_cannot_be_compared_is_no_difference(shipped, verb, fault):
 def compared(shipped, here):
     """Whether each number of a table is within the spread. Lines: (row, metric, mean, std, seeds) of each side."""
     for folder, lines in (("shipped", shipped), ("here", here)):
-        frame = pd.DataFrame(lines, columns=["row", "metric", "ours", "std", "seeds"]).assign(unit="", timed=None)
+        frame = pd.DataFrame(lines, columns=["row", "metric", "ours", "std", "seeds"])
+        frame = frame.assign(unit="", better="higher", timed=None, commit="aaa")
         Path(folder).mkdir(exist_ok=True)
         frame.to_csv(f"{folder}/t.csv", index=False)
-    found = verifying.compare(Path("here"), Path("shipped"), ["t"], ["t"])
-    return found.within, sorted(found.outside["row"]) if len(found.outside) else []
+    found = compare(*(Side(Path(folder), Path(folder), "demo", ["t"]) for folder in ("here", "shipped")))
+    return found.count("within"), sorted(found.of("outside")["row"])
 
 
 @pytest.mark.parametrize(
@@ -529,3 +530,90 @@ def test_what_has_no_spread_must_be_equal(place):
     assert compared(shipped, here) == (2, ["c"])
     assert compared(shipped[:1], [("a", "x", 10.001, None, 1)]) == (0, ["a"])
     assert compared(shipped[1:2], [("b", "x", 5.0, None, 1)]) == (0, ["b"])
+
+
+# Two runs side by side
+
+
+OTHER = Path("other/results/laptop")
+
+
+@pytest.fixture
+def two(place):
+    """This run, and one of another scale, elsewhere, whose second row is better and was trained for longer."""
+    write_run()
+    here = place / "other"
+    (here / "results/laptop/tables").mkdir(parents=True)
+    rows = {"a": seeds("a", (41.0, 42.0, 44.0)), "b": seeds("b", (10.0, 11.0, 12.0), blocks=2)}
+    for run in rows["b"]:
+        run["run"] |= {"scale": "laptop", "train": {"steps": 4000}}
+        run["metrics"]["fid_test"]["sampling"] = {"num_steps": 50}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(here)
+        write_run(Path("results/laptop"), **rows)
+    path = OTHER / "plan.json"
+    path.write_text(path.read_text().replace('"scale": "demo"', '"scale": "laptop"'))
+
+
+def test_two_runs_stand_side_by_side(two, verb):
+    code, text, error = verb("compare", RUN, OTHER, "--output", "compare.csv")
+    assert (code, error) == (0, "") and text.startswith(f"there: {OTHER}, scale laptop\nhere: {RUN}, scale demo\n")
+    assert told(text) == (2, 1, 0, 0, 0)
+    assert re.search(r"^ *table1 +b +fid_test +11 ± 1 \(3\) +31 ± 1 \(3\) +± 7.03 +worse$", text, re.MULTILINE)
+    assert "  train.steps: 4000 there, not set here (table1/b)\n" in text
+    assert "  metrics.fid_test.sampling.num_steps: 50 there, not set here (table1/b)\n" in text
+    lines = pd.read_csv("compare.csv").set_index(["table", "row"])
+    assert lines["verdict"].to_dict() == {
+        ("table1", "a"): "within",
+        ("table1", "b"): "outside",
+        ("table2", "a"): "within",
+    }
+    moved = lines.loc["table1", "b"]
+    assert (moved["ours_there"], moved["ours_here"], moved["seeds_here"], moved["better"]) == (11, 31, 3, "lower")
+    assert "train.steps: 4000 | not set" in moved["settings"] and pd.isna(lines.loc[("table1", "a"), "settings"])
+
+
+def test_what_ships_is_a_run_too(two, verb):
+    shipping.ship(RUN, SHIPPED)
+    for words in ((RUN, SHIPPED), (OTHER, SHIPPED), (SHIPPED, OTHER)):
+        code, text, _ = verb("compare", *words)
+        assert code == 0 and told(text) == ((3, 0, 0, 0, 0) if RUN in words else (2, 1, 0, 0, 0))
+    assert "train.steps: 4000 there, not set here (table1/b)" in text
+    assert "No setting differs.\n" in verb("compare", RUN, SHIPPED)[1]
+
+
+def test_rows_and_tables_of_one_run_alone_are_named(two, verb):
+    rows = {name: seeds(name, (40.0, 42.0, 44.0)) for name in "ac"}
+    write_run(**rows)
+    (OTHER / "tables/table2.csv").unlink()
+    text = verb("compare", RUN, OTHER)[1]
+    assert "Missing: table1/b\nNew: table2, table1/c\n" in text and told(text) == (1, 0, 1, 2, 0)
+    for path in OTHER.glob("tables/*.csv"):
+        path.unlink()
+    assert told(verb("compare", RUN, OTHER)[1]) == (0, 0, 0, 2, 0)
+
+
+def test_of_many_numbers_those_that_moved_most_are_shown(place, verb):
+    for at, first in (("here", 1.0), ("there", 2.0)):
+        results = Path(at, "results/demo")
+        (results / "tables").mkdir(parents=True)
+        rows = {f"row{i}": seeds(f"row{i}", [first * (1 + i)]) for i in range(30)}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.chdir(at)
+            write_run(Path("results/demo"), a=rows["row0"], **rows)
+    text = verb("compare", "here/results/demo", "there/results/demo")[1]
+    assert len(re.findall(r"^ *table\d +\w+ +fid_test", text, re.MULTILINE)) == 20 and "... and 12 more\n" in text
+    assert told(text) == (0, 32, 0, 0, 0) and text.count("better") == 20
+
+
+def test_a_folder_that_is_no_run_is_told(two, verb):
+    Path("empty").mkdir()
+    for words, told_of in (
+        ((RUN, "empty"), "error: empty: no such run: it has no plan.json"),
+        ((RUN, "nowhere"), "error: nowhere: no such run: it has no plan.json"),
+        ((RUN, RUN), "is the run itself"),
+        ((RUN,), "snakemake compare --config with=docs/results/laptop"),
+        ((RUN, "$NOWHERE/x"), "the variable NOWHERE is not set"),
+    ):
+        code, text, error = verb("compare", *words)
+        assert (code, text) == (2, "") and told_of in error and error.count("\n") == 1

@@ -85,7 +85,9 @@ def planned(results: Path) -> dict[str, dict]:
 def _plan(results):
     """All that planning wrote of a run: {name of a file, without .json: its content}."""
     if not exists(results / "plan.json"):
-        raise UserError(f"{results}: no such run: it has no plan.json. Make one: snakemake all")
+        raise UserError(
+            f"{results}: no such run: it has no plan.json. Make one (snakemake all), or name another folder."
+        )
     return read_json(results / "plan.json")
 
 
