@@ -45,7 +45,6 @@ def page(
     drawn = [read_json(file) for file in figure_paths]
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
-    _draw_once(sections)
     text = environment.get_template(template_path.name).render(
         style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
         scale=tables[0].plan["scale"],
@@ -98,19 +97,6 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
         "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in results.runs.items()},
     }
-
-
-def _draw_once(sections):
-    """Have figures say what the template shows: {id, caption, svg, first}; first: caption of the same one further up,
-    to which a link leads, None where it is drawn.
-    """
-    seen = {}
-    for group in (group for part in sections for group in part["figures"]):
-        images, group["images"] = group["images"], []
-        for caption, svg in images:
-            about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
-            group["images"].append({"caption": caption, "svg": svg, **about})
-            seen.setdefault(svg, {"id": about["id"], "first": caption})
 
 
 def _data(results, row):
