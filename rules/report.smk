@@ -116,9 +116,11 @@ rule compare:
     conda:
         "../envs/diffusionblocks.yaml"
     params:
+        results=RESULTS,
         other=PLAN.config.get("with") or "",
     shell:
-        "python -m diffusionblocks compare {RESULTS} {params.other:q} --output {RESULTS}/compare.csv 2>&1 | tee {log}"
+        "python -m diffusionblocks compare {params.results} {params.other:q} --output {params.results}/compare.csv"
+        " 2>&1 | tee {log}"
 
 
 # A target for each table and each alias, by its name.
