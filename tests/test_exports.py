@@ -164,6 +164,11 @@ def test_a_run_is_exported(run, monkeypatch):
     assert {Path(name).suffix for name in drawings} == {".svg", ".pdf"} and len(drawings) > 2
     assert (folder / "tables/mine-long.csv").read_bytes() == (run / "tables/mine.csv").read_bytes()
     assert all(is_sound((folder / f"tables/{name}.tex").read_text()) for name in ("table1", "mine"))
+    assert (
+        r"\caption{Table 2: Images. Scale demo, 3 seeds; $\pm$: half of a 90\% "
+        in (folder / "tables/table1.tex").read_text()
+    )
+    assert r"\caption{Ours. Scale demo" in (folder / "tables/mine.tex").read_text()
     assert not list(run.glob(".exports*")), "no temporary folder is left"
 
 

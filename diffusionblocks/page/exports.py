@@ -57,7 +57,10 @@ def exports(
             (new / name).mkdir()
         files = {}  # {name: what it is}
         for results, frame, csv in zip(tables, frames, table_paths, strict=True):
-            about, shown = f"{results.title}: {results.paper['title']}", rows(results, frame)
+            about = ": ".join(
+                dict.fromkeys([results.title, results.paper["title"]])
+            )  # one and the same where it is ours
+            shown = rows(results, frame)
             wide(shown).to_csv(new / f"tables/{results.name}.csv", index=False)
             write_text(new / f"tables/{results.name}.tex", _latex(results, shown, about))
             shutil.copyfile(csv, new / f"tables/{results.name}-long.csv")
@@ -94,7 +97,8 @@ def _latex(results, shown, about):
     """Both of a table's parts, with what a reader must know of the numbers."""
     stand_ins = f" Measured on or by stand-ins: {'; '.join(shown['stand_ins'])}." if shown["stand_ins"] else ""
     seeds = f", {shown['seeds']} seeds" if shown["seeds"] else ""
-    caption = f"{about}. Scale {results.plan['scale']}{seeds}; ±: 90% confidence interval of Student's t.{stand_ins}"
+    error = "±: half of a 90% confidence interval of Student's t"
+    caption = f"{about}. Scale {results.plan['scale']}{seeds}; {error}.{stand_ins}"
     parts = [("", caption, shown["main"]), ("-more", f"{about}, what was measured besides.", shown["more"])]
     written = [latex(part, words, f"tab:{results.name}{end}") for end, words, part in parts if part["columns"]]
     return "\n".join([r"% \usepackage{booktabs}", *written])
