@@ -247,6 +247,15 @@ def claims(args):
     print(told(args.claims))
 
 
+def exports(args):
+    """Write a run's tables, figures and claims as files for papers, and as an RO-Crate."""
+    from diffusionblocks.page.exports import exports
+
+    for path in args.plans:
+        settings(path, *TABLE_KEYS)
+    exports(args.plans, args.tables, args.copied, args.settings, args.output)
+
+
 def ship(args):
     """Put the tables, the page and the metrics of a finished run into a folder that is small enough to be committed."""
     from diffusionblocks.page.ship import ship
@@ -259,6 +268,19 @@ def verify(args):
     from diffusionblocks.page.verify import verify
 
     verify(args.results, args.folder or PACKAGE.parent / "docs/results" / args.results.resolve().name)
+
+
+def compare(args):
+    """Say how a run differs from another, of whichever scale: numbers beyond their spread, rows, settings."""
+    if not args.folder:
+        raise UserError(
+            "config: with: names no folder to compare with. Name that of another run, or of one that ships: snakemake "
+            "compare --config with=docs/results/laptop"
+        )
+
+    from diffusionblocks.page.compare import side_by_side
+
+    print(side_by_side(args.results, args.folder, args.output))
 
 
 def written(option: str) -> dict:
@@ -333,6 +355,12 @@ VERBS = {
         ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
         files("--tables", "csv files of the tables, in the same order"),
     ],
+    exports: [
+        ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
+        files("--tables", "csv files of the tables, in the same order"),
+        ("--settings", {"type": Path, "required": True, "help": "plan.json, with the settings of all rows"}),
+        files("--copied", "the page, and whatever else belongs to the run", "*"),
+    ],
 }
 COMPUTE = (
     encode,
@@ -386,6 +414,11 @@ PRINT = {
     verify: [
         ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
         ("folder", {"type": Path, "nargs": "?", "help": "what `ship` has written, by default docs/results/<scale>"}),
+    ],
+    compare: [
+        ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
+        ("folder", written("folder") | {"nargs": "?", "help": "of another run, or what `ship` has written of one"}),
+        ("--output", written("--output") | {"help": "file to write besides: all numbers, as .csv"}),
     ],
     explain: [
         ("row", "<table>/<row>"),

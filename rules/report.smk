@@ -6,6 +6,8 @@ localrules:
     verdicts,
     verdicts_of_table,
     claims,
+    exports,
+    compare,
 
 
 rule table:
@@ -60,7 +62,9 @@ rule page:
         estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
-        f"{RESULTS}/report.html",
+        report(
+            f"{RESULTS}/report.html", caption="../report/page.rst", category="Report"
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     conda:
@@ -126,6 +130,41 @@ rule claims:
         "../envs/diffusionblocks.yaml"
     shell:
         "python -m diffusionblocks claims {input} 2>&1 | tee {log}"
+
+
+rule exports:
+    """For papers and archives: tables as LaTeX and csv, figures as PDF and SVG, an RO-Crate of the run."""
+    input:
+        plans=expand(f"{RESULTS}/tables/{{table}}.json", table=PLAN.tables),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=PLAN.tables),
+        copied=[f"{RESULTS}/report.html", f"{RESULTS}/claims.json"],
+        metrics=PLAN.metrics_of(PLAN.tables),
+        code=code("exports"),
+    output:
+        directory(f"{RESULTS}/exports"),
+    log:
+        f"{RESULTS}/logs/exports.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    params:
+        plan=f"{RESULTS}/plan.json",  # written at the start of every workflow
+    shell:
+        "python -m diffusionblocks exports {input.plans} --tables {input.tables} --settings {params.plan}"
+        " --copied {input.copied} -o {output} > {log} 2>&1"
+
+
+rule compare:
+    """This run, finished or not, beside another (`--config with=docs/results/laptop`): what moved beyond its spread."""
+    log:
+        f"{RESULTS}/logs/compare.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    params:
+        results=RESULTS,
+        other=PLAN.config.get("with") or "",
+    shell:
+        "python -m diffusionblocks compare {params.results} {params.other:q} --output {params.results}/compare.csv"
+        " 2>&1 | tee {log}"
 
 
 # A target for each table and each alias, by its name.

@@ -32,6 +32,7 @@ MODULES = {
     "figures": "page.figures",
     "page": "page.page",
     "verdicts": "page.claims",
+    "exports": "page.exports",
 }
 # What else a step reaches by a row's kind of data, beside the data set itself.
 BY_KIND = {"sample": "sampling", "evaluate": "evaluation"}
