@@ -45,9 +45,13 @@ if SAME_PYTHON:
 
 @functools.cache
 def look_at_disk():
-    """Once, before Snakemake looks at any file: wait for jobs that go on, and have what was made otherwise made again."""
+    """Once, before Snakemake looks at any file: clear up after one that was killed, wait for its jobs that go on, and
+    have what was made otherwise made again.
+    """
     if not workflow.is_main_process or workflow.executor_plugin is None:
         return
+    if not workflow.dryrun:
+        or_stop(watch.unlock_abandoned)
     if not (workflow.dryrun or workflow.touch):
         watch.wait_for_jobs(os.getcwd())
     if found := stale(PLAN):
