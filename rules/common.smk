@@ -9,6 +9,7 @@ from diffusionblocks.base import slurm
 from diffusionblocks.base.files import UserError, in_words, user_path
 from diffusionblocks.plan import bill, start, watch
 from diffusionblocks.plan.plan import Plan
+from diffusionblocks.plan.progress import Progress
 from diffusionblocks.plan.stale import stale, told
 
 
@@ -126,7 +127,9 @@ def refuse_shares():
             job.params
 
 
-GUARD = watch.Guard(RESULTS)
+GUARD, PROGRESS = watch.Guard(RESULTS), Progress(workflow, PLAN.rows)
+if workflow.is_main_process:
+    PROGRESS.listen(logger)
 if workflow.remote_exec:
     # It would end the Snakemake around a trainer, and SLURM then the trainer, which has understood and is saving.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -138,6 +141,7 @@ onstart:
     or_stop(GUARD.start, not workflow.local_exec, SAME_PYTHON)
     watch.lift_default_limit(workflow.scheduler)
     or_stop(PLAN.write)
+    PROGRESS.start(workflow.dag.needrun_jobs())
 
 
 onsuccess:
