@@ -124,10 +124,11 @@ def test_snakemakes_words_about_each_job_are_hidden_and_errors_are_not(tmp_path)
 def test_a_failed_job_is_shown_with_its_log(tmp_path, said):
     """`--quiet rules` alone would hide both."""
     (tmp_path / "log").write_text("error: the loss is not finite\n")
-    about = {"rule_name": "train", "rule_msg": None, "jobid": 3, "input": [], "output": ["a.safetensors"]}
+    about = {"rule_name": "train", "rule_msg": None, "jobid": 3, "input": ["a/source.py"], "output": ["a.safetensors"]}
     about |= {"log": [str(tmp_path / "log")], "conda_env": None, "shellcmd": "exec python", "aux": {}}
     shown = Terminal(**said).say("job_error", **about)
     assert f"log: {tmp_path}/log" in shown and "error: the loss is not finite" in shown
+    assert ("source.py" in shown) == bool(said), "our own says it without all inputs"
 
 
 @pytest.mark.parametrize("said", [{"verbose": True}, {"printshellcmds": True}, {"quiet": {"host"}}])

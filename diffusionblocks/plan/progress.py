@@ -4,6 +4,7 @@ What Snakemake says of every job, a dozen lines each, stays in its own log; with
 `--quiet` the terminal is as Snakemake has it. Standard library only.
 """
 
+import copy
 import logging
 import time
 from collections import defaultdict
@@ -46,13 +47,15 @@ class Progress:
         self.jobs = {job.jobid: job for job in jobs}
         self.at = self.told = self.clock()
         self.total = {"rows": len(self._rows()), "pages": len(self._of(*PAGES)), "trainings": len(self._of("train"))}
-        if self._speaks() and self.total["rows"]:
+        if self.speaks and self.total["rows"]:
             logging.getLogger("snakemake.logging").info(
                 f"To do: {self.total['trainings']} trainings, {self.total['rows']} rows to be measured, "
                 f"{self.total['pages']} pages. How far each training is: python -m diffusionblocks status"
             )
 
-    def _speaks(self):
+    @property
+    def speaks(self) -> bool:
+        """Whether the terminal is ours."""
         said = self.workflow.output_settings
         usual = said.verbose or said.printshellcmds or said.debug_dag or said.quiet
         return not (usual or self.workflow.dryrun or self.workflow.touch)
@@ -71,7 +74,7 @@ class Progress:
             self.begun[record.jobid] = self.clock()
         elif event == "job_error":
             self.begun.pop(record.jobid, None)
-        if not self._speaks():
+        if not self.speaks:
             return self._passes(record, usual)
         words = event is None and isinstance(record.msg, str) and record.msg.startswith(HIDDEN_WORDS)
         return event not in HIDDEN and not words and self._passes(record, usual)
@@ -136,17 +139,21 @@ class Progress:
 
 
 class _Formatter(logging.Formatter):
-    """Says of a job that is done what Progress does; an empty text is not shown."""
+    """Says of a job that is done what Progress does (an empty text is not shown); one that failed is told of without the
+    kilobytes of its inputs.
+    """
 
     def __init__(self, progress, usual):
         super().__init__()
         self.progress, self.usual = progress, usual
 
     def format(self, record):
-        if getattr(record, "event", None) == "job_finished":
-            said = self.progress.finished(record.job_id)
-            if self.progress._speaks():
-                return said
+        if self.progress.speaks:
+            if getattr(record, "event", None) == "job_finished":
+                return self.progress.finished(record.job_id)
+            if getattr(record, "event", None) == "job_error":
+                record = copy.copy(record)
+                record.input, record.shellcmd = [], None
         return self.usual.format(record)
 
 
