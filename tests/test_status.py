@@ -100,7 +100,7 @@ def test_the_last_workflow_is_meant_and_none_is_one_message(results, tmp_path, m
     os.utime(results / "plan.json", (0, 0))
     assert "results/laptop: of 0 trainings 0 done" in status()
     monkeypatch.chdir(watch.ROOT / "docs")
-    with pytest.raises(UserError, match="docs/results: no workflow was started here. Name its folder"):
+    with pytest.raises(UserError, match=r"docs/results: no workflow was started here\. Name its folder"):
         status()
 
 

@@ -139,8 +139,8 @@ class Progress:
 
 
 class _Formatter(logging.Formatter):
-    """Says of a job that is done what Progress does (an empty text is not shown); one that failed is told of without the
-    kilobytes of its inputs.
+    """Says of a job that is done what Progress does (an empty text is not shown), and leaves out the inputs of one that
+    failed, which are kilobytes.
     """
 
     def __init__(self, progress, usual):

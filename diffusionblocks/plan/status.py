@@ -74,7 +74,9 @@ def _training(results, run, part):
     recent = [record["samples_per_second"] for record in steps[-RECENT:]]
     speed = len(recent) / sum(1 / value for value in recent) if recent else None
     left = (total - step) * run["train"]["batch_size"] / speed if speed else None
-    where = f"{by['host']}{', job {slurm_job_id}'.format(**by) if by['slurm_job_id'] else ''}" if by else "stopped"
+    where = "stopped"
+    if by:
+        where = f"{by['host']}, job {by['slurm_job_id']}" if by.get("slurm_job_id") else by["host"]
     cells = [
         f"{place}/{part}",
         f"{step} of {total}" if total else "beginning",
