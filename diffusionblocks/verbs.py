@@ -208,10 +208,15 @@ def table(args):
 
 
 def show(args):
-    """Print tables."""
-    from diffusionblocks.page.table import show
+    """Print what a run comes to, or tables."""
+    from diffusionblocks.page.summary import summary
 
-    show(args.tables)
+    for folder in filter(Path.is_dir, args.results):
+        print(summary(folder))
+    if tables := [path for path in args.results if not path.is_dir()]:
+        from diffusionblocks.page.table import show
+
+        show(tables)
 
 
 def status(args):
@@ -333,7 +338,7 @@ COMPUTE = (
 )  # of these, on a GPU where there is one
 # Verbs that print.
 PRINT = {
-    show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
+    show: [("results", {"nargs": "+", "type": Path, "help": "results/<scale>, or csv files of tables"})],
     status: [("results", {"type": Path, "nargs": "?", "help": "results/<scale>, by default of the last workflow"})],
     try_: [
         ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
