@@ -1,6 +1,5 @@
 """What a finished run comes to, on one screen of a terminal. Of claims.json alone, so that it takes no time."""
 
-import os
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError, read_json
@@ -44,7 +43,9 @@ def summary(folder: Path) -> str:
 def _line(claim):
     """The first claim of a table: who is compared in what, ours, the paper's, and what became of it."""
     row, against = claim["row"], claim["against"]
-    start = os.path.commonprefix([row, against]).rfind("_") + 1  # `vit_` of both says nothing
+    first = f"{row.partition('_')[0]}_"  # `vit_` of both says nothing
+    if row.startswith(first) and against.startswith(first):
+        row, against = row.removeprefix(first), against.removeprefix(first)
     gap, paper, ours = claim["gap"], claim["paper"] or {}, "–"
     if claim["ratio"] is not None:
         ours = f"{_short(claim['ratio'])} times"
@@ -53,7 +54,7 @@ def _line(claim):
         ours = f"{_short(gap['mean'], '+')}{error}"
     printed = paper.get("gap", paper.get("ratio"))
     sign = "+" if "gap" in paper else ""
-    compared = f"{claim['metric']}: {row[start:]} against {against[start:]}"
+    compared = f"{claim['metric']}: {row} against {against}"
     table = claim["source"].split(",")[0] if claim["source"] else claim["table"]
     return _cells(table, compared, ours, "" if printed is None else _short(printed, sign), _verdict(claim))
 
