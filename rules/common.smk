@@ -63,9 +63,14 @@ def look_at_disk():
 def code(step):
     """Input function: the source files behind a step, so that an edit reruns what it can affect and nothing else."""
 
+    known, deciding = {}, ("table", "row", "data", "sampling", "extractor", "teacher")
+
     def files(wildcards):
         look_at_disk()
-        paths = [os.path.relpath(file) for file in PLAN.code(step, wildcards)]
+        key = tuple(map(wildcards.get, deciding))  # seeds, parts and shards have the same
+        if key not in known:
+            known[key] = [os.path.relpath(file) for file in PLAN.code(step, wildcards)]
+        paths = known[key]
         # The same files either way: leaving them out would itself count as a change of the inputs.
         return paths if PLAN.config["track_code"] else [ancient(path) for path in paths]
 
