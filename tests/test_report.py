@@ -262,20 +262,20 @@ def claimed(folder, deep, shallow, blocks):
 def test_the_page_says_that_a_scale_without_depth_decides_nothing(tmp_path):
     made = claimed(tmp_path, [98.4, 98.0, 98.6], [98.0, 98.4, 98.3], [98.3, 98.2, 98.4])
     assert (
-        "undecided Near. Undecided: depth is worth nothing at this scale. Ours: blocks −0.03 ± 0.24 (two standard "
-        "errors, seed by seed) against deep, +0.07 ± 0.29 against shallow, 3 seeds." in made
+        "cannot tell Near. Cannot tell: depth is worth nothing at this scale. Ours: blocks better by −0.03 ± 0.35 than "
+        "deep, +0.07 ± 0.42 than shallow, 3 seeds." in made
     )
-    assert "undecided Deeper. (A claim of ours, not the paper’s.) Ours: blocks +0.07 ± 0.29" in made
+    assert "cannot tell Deeper. (A claim of ours, not the paper’s.) Ours: blocks better by +0.07 ± 0.42" in made
     assert (
         "What depth is worth here deep against shallow, which has the layers of one block; both are trained end to "
-        "end. accuracy (%): +0.10 ± 0.50 (two standard errors, seed by seed), 3 seeds. This scale cannot tell whether "
-        "blocks reach end to end: depth is worth nothing here." in made
+        "end. accuracy (%): +0.10 ± 0.73 (half of a 90% interval, seed by seed), 3 seeds. This scale cannot tell "
+        "whether blocks reach end to end: depth is worth nothing here." in made
     )
 
 
 def test_where_depth_counts_the_page_says_so(tmp_path):
     made = claimed(tmp_path, [98.4, 98.0, 98.6], [90.0, 90.1, 90.2], [98.3, 98.2, 98.4])
-    assert "held Near. Ours: " in made and "held Deeper. (A claim of ours" in made and "ndecided" not in made
+    assert "held Near. Ours: " in made and "held Deeper. (A claim of ours" in made and "annot tell" not in made
     assert "3 seeds. Depth is worth something, so blocks can be held against end to end." in made
     made = claimed(tmp_path, [90.0, 90.1, 90.2], [98.4, 98.0, 98.6], [90.1, 90.0, 90.2])
     assert "did not hold Near. Did not hold: worse than shallow, a net of one block’s size. Ours: " in made
@@ -284,7 +284,7 @@ def test_where_depth_counts_the_page_says_so(tmp_path):
 
 def test_one_seed_says_nothing_of_depth(tmp_path):
     made = claimed(tmp_path, [98.4], [90.0], [98.3])
-    assert "undecided Near. Ours: blocks −0.10 against deep, +8.30 against shallow, 1 seed, so that" in made
+    assert "cannot tell Near. Cannot tell: one seed: no spread is known. Ours: blocks better by −0.10 than deep" in made
     assert "accuracy (%): +8.40, 1 seed. The spread is not known, so nothing can be said." in made
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "workflow/tables").glob("*.yaml")}
 RUNS = "results/demo/runs/table1"
 PAGES = {"page": 1, "page_of_table": 1}  # the report, and the page of the one table
-SHOWN = {"table": 1, "figures": 1, **PAGES}
+SHOWN = {"table": 1, "figures": 1, "verdicts": 1, **PAGES}
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_adding_a_metric_retrains_nothing(changed):
     ("file", "rules"),
     [
         ("page/page.py", {**PAGES}),
-        ("page/table.py", {**PAGES, "table": 1}),
+        ("page/claims.py", {**PAGES, "verdicts": 1}),
+        ("page/table.py", {**PAGES, "table": 1, "verdicts": 1}),
         ("page/figures.py", {**PAGES, "figures": 1}),
         ("evaluation/evaluate.py", {"evaluate": 7, **SHOWN}),
         ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, **SHOWN}),
@@ -117,11 +118,20 @@ def test_an_edit_reruns_what_it_can_affect_and_nothing_else(changed, file, rules
     assert "train" not in changed.planned("all")
 
 
+def test_claims_are_printed_again_without_work(finished):
+    told = finished.snakemake("claims").stdout
+    assert "Table 1, section 5.1: A ViT whose three blocks" in told and "At scale demo: " in told
+    assert finished.planned("claims") == {"claims": 1}
+
+
 def test_one_table_by_its_name(changed):
     shutil.rmtree(changed.folder / "results/demo/tables")
     changed.snakemake("table1")
     assert (changed.folder / "results/demo/tables/table1.csv").exists()
     assert '<section id="table1">' in (changed.folder / "results/demo/tables/table1.html").read_text()
+    changed.snakemake("results/demo/tables/table1-claims.json")
+    claims = json.loads((changed.folder / "results/demo/tables/table1-claims.json").read_text())["claims"]
+    assert {claim["table"] for claim in claims} == {"table1"}
 
 
 def test_target_rules_explain_themselves(fresh):

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -11,7 +11,8 @@ import pandas as pd
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
-from diffusionblocks.page.claims import verdict, worth_of_depth
+from diffusionblocks.page.claims import of_table, worth_of_depth
+from diffusionblocks.page.cost import environments, jobs
 from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, decimals, read
 
@@ -70,7 +71,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         frame.loc[lines.index, "decimals"] = decimals(list(values), unit)
     lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
     properties = {row: results.properties(row) for row in lines}
-    claims, depth = results.plan["claims"], results.plan["depth"]
+    claims, depth = of_table(results, frame), results.plan["depth"]
     return {
         "name": results.name,
         "title": results.title,
@@ -83,7 +84,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
         "more": _more(frame),
         "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
-        "claims": [verdict(claim, frame, depth) for claim in claims],
+        "claims": claims,
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
@@ -126,16 +127,6 @@ def _more(frame):
     return units, rows
 
 
-def jobs(run: dict) -> Iterator[tuple[str, dict]]:
-    """(part, values) of all jobs of a run but the first steps: each block's training, sampling, evaluation."""
-    yield from run["parts"].items()
-    for number, shard in enumerate(run["sampling"]):
-        yield f"sampling {number}", {"seconds": shard["seconds"], "attempts": [shard]}
-    if timing := run.get("timing"):  # of all rows that were timed together
-        yield "timing", {"seconds": timing["seconds"], "attempts": [timing]}
-    yield "evaluation", {"seconds": run["evaluation"]["seconds"], "attempts": [run["evaluation"]]}
-
-
 def _texts(results):
     """[(prompt, {row: text})] of the first seeds' first texts, all rows of a prompt together; prompt None if none."""
     found = {}
@@ -150,18 +141,6 @@ def _texts(results):
 def _words(frames, column, separator):
     """What the cells of a column name, each once."""
     return {word for frame in frames for cell in frame[column].dropna() for word in cell.split(separator)}
-
-
-def environments(tables: list[Results]) -> list[tuple[str, str]]:
-    """Each combination of hardware and versions that some job ran on, once."""
-    found = {}
-    for run in (run for results in tables for seeds in results.runs.values() for run in seeds):
-        attempts = [attempt for part in run["parts"].values() for attempt in part["attempts"]]
-        timing = [run["timing"]] if run.get("timing") else []
-        for job in (*attempts, *run["sampling"], *timing, run["evaluation"]):
-            versions = ", ".join(f"{name} {version}" for name, version in job["versions"].items())
-            found[job["hardware"], versions] = None
-    return list(found)
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:

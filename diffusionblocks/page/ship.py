@@ -1,7 +1,7 @@
 """A finished run -> the few small files of it that ship with the repository. No torch.
 
-A shipped folder holds every table's csv, the page, about.json, and one archive of text from which both can be made
-again: `<table>.json` and metrics.json files, under the paths that the former name.
+A shipped folder holds every table's csv, the page, claims.json, about.json, and one archive of text from which all but
+the last can be made again: `<table>.json` and metrics.json files, under the paths that the former name.
 """
 
 import io
@@ -17,10 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.components import PACKAGE
-from diffusionblocks.base.cores import cores
 from diffusionblocks.base.files import UserError, exists, listed, read_json, write_json
-from diffusionblocks.page.headline import ABOUT, METRICS, PAGE, headline, into_readme, named
-from diffusionblocks.page.page import environments, in_bytes, jobs, page
+from diffusionblocks.page.claims import verdicts
+from diffusionblocks.page.cost import cost
+from diffusionblocks.page.headline import ABOUT, CLAIMS, METRICS, PAGE, headline, into_readme, named
+from diffusionblocks.page.page import in_bytes, page
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.table import table
 
@@ -56,9 +57,10 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
         csvs = [new / f"{name}.csv" for name in plans]
         estimate = [path for path in (results / "estimate.json",) if exists(path)]
         page(list(plans.values()), csvs, figures, ROOT / "report/page.html.jinja", new / PAGE, estimate)
+        verdicts(list(plans.values()), csvs, new / CLAIMS)
         _pack([*plans.values(), *estimate, *_metrics(tables)], new / METRICS)
         about = {"date": time.strftime("%Y-%m-%d"), "scale": tables[0].plan["scale"], "tables": list(plans)}
-        write_json(new / ABOUT, {**about, "commits": commits, "page_commit": commit, **_cost(tables)})
+        write_json(new / ABOUT, {**about, "commits": commits, "page_commit": commit, **cost(tables)})
         name = named(folder, readme)
         block = headline(new, name) if name else None
         sizes = {name: (new / name).stat().st_size for name in MOST}
@@ -153,26 +155,6 @@ def _pack(files, path):
             entry = tarfile.TarInfo(Path(os.path.relpath(file)).as_posix())  # without times and owners
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-
-
-def _cost(tables):
-    """What the run has cost, and where: hours of all its jobs together, from when to when, machines."""
-    rows = [(about["metrics"], results.runs[row]) for results in tables for row, about in results.plan["rows"].items()]
-    found = {}
-    for file, run in (pair for files, runs in rows for pair in zip(files, runs, strict=True)):
-        for part, values in jobs(run):
-            attempts = values["attempts"]
-            # Rows that were timed together have one job, which each of them tells of.
-            found[str(attempts) if part == "timing" else (file, part)] = values["seconds"], attempts
-    times = sorted(attempt["time"] for _, attempts in found.values() for attempt in attempts if "time" in attempt)
-    return {
-        "job_hours": round(sum(seconds for seconds, _ in found.values()) / 3600, 3),
-        "jobs": len(found),
-        "first_job": times[0] if times else None,
-        "last_job": times[-1] if times else None,
-        "cores": cores(),
-        "machines": [{"hardware": hardware, "versions": versions} for hardware, versions in environments(tables)],
-    }
 
 
 @contextmanager
