@@ -62,12 +62,12 @@ def look_at_disk():
 
 def code(step):
     """Input function: the source files behind a step, so that an edit reruns what it can affect and nothing else."""
-
     known, deciding = {}, ("table", "row", "data", "sampling", "extractor", "teacher")
 
     def files(wildcards):
         look_at_disk()
-        key = tuple(map(wildcards.get, deciding))  # seeds, parts and shards have the same
+        # Seeds, parts and shards have the same.
+        key = tuple(map(wildcards.get, deciding))
         if key not in known:
             known[key] = [os.path.relpath(file) for file in PLAN.code(step, wildcards)]
         paths = known[key]
