@@ -5,7 +5,7 @@ from pathlib import Path
 from diffusionblocks.base.files import UserError, read_json
 
 WIDTH, LINES = 100, 25  # of a terminal
-COLUMNS = (9, 44, 20, 6)  # table, who is compared in what, ours, the paper's; the verdict takes the rest
+COLUMNS = (11, 44, 16, 6)  # table, who is compared in what, ours, the paper's; the verdict takes the rest
 
 
 def summary(folder: Path) -> str:
@@ -17,7 +17,9 @@ def summary(folder: Path) -> str:
     path = folder / "claims.json"
     about = read_json(path)
     try:
-        counted = ", ".join(f"{count} {verdict}" for verdict, count in about["counts"].items() if count)
+        counts = about["counts"]
+        ordered = dict.fromkeys(("held", "did not hold", *counts))
+        counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ordered if counts.get(verdict))
         first = {}
         for claim in sorted(about["claims"], key=lambda claim: claim["ours"]):  # the paper's first
             first.setdefault(claim["table"], claim)
@@ -30,7 +32,7 @@ def summary(folder: Path) -> str:
     if lines:
         head += [
             "",
-            _cells("", "better by, in the metric’s unit, or times less", "ours (90% interval)", "paper", "verdict"),
+            _cells("", "better by (or times less)", "ours ± 90%", "paper", "verdict"),
         ]
     asks = f"All claims: snakemake claims --config scale={scale}. A table's numbers: {folder}/tables/<table>.csv"
     tail = ["", asks, f"Report: {folder.resolve()}/report.html"]
@@ -43,14 +45,13 @@ def summary(folder: Path) -> str:
 def _line(claim):
     """The first claim of a table: who is compared in what, ours, the paper's, and what became of it."""
     row, against = claim["row"], claim["against"]
-    first = f"{row.partition('_')[0]}_"  # `vit_` of both says nothing
-    if row.startswith(first) and against.startswith(first):
+    while "_" in row and against.startswith(first := row[: row.index("_") + 1]):  # `vit_` of both says nothing
         row, against = row.removeprefix(first), against.removeprefix(first)
     gap, paper, ours = claim["gap"], claim["paper"] or {}, "–"
     if claim["ratio"] is not None:
         ours = f"{_short(claim['ratio'])} times"
     elif gap:
-        error = f" ({_short(gap['low'])} to {_short(gap['high'])})" if gap["low"] is not None else ""
+        error = f" ± {_short(gap['high'] - gap['mean'])}" if gap["high"] is not None else ""
         ours = f"{_short(gap['mean'], '+')}{error}"
     printed = paper.get("gap", paper.get("ratio"))
     sign = "+" if "gap" in paper else ""
