@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,14 @@ import pandas as pd
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
-from diffusionblocks.page.claims import verdict, worth_of_depth
+from diffusionblocks.page import first
+from diffusionblocks.page.claims import of_table, worth_of_depth
 from diffusionblocks.page.cost import environments, jobs
+from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, decimals, read
+
+GROUPS = ("resources", "paper", "ours")  # of tables, in the page's order
 
 
 def page(
@@ -24,16 +29,23 @@ def page(
     template_path: Path,
     path: Path | str,
     estimate_paths: Sequence[Path | str] = (),
+    absent: Sequence[str] = (),
 ) -> None:
     """Write the page of some tables.
 
     plan_paths: the `<table>.json` that planning wrote of each; their metrics files must be there. table_paths: the csv
-    of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with style.css
-    beside it. estimate_paths: what was counted before, or nothing. Raises UserError as `Results` and `read` do, and
+    of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with its parts,
+    style and script beside it. estimate_paths: what was counted before, or nothing. absent: a line for each table that is not there, and
+    why. Raises UserError as `Results` and `read` do, and
     when the disk is full.
     """
     open(template_path).close()  # of one that it cannot open, jinja2 only says that it has not found it
-    tables, frames = [Results(plan) for plan in plan_paths], [read(file) for file in table_paths]
+    found = [
+        (Results(plan), read(csv), read_json(drawn))
+        for plan, csv, drawn in zip(plan_paths, table_paths, figure_paths, strict=True)
+    ]
+    found.sort(key=lambda of_table: _place(of_table[0]))
+    tables, frames = [results for results, *_ in found], [frame for _, frame, _ in found]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_path.parent),
         autoescape=True,
@@ -41,24 +53,47 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration}
-    drawn = [read_json(file) for file in figure_paths]
+    environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration, "amount": amount}
+    environment.filters |= {"interval": interval, "better_by": first.better_by, "sentence": first.sentence}
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
-    sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
+    sections = [section(*of_table, estimate) for of_table in found]
     _draw_once(sections)
+    claims = [claim for part in sections for claim in part["claims"]]
+    printed = [claim for claim in claims if not claim["ours"]]
     text = environment.get_template(template_path.name).render(
-        style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
+        style="\n".join(_read_all(template_path.parent, "css")),
+        script="\n".join(_read_all(template_path.parent, "js")),
         scale=tables[0].plan["scale"],
+        facts=first.facts(tables),
         sections=sections,
         printed=any(results.printed for results in tables),
-        claims=[claim for part in sections for claim in part["claims"]],
-        stand_ins=sorted(_words(frames, "stand_in", "; ")),
+        absent=absent,
+        counted=first.counted(printed),
+        experiments=first.experiments(tables, printed),
+        ours=first.experiments(tables, [claim for claim in claims if claim["ours"]]),
+        costs=first.costs(tables, printed),
+        jobs=first.jobs_of_blocks(tables),
+        limits=first.limits(claims),
+        models=sorted({name for part in sections for name in part["models"]}),
         commits=sorted(_words(frames, "commit", " ")),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
         environments=environments(tables),
         share=100 * rates.SHARE,
     )
     write_text(path, text)
+
+
+def _place(results):
+    """Where a table stands on the page, its group first; the paper's tables as the paper numbers them."""
+    number = re.fullmatch(r"Table (A?)(\d+)", results.title)
+    if not results.printed:
+        return 2, "", 0
+    return (1, number[1], int(number[2])) if number else (0, "", 0)
+
+
+def _read_all(folder, ending):
+    """The texts of all files with this ending in the template's folder, in the order of their names."""
+    return [file.read_text(encoding="utf-8") for file in sorted(folder.glob(f"*.{ending}"))]
 
 
 def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: dict | None = None) -> dict:
@@ -76,6 +111,9 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "name": results.name,
         "title": results.title,
         "printed": results.printed,
+        "group": GROUPS[_place(results)[0]],
+        "models": first.models(results),
+        "stand_ins": first.stand_ins(results, frame),
         "subject": results.paper["title"],
         "rows": {row: [line for line in found if not line["beside"]] for row, found in lines.items()},
         "headings": list(dict.fromkeys(heading for known in properties.values() for heading in known)),
@@ -84,7 +122,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
         "more": _more(frame),
         "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
-        "claims": [verdict(claim, frame, depth) for claim in claims],
+        "claims": of_table(results, frame),
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
@@ -156,6 +194,14 @@ def in_bytes(value: float) -> str:
         if value < 1000 or unit == "GB":
             return f"{value:.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with its unit: `68.0 GB`, `0.0181 s`, `2,400 GFLOP`."""
+    if unit == "MB":
+        return in_bytes(1e6 * value)
+    shown = f"{value:.{decimals([value], unit)}f}" if unit == "s" else f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+    return f"{shown} {unit}".rstrip()
 
 
 def duration(seconds: float) -> str:
