@@ -158,10 +158,13 @@ def sentence(words: str) -> str:
 
 
 def better_by(claim: dict, of: str = "gap") -> str:
-    """In words how much better or worse a claim's row is: `2.10 ± 0.50 points worse`. of: gap, control or paper."""
+    """In words how much better or worse a claim's row is: `2.10 ± 0.50 points worse`.
+
+    of: gap, or without its unit control or paper.
+    """
     found = claim[of]
     mean = found["gap"] if of == "paper" else found["mean"]
-    unit = {"%": " points"}.get(claim["unit"], f" {claim['unit']}" if claim["unit"] else "")
+    unit = {"%": " points"}.get(claim["unit"], f" {claim['unit']}" if claim["unit"] else "") if of == "gap" else ""
     if mean is None:
         return ""
     if not math.isfinite(mean):

@@ -60,6 +60,7 @@ def page(
     _draw_once(sections)
     claims = [claim for part in sections for claim in part["claims"]]
     printed = [claim for claim in claims if not claim["ours"]]
+    printed.sort(key=lambda claim: claim["table"] in {part["name"] for part in sections if part["group"] == GROUPS[0]})
     text = environment.get_template(template_path.name).render(
         style="\n".join(_read_all(template_path.parent, "css")),
         script="\n".join(_read_all(template_path.parent, "js")),
@@ -71,7 +72,7 @@ def page(
         counted=first.counted(printed),
         experiments=first.experiments(tables, printed),
         ours=first.experiments(tables, [claim for claim in claims if claim["ours"]]),
-        costs=first.costs(tables, printed),
+        costs=first.costs(tables, [claim for claim in claims if not claim["ours"]]),
         jobs=first.jobs_of_blocks(tables),
         limits=first.limits(claims),
         models=sorted({name for part in sections for name in part["models"]}),
@@ -88,7 +89,7 @@ def _place(results):
     number = re.fullmatch(r"Table (A?)(\d+)", results.title)
     if not results.printed:
         return 2, "", 0
-    return (1, number[1], int(number[2])) if number else (0, "", 0)
+    return (1, number[1], int(number[2])) if number else (0, results.title, 0)
 
 
 def _read_all(folder, ending):
@@ -200,7 +201,9 @@ def amount(value: float, unit: str) -> str:
     """A number with its unit: `68.0 GB`, `0.0181 s`, `2,400 GFLOP`."""
     if unit == "MB":
         return in_bytes(1e6 * value)
-    shown = f"{value:.{decimals([value], unit)}f}" if unit == "s" else f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+    shown = (
+        f"{value:.{decimals([value], unit)}f}" if unit == "s" else f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+    )
     return f"{shown} {unit}".rstrip()
 
 
