@@ -1,7 +1,7 @@
-"""What the first screen of the page says: the run, how many claims held, each experiment, memory and compute. No torch."""
+"""What the first screen of the page says: the run, what held, each experiment, memory and compute. No torch."""
 
+import itertools
 import math
-import os
 from collections import Counter
 
 from diffusionblocks.page.cost import cost
@@ -106,8 +106,9 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
 def jobs_of_blocks(tables: list[Results]) -> list[dict]:
     """What a job of this run has held and how long it took, of rows in blocks beside the row they are compared with.
 
-    {table, row, against: titles, bytes, seconds: a pair each, of the row's largest job and the other's}; bytes are those
-    of parameters, gradients, optimizer and averages. Rows whose blocks are trained in one process have no line.
+    {table, name: its title, row, against: titles, blocks, bytes, seconds: a pair each, of the row's largest job and of
+    the other's}; bytes are those of parameters, gradients, optimizer and averages. Rows whose blocks are trained in one
+    process have no line.
     """
     found = []
     for results in tables:
@@ -192,4 +193,5 @@ def _minute(time):
 
 def _shared(one, other):
     """What two titles begin with, up to a comma; the first one where that is nothing."""
-    return ", ".join(os.path.commonprefix([one.split(", "), other.split(", ")])) or one
+    pairs = zip(one.split(", "), other.split(", "), strict=False)
+    return ", ".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)) or one

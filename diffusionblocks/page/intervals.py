@@ -1,7 +1,8 @@
 """A claim as one small drawing: the measured difference and its error, beside what the claim asks for. No torch.
 
-Right is better. Three lanes, from the top: ours with its error, what the paper prints, ours to the shallow control. Zero
-is a line, and what the claim asks for begins at the dashed one; of a factor, the axis is logarithmic and zero is `equal`.
+Right is better. Three lanes, from the top: ours with its error, what the paper prints, ours to the shallow control.
+Zero is a line, and what the claim asks for begins at the dashed one; of a factor, the axis is logarithmic, and zero is
+where both have as much.
 """
 
 import math

@@ -35,9 +35,8 @@ def page(
 
     plan_paths: the `<table>.json` that planning wrote of each; their metrics files must be there. table_paths: the csv
     of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with its parts,
-    style and script beside it. estimate_paths: what was counted before, or nothing. absent: a line for each table that is not there, and
-    why. Raises UserError as `Results` and `read` do, and
-    when the disk is full.
+    styles and script beside it. estimate_paths: what was counted before, or nothing. absent: a line for each table that
+    is not there, and why. Raises UserError as `Results` and `read` do, and when the disk is full.
     """
     open(template_path).close()  # of one that it cannot open, jinja2 only says that it has not found it
     found = [

@@ -16,7 +16,7 @@ PAGE = "so_far.html"  # beside report.html, which is Snakemake's and of a whole 
 
 
 def so_far(results: Path) -> str:
-    """Write the page of the finished tables, which says of each other one what it lacks; returns a line for the terminal.
+    """Write the page of the finished tables, which says of each other one what it lacks; a line for the terminal.
 
     results: results/<scale>, as seen from where the run was made. Raises UserError for no run, and where no table is
     finished.
@@ -33,7 +33,7 @@ def so_far(results: Path) -> str:
         else:
             finished[name] = about
     if not finished:
-        raise UserError(f"{results}: no table is finished yet; the first lacks {lacking[0]}. Go on with it: snakemake")
+        raise UserError(f"{results}: no table is finished yet. {absent[0]}. Go on with it: snakemake")
     with tempfile.TemporaryDirectory() as folder:
         plans = [Path(folder, f"{name}.json") for name in finished]
         tables, drawn = [path.with_suffix(".csv") for path in plans], []
@@ -48,9 +48,7 @@ def so_far(results: Path) -> str:
 
 def _measured(file, results, plan):
     """Whether a run is measured, with the settings that are planned now."""
-    settings = (
-        f"{Path(file).relative_to(results).parent.as_posix()}/run" if Path(file).is_relative_to(results) else None
-    )
+    settings = os.path.relpath(Path(file).with_name("run"), results)
     return exists(file) and plan.get(settings) in (None, read_json(file)["run"])
 
 
