@@ -68,7 +68,7 @@ def models(results: Results) -> list[str]:
 def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
     """What a job takes, end to end against a block, of all that some claim has counted or timed.
 
-    A dict for each metric: {metric: in words, unit, timed: where or None, lines}, a line {label: the network, layers,
+    A dict for each metric: {metric: in words, unit, timed: where or None, scale: whose sizes, lines}, a line {label: the network, layers,
     blocks, table, against, row: the two numbers, ratio, paper: its ratio or None}.
     """
     of_name, found = {results.name: results for results in tables}, {}
@@ -79,11 +79,12 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
         number, run = results.numbers(claim["row"])[metric], results.runs[claim["row"]][0]
         values = {side: sum(values) / len(values) for side, values in _sides(results, claim)}
         group = found.setdefault(
-            (number["name"], claim["timed"]),
+            (number["name"], claim["timed"], claim["scale"]),
             {
                 "metric": number["name"].replace("_", " "),
                 "unit": number["unit"],
                 "timed": claim["timed"],
+                "scale": claim["scale"],
                 "lines": [],
             },
         )
