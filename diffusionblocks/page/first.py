@@ -68,9 +68,9 @@ def models(results: Results) -> list[str]:
 def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
     """What a job takes, end to end against a block, of all that some claim has counted or timed.
 
-    A dict for each metric: {metric: in words, unit, timed: where or None, scale: whose sizes, lines}, a line {label: the
-    network, row_title, against_title, layers, blocks, table, against, row: the two numbers, ratio, paper: its ratio or
-    None}.
+    A dict for each metric: {metric: in words, unit, timed: where or None, scale: whose sizes, lines}, a line {label: of
+    the network, row_title, against_title, layers, blocks, table, against, row: the two numbers, ratio, paper: its ratio
+    or None}.
     """
     of_name, found = {results.name: results for results in tables}, {}
     for claim in claims:
