@@ -23,11 +23,15 @@ for (const claims of document.querySelectorAll(".claims")) {
   filters.forEach(filter => filter.addEventListener("change", choose));
 }
 
-// Of a cell: its first number, or its words. Numbers come first, and what is missing stays last either way.
+// Of a cell: its first number, in bytes or seconds where it has such a unit, or its words.
+const UNITS = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9, s: 1, min: 60, h: 3600 };
 const key = cell => {
-  const text = cell ? cell.textContent.trim() : "", number = text.replaceAll("−", "-").replaceAll(",", "").match(/^[+<]?(-?\d+(\.\d+)?)/);
+  const text = cell ? cell.textContent.trim() : "", plain = text.replaceAll("−", "-").replaceAll(",", "");
+  const parts = [...plain.matchAll(/(\d+(?:\.\d+)?) (B|kB|MB|GB|s|min|h)\b/g)], number = plain.match(/^\+?(-?\d+(\.\d+)?)/);
+  if (number && parts.length) return parts.reduce((sum, [, value, unit]) => sum + value * UNITS[unit], 0);
   return number ? Number(number[1]) : text === "–" || text === "" ? null : text;
 };
+// Numbers come before words, and what is missing stays last either way.
 const compare = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1;
 for (const table of document.querySelectorAll("main table:not(.matrix)")) {
   const body = table.tBodies[0], head = table.tHead && table.tHead.rows[table.tHead.rows.length - 1];
