@@ -69,7 +69,7 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
     """What a job takes, end to end against a block, of all that some claim has counted or timed.
 
     A dict for each metric: {metric: in words, unit, timed: where or None, scale: whose sizes, lines}, a line {label: of
-    the network, row_title, against_title, layers, blocks, table, against, row: the two numbers, ratio, paper: its ratio
+    the network, title: of the row, layers, blocks, table, against, row: the two numbers, ratio, paper: its ratio
     or None}.
     """
     of_name, found = {results.name: results for results in tables}, {}
@@ -91,9 +91,8 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
         )
         group["lines"].append(
             {
-                "label": _shared(title(results, claim["row"]), title(results, claim["against"])),
-                "row_title": title(results, claim["row"]),
-                "against_title": title(results, claim["against"]),
+                "label": _shared(results.title_of(claim["row"]), results.title_of(claim["against"])),
+                "title": results.title_of(claim["row"]),
                 "layers": run["run"].get("model", {}).get("num_layers"),
                 "blocks": num_blocks(run),
                 "table": claim["table"],
@@ -102,6 +101,10 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
                 "paper": (claim["paper"] or {}).get("ratio"),
             }
         )
+    for group in found.values():
+        known = Counter(line["label"] for line in group["lines"])
+        for line in group["lines"]:
+            line["label"] = line["label"] if known[line["label"]] == 1 else line["title"]
     return list(found.values())
 
 
@@ -126,19 +129,14 @@ def jobs_of_blocks(tables: list[Results]) -> list[dict]:
                 {
                     "table": results.name,
                     "name": results.title,
-                    "row": title(results, row),
-                    "against": title(results, results.against(row)),
+                    "row": results.title_of(row),
+                    "against": results.title_of(results.against(row)),
                     "blocks": len(parts),
                     "bytes": [max(_held(job) for job in side) for side in sides],
                     "seconds": [max(job["seconds"] for job in side) for side in sides],
                 }
             )
     return found
-
-
-def stand_ins(results: Results, frame) -> list[str]:
-    """What a table was measured with in place of what the paper has: `scikit-learn digits for CIFAR-100`, each once."""
-    return list(dict.fromkeys(word for cell in frame["stand_in"].dropna() for word in cell.split("; ")))
 
 
 def limits(claims: list[dict]) -> dict[str, list[dict]]:
@@ -148,11 +146,6 @@ def limits(claims: list[dict]) -> dict[str, list[dict]]:
         if claim["because"] and (claim["grey"] or claim["verdict"] == "not tested"):
             found.setdefault(claim["because"], []).append(claim)
     return found
-
-
-def title(results: Results, row: str) -> str:
-    """What people call a row."""
-    return results.plan["rows"].get(row, {}).get("title") or row
 
 
 def sentence(words: str) -> str:

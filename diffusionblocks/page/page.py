@@ -1,6 +1,5 @@
 """Tables and metrics -> one self-contained page that sets every number of the paper beside ours. No torch."""
 
-import json
 import math
 import re
 import time
@@ -9,15 +8,17 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
 from diffusionblocks.page import first
 from diffusionblocks.page.claims import of_table, worth_of_depth
-from diffusionblocks.page.cost import environments, jobs
+from diffusionblocks.page.cost import environments
 from diffusionblocks.page.intervals import interval
-from diffusionblocks.page.predicted import predicted
+from diffusionblocks.page.origins import origins
 from diffusionblocks.page.results import Results, decimals, read
+from diffusionblocks.page.rows import rows
 
 GROUPS = ("resources", "paper", "ours")  # of tables, in the page's order
 
@@ -52,8 +53,9 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration, "amount": amount}
-    environment.filters |= {"interval": interval, "better_by": first.better_by, "sentence": first.sentence}
+    environment.filters |= {"number": number, "error": error, "bytes": in_bytes, "duration": duration}
+    environment.filters |= {"amount": amount, "interval": interval, "better_by": first.better_by}
+    environment.filters |= {"sentence": first.sentence}
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in found]
     _draw_once(sections)
@@ -100,12 +102,6 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
-    frame = frame.assign(decimals=2)
-    for (_, unit), lines in frame[frame["unit"].notna()].groupby(["metric", "unit"]):
-        values = pd.concat([lines["paper"], lines["ours"]]).dropna()
-        frame.loc[lines.index, "decimals"] = decimals(list(values), unit)
-    lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
-    properties = {row: results.properties(row) for row in lines}
     claims, depth = results.plan["claims"], results.plan["depth"]
     return {
         "name": results.name,
@@ -113,28 +109,13 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "printed": results.printed,
         "group": GROUPS[_place(results)[0]],
         "models": first.models(results),
-        "stand_ins": first.stand_ins(results, frame),
         "subject": results.paper["title"],
-        "rows": {row: [line for line in found if not line["beside"]] for row, found in lines.items()},
-        "headings": list(dict.fromkeys(heading for known in properties.values() for heading in known)),
-        "properties": properties,
-        "data": {row: _data(results, row) for row in results.runs},
-        "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
-        "more": _more(frame),
-        "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
+        "table": rows(results, frame),
         "claims": of_table(results, frame),
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
-        "jobs": [
-            {"row": row, "seed": run["run"]["seed"], "part": part, **values}
-            for row, seeds in results.runs.items()
-            for run in seeds
-            for part, values in jobs(run)
-        ],
-        "predicted": predicted(results, estimate or {}),
-        "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
-        "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in results.runs.items()},
+        "origins": origins(results, estimate or {}),
     }
 
 
@@ -149,20 +130,6 @@ def _draw_once(sections):
             about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
             group["images"].append({"caption": caption, "svg": svg, **about})
             seen.setdefault(svg, {"id": about["id"], "first": caption})
-
-
-def _data(results, row):
-    """What a row was trained on: the paper's data set, or one of our own choice."""
-    titles = sorted({run["data"]["title"] for run in results.runs[row]})
-    return "as in the paper" if titles == [results.expected_data(row)] else "; ".join(titles)
-
-
-def _more(frame):
-    """What stands beside the table: ({metric: unit or ""}, {row: {metric: its line}})."""
-    lines = frame[frame["beside"] & frame["ours"].notna()]
-    rows = {row: found.set_index("metric").to_dict("index") for row, found in lines.groupby("row", sort=False)}
-    units = {line["metric"]: line["unit"] if isinstance(line["unit"], str) else "" for line in lines.to_dict("records")}
-    return units, rows
 
 
 def _texts(results):
@@ -188,6 +155,14 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
 
 
+def error(value: float, digits: int = 2) -> Markup:
+    """` ± 0.72` behind a number; nothing where it is not known, or nothing varies."""
+    if value is None or math.isnan(value) or value == 0:
+        return Markup("")
+    shown = number(value, digits) if value >= 0.5 / 10**digits else f"< {number(10**-digits, digits)}"
+    return Markup(' <small class="error">± {}</small>').format(shown)
+
+
 def in_bytes(value: float) -> str:
     """Bytes with the largest unit of which there is at least one: `42.1 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -200,9 +175,8 @@ def amount(value: float, unit: str) -> str:
     """A number with its unit: `68.0 GB`, `0.0181 s`, `2,400 GFLOP`."""
     if unit == "MB":
         return in_bytes(1e6 * value)
-    shown = (
-        f"{value:.{decimals([value], unit)}f}" if unit == "s" else f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
-    )
+    short = f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+    shown = f"{value:.{decimals([value], unit)}f}" if unit == "s" else short
     return f"{shown} {unit}".rstrip()
 
 
