@@ -238,6 +238,22 @@ def so_far(args):
     print(so_far(args.results))
 
 
+def verdicts(args):
+    """Write what became of the claims of some tables."""
+    from diffusionblocks.page.claims import verdicts
+
+    for path in args.plans:
+        settings(path, *TABLE_KEYS)
+    verdicts(args.plans, args.tables, args.output)
+
+
+def claims(args):
+    """Print what became of the paper's claims and of ours."""
+    from diffusionblocks.page.claims import told
+
+    print(told(args.claims))
+
+
 def ship(args):
     """Put the tables, the page and the metrics of a finished run into a folder that is small enough to be committed."""
     from diffusionblocks.page.ship import ship
@@ -320,6 +336,10 @@ VERBS = {
         ("--template", {"type": Path, "required": True, "help": "page template; its style sheet lies beside it"}),
         files("--estimate", "what `estimate` has counted before, to set beside what was measured", "*"),
     ],
+    verdicts: [
+        ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
+        files("--tables", "csv files of the tables, in the same order"),
+    ],
 }
 COMPUTE = (
     encode,
@@ -334,6 +354,7 @@ COMPUTE = (
 # Verbs that print.
 PRINT = {
     show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
+    claims: [("claims", "claims.json, of a run or of a table")],
     try_: [
         ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
         ("--kind", {"choices": sorted(PLACES), "help": "what it is, where its source does not tell"}),

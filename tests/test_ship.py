@@ -14,12 +14,12 @@ from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.page import ship as shipping
 from diffusionblocks.page import verify as verifying
 from diffusionblocks.page.figures import figures
-from diffusionblocks.page.headline import ABOUT, END, METRICS, PAGE, headline, marker
+from diffusionblocks.page.headline import ABOUT, CLAIMS, END, METRICS, PAGE, headline, marker
 from diffusionblocks.page.table import table
 from diffusionblocks.verbs import main
 
 RUN, SHIPPED = Path("results/demo"), Path("docs/results/demo")
-CLAIMS = [
+CLAIMED = [
     {"text": "B.", "metric": "fid_test", "row": "b", "against": "a", "margin": 0},
     {"text": "Ours.", "metric": "fid_test", "row": "b", "against": "a", "margin": 5, "ours": True},
     {"text": "Time.", "metric": "training_seconds", "row": "b", "against": "a", "factor": 2},
@@ -46,7 +46,7 @@ def about_table(results, name):
 
 
 def write_table(results, name, rows, drawn=False):
-    path = plan(results / "tables", rows, IMAGES, name=name, claims=CLAIMS)
+    path = plan(results / "tables", rows, IMAGES, name=name, claims=CLAIMED)
     table(path, path.with_suffix(".csv"))
     drawings = path.with_name(f"{name}-figures.json")
     figures(path, drawings) if drawn else write_json(drawings, [])
@@ -90,7 +90,7 @@ def test_a_finished_run_ships_as_a_few_files_of_text(place, verb):
     write_run()
     assert verb("ship", RUN, SHIPPED)[0] == 0
     found = all_files(SHIPPED)
-    assert set(found) == {"table1.csv", "table2.csv", PAGE, ABOUT, METRICS}
+    assert set(found) == {"table1.csv", "table2.csv", PAGE, CLAIMS, ABOUT, METRICS}
     assert found["table1.csv"] == (RUN / "tables/table1.csv").read_bytes()
     about = json.loads(found[ABOUT])
     assert (about["scale"], about["commits"], about["page_commit"]) == ("demo", ["aaa"], "abcabc")

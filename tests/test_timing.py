@@ -381,7 +381,7 @@ def test_from_a_timed_table_to_its_page(tmp_path):
     """In float32 and bfloat16, by the workflow; nothing is timed again, and a changed `timing` is."""
     printed = {"title": "Seconds", "source": "Table A4", "metrics": {"seconds": {"unit": "s", "better": "lower"}}}
     printed["rows"] = {"whole": {"seconds": 0.0507}, "block": {"seconds": 0.0181, "against": "whole"}}
-    claim = {"text": "Faster.", "metric": "seconds", "row": "block", "against": "whole", "factor": 1000}
+    claim = {"text": "Faster.", "metric": "seconds", "row": "block", "against": "whole", "factor": 1000, "ours": True}
     mine = table(printed=printed, claims=[claim])
     mine["rows"]["late"] = {"like": "mine/whole", "timing": {"samples_on_cpu": None}, "remark": "On a GPU."}
     mine["rows"]["half"] = {"like": "mine/whole", "train": {"precision": "bf16"}, "remark": "Half."}

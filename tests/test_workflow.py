@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "workflow/tables").glob("*.yaml")}
 RUNS = "results/demo/runs/table1"
 PAGES = {"page": 1, "page_of_table": 1}  # the report, and the page of the one table
-SHOWN = {"table": 1, "figures": 1, **PAGES}
+SHOWN = {"table": 1, "figures": 1, "verdicts": 1, **PAGES}
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_adding_a_metric_retrains_nothing(changed):
     ("file", "rules"),
     [
         ("page/page.py", {**PAGES}),
-        ("page/table.py", {**PAGES, "table": 1}),
+        ("page/claims.py", {**PAGES, "verdicts": 1}),
+        ("page/table.py", {**PAGES, "table": 1, "verdicts": 1}),
         ("page/figures.py", {**PAGES, "figures": 1}),
         ("evaluation/evaluate.py", {"evaluate": 7, **SHOWN}),
         ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, **SHOWN}),

@@ -102,7 +102,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
-    claims, depth = results.plan["claims"], results.plan["depth"]
+    claims, depth = of_table(results, frame), results.plan["depth"]
     return {
         "name": results.name,
         "title": results.title,
@@ -111,7 +111,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "models": first.models(results),
         "subject": results.paper["title"],
         "table": rows(results, frame),
-        "claims": of_table(results, frame),
+        "claims": claims,
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
