@@ -71,6 +71,7 @@ def page(
         printed=any(results.printed for results in tables),
         absent=absent,
         counted=first.counted(printed),
+        grey=sum(claim["grey"] for claim in printed),
         experiments=first.experiments(tables, printed),
         ours=first.experiments(tables, [claim for claim in claims if claim["ours"]]),
         costs=first.costs(tables, [claim for claim in claims if not claim["ours"]]),
