@@ -160,7 +160,7 @@ def error(value: float, digits: int = 2) -> Markup:
     """` ± 0.72` behind a number; nothing where it is not known, or nothing varies."""
     if value is None or math.isnan(value) or value == 0:
         return Markup("")
-    shown = number(value, digits) if value >= 0.5 / 10**digits else f"< {number(10**-digits, digits)}"
+    shown = number(value, digits) if value >= 0.5 / 10**digits else f"<{number(10**-digits, digits)}"
     return Markup(' <small class="error">± {}</small>').format(shown)
 
 
