@@ -118,11 +118,20 @@ def test_an_edit_reruns_what_it_can_affect_and_nothing_else(changed, file, rules
     assert "train" not in changed.planned("all")
 
 
+def test_claims_are_printed_again_without_work(finished):
+    told = finished.snakemake("claims").stdout
+    assert "Table 1, section 5.1: A ViT whose three blocks" in told and "At scale demo: " in told
+    assert finished.planned("claims") == {"claims": 1}
+
+
 def test_one_table_by_its_name(changed):
     shutil.rmtree(changed.folder / "results/demo/tables")
     changed.snakemake("table1")
     assert (changed.folder / "results/demo/tables/table1.csv").exists()
     assert '<section id="table1">' in (changed.folder / "results/demo/tables/table1.html").read_text()
+    changed.snakemake("results/demo/tables/table1-claims.json")
+    claims = json.loads((changed.folder / "results/demo/tables/table1-claims.json").read_text())["claims"]
+    assert {claim["table"] for claim in claims} == {"table1"}
 
 
 def test_target_rules_explain_themselves(fresh):
