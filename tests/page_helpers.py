@@ -191,9 +191,9 @@ def words_of(page: str) -> str:
     return " ".join(html.unescape(re.sub("<[^>]+>", " ", page[page.index("<body>") :])).split())
 
 
-def headings(part: dict) -> dict[str, list[str]]:
-    """{heading: alternative texts of its figures} of a section."""
-    return {group["heading"]: [alt for alt, _ in group["images"]] for group in part["figures"]}
+def headings(part: dict) -> dict[str, str]:
+    """{heading: what is said in words of its figure} of a section."""
+    return {figure["heading"]: figure["alt"] for figure in part["figures"]}
 
 
 def written_page(folder: Path, *plans: Path, estimate=()) -> str:

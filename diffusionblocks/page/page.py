@@ -58,7 +58,6 @@ def page(
     environment.filters |= {"sentence": first.sentence}
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in found]
-    _draw_once(sections)
     claims = [claim for part in sections for claim in part["claims"]]
     printed = [claim for claim in claims if not claim["ours"]]
     printed.sort(key=lambda claim: claim["table"] in {part["name"] for part in sections if part["group"] == GROUPS[0]})
@@ -118,19 +117,6 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "texts": _texts(results),
         "origins": origins(results, estimate or {}),
     }
-
-
-def _draw_once(sections):
-    """Have figures say what the template shows: {id, caption, svg, first}; first: caption of the same one further up,
-    to which a link leads, None where it is drawn.
-    """
-    seen = {}
-    for group in (group for part in sections for group in part["figures"]):
-        images, group["images"] = group["images"], []
-        for caption, svg in images:
-            about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
-            group["images"].append({"caption": caption, "svg": svg, **about})
-            seen.setdefault(svg, {"id": about["id"], "first": caption})
 
 
 def _texts(results):
