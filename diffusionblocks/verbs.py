@@ -243,6 +243,13 @@ def page(args):
     page(args.plans, args.tables, args.figures, args.template, args.output, args.estimate)
 
 
+def so_far(args):
+    """Write the page of those tables of a run that are finished, and say what the others lack."""
+    from diffusionblocks.page.so_far import so_far
+
+    print(so_far(args.results))
+
+
 def verdicts(args):
     """Write what became of the claims of some tables."""
     from diffusionblocks.page.claims import verdicts
@@ -391,6 +398,7 @@ PRINT = {
         DIRECTORY,
         ("--output", written("--output") | {"help": "file to write besides: all columns, as .csv or .json"}),
     ],
+    so_far: [("results", {"type": Path, "help": "folder of the run, results/<scale>"})],
     ship: [
         ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
         ("folder", written("folder") | {"help": "docs/results/<scale>, which is replaced as a whole"}),

@@ -45,7 +45,7 @@ rule figures:
 
 
 ESTIMATE = f"{RESULTS}/estimate.json"  # there once someone has asked for it
-PARTS = sorted(map(str, Path("report").glob("*.html.jinja"))) + ["report/style.css"]
+PARTS = sorted(str(path) for path in Path("report").iterdir() if path.suffix != ".rst")
 
 
 rule page:

@@ -68,7 +68,8 @@ def test_page_is_one_file_with_the_table_under_its_name(finished):
     assert '<section id="table1">' in page and "60.25" in page and "scikit-learn digits for CIFAR-100" in page
     sources = re.findall(r'(?:src|href)="([^"]{0,60})', page)
     assert sources and all(source.startswith(("data:", "#", "https://arxiv.org/")) for source in sources)
-    assert page.count("<figure") == 7 + 2 + 1  # losses of seven rows, two chains, one partition for both
+    drawn = re.findall(r'<figure id="table1-(\S+)"', page)
+    assert drawn == ["outcomes", "accuracy-chain", "losses", "partition"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
@@ -297,6 +298,7 @@ def test_page_fits_the_screen(request, tmp_path, checkout, page, width):
     (tmp_path / "frame.html").write_text(
         f'<iframe src="page.html" width="{width}" height="800" style="border:0"></iframe><script>onload = () => {{'
         "const inner = document.querySelector('iframe').contentDocument;"
+        "inner.querySelectorAll('details').forEach(part => part.open = true);"
         "const figures = [...inner.querySelectorAll('figure svg')];"
         "const seen = figure => figure.getBoundingClientRect().width >= 200 && figure.getBBox().width > 0;"
         "document.title = `wide ${inner.documentElement.scrollWidth} figures ${figures.length} broken `"
@@ -311,7 +313,7 @@ def test_page_fits_the_screen(request, tmp_path, checkout, page, width):
     )  # fmt: skip
     found = re.search(r"<title>wide (\d+) figures (\d+) broken (\d+)</title>", done.stdout)
     wide, figures, broken = map(int, found.groups())
-    assert wide <= width and figures > 8 and broken == 0
+    assert wide <= width and figures >= 4 and broken == 0
 
 
 def test_an_architecture_of_the_users_own(tmp_path):

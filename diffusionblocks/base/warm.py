@@ -39,7 +39,7 @@ PR_SET_PDEATHSIG = 1
 NETWORK = ("torch", "numpy", "safetensors.torch", "yaml", "jsonschema")
 COUNTED = (*NETWORK, "torch._dynamo", "torch._meta_registrations")  # both are imported for the meta device
 SCORES = (*NETWORK, "torch._dynamo", "torchvision", "torch_fidelity", "scipy.linalg", "sklearn.metrics", "faiss")
-PAGE = ("numpy", "pandas", "matplotlib.pyplot", "seaborn", "jinja2")
+PAGE = ("numpy", "pandas", "scipy.stats", "matplotlib.figure", "seaborn", "jinja2")
 # What is imported for a verb; those that are not named import next to nothing.
 LIBRARIES = {
     **dict.fromkeys(("train", "assemble", "sample", "timing", "prepare"), NETWORK),

@@ -1,20 +1,26 @@
 """Tables and metrics -> one self-contained page that sets every number of the paper beside ours. No torch."""
 
-import json
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
+from diffusionblocks.page import first
 from diffusionblocks.page.claims import of_table, worth_of_depth
-from diffusionblocks.page.cost import environments, jobs
-from diffusionblocks.page.predicted import predicted
+from diffusionblocks.page.cost import environments
+from diffusionblocks.page.intervals import interval
+from diffusionblocks.page.origins import origins
 from diffusionblocks.page.results import Results, decimals, read
+from diffusionblocks.page.rows import rows
+
+GROUPS = ("resources", "paper", "ours")  # of tables, in the page's order
 
 
 def page(
@@ -24,16 +30,22 @@ def page(
     template_path: Path,
     path: Path | str,
     estimate_paths: Sequence[Path | str] = (),
+    absent: Sequence[str] = (),
 ) -> None:
     """Write the page of some tables.
 
     plan_paths: the `<table>.json` that planning wrote of each; their metrics files must be there. table_paths: the csv
-    of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with style.css
-    beside it. estimate_paths: what was counted before, or nothing. Raises UserError as `Results` and `read` do, and
-    when the disk is full.
+    of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with its parts,
+    styles and script beside it. estimate_paths: what was counted before, or nothing. absent: a line for each table that
+    is not there, and why. Raises UserError as `Results` and `read` do, and when the disk is full.
     """
     open(template_path).close()  # of one that it cannot open, jinja2 only says that it has not found it
-    tables, frames = [Results(plan) for plan in plan_paths], [read(file) for file in table_paths]
+    found = [
+        (Results(plan), read(csv), read_json(drawn))
+        for plan, csv, drawn in zip(plan_paths, table_paths, figure_paths, strict=True)
+    ]
+    found.sort(key=lambda of_table: _place(of_table[0]))
+    tables, frames = [results for results, *_ in found], [frame for _, frame, _ in found]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_path.parent),
         autoescape=True,
@@ -41,18 +53,30 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration}
-    drawn = [read_json(file) for file in figure_paths]
+    environment.filters |= {"number": number, "error": error, "bytes": in_bytes, "duration": duration}
+    environment.filters |= {"amount": amount, "interval": interval, "better_by": first.better_by}
+    environment.filters |= {"sentence": first.sentence}
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
-    sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
-    _draw_once(sections)
+    sections = [section(*of_table, estimate) for of_table in found]
+    claims = [claim for part in sections for claim in part["claims"]]
+    printed = [claim for claim in claims if not claim["ours"]]
+    printed.sort(key=lambda claim: claim["table"] in {part["name"] for part in sections if part["group"] == GROUPS[0]})
     text = environment.get_template(template_path.name).render(
-        style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
+        style="\n".join(_read_all(template_path.parent, "css")),
+        script="\n".join(_read_all(template_path.parent, "js")),
         scale=tables[0].plan["scale"],
+        facts=first.facts(tables),
         sections=sections,
         printed=any(results.printed for results in tables),
-        claims=[claim for part in sections for claim in part["claims"]],
-        stand_ins=sorted(_words(frames, "stand_in", "; ")),
+        absent=absent,
+        counted=first.counted(printed),
+        grey=sum(claim["grey"] for claim in printed),
+        experiments=first.experiments(tables, printed),
+        ours=first.experiments(tables, [claim for claim in claims if claim["ours"]]),
+        costs=first.costs(tables, [claim for claim in claims if not claim["ours"]]),
+        jobs=first.jobs_of_blocks(tables),
+        limits=first.limits(claims),
+        models=sorted({name for part in sections for name in part["models"]}),
         commits=sorted(_words(frames, "commit", " ")),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
         environments=environments(tables),
@@ -61,70 +85,38 @@ def page(
     write_text(path, text)
 
 
+def _place(results):
+    """Where a table stands on the page, its group first; the paper's tables as the paper numbers them."""
+    number = re.fullmatch(r"Table (A?)(\d+)", results.title)
+    if not results.printed:
+        return 2, "", 0
+    return (1, number[1], int(number[2])) if number else (0, results.title, 0)
+
+
+def _read_all(folder, ending):
+    """The texts of all files with this ending in the template's folder, in the order of their names."""
+    return [file.read_text(encoding="utf-8") for file in sorted(folder.glob(f"*.{ending}"))]
+
+
 def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: dict | None = None) -> dict:
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
-    frame = frame.assign(decimals=2)
-    for (_, unit), lines in frame[frame["unit"].notna()].groupby(["metric", "unit"]):
-        values = pd.concat([lines["paper"], lines["ours"]]).dropna()
-        frame.loc[lines.index, "decimals"] = decimals(list(values), unit)
-    lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
-    properties = {row: results.properties(row) for row in lines}
     claims, depth = of_table(results, frame), results.plan["depth"]
     return {
         "name": results.name,
         "title": results.title,
         "printed": results.printed,
+        "group": GROUPS[_place(results)[0]],
+        "models": first.models(results),
         "subject": results.paper["title"],
-        "rows": {row: [line for line in found if not line["beside"]] for row, found in lines.items()},
-        "headings": list(dict.fromkeys(heading for known in properties.values() for heading in known)),
-        "properties": properties,
-        "data": {row: _data(results, row) for row in results.runs},
-        "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
-        "more": _more(frame),
-        "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
+        "table": rows(results, frame),
         "claims": claims,
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
-        "jobs": [
-            {"row": row, "seed": run["run"]["seed"], "part": part, **values}
-            for row, seeds in results.runs.items()
-            for run in seeds
-            for part, values in jobs(run)
-        ],
-        "predicted": predicted(results, estimate or {}),
-        "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
-        "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in results.runs.items()},
+        "origins": origins(results, estimate or {}),
     }
-
-
-def _draw_once(sections):
-    """Have figures say what the template shows: {id, caption, svg, first}; first: caption of the same one further up,
-    to which a link leads, None where it is drawn.
-    """
-    seen = {}
-    for group in (group for part in sections for group in part["figures"]):
-        images, group["images"] = group["images"], []
-        for caption, svg in images:
-            about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
-            group["images"].append({"caption": caption, "svg": svg, **about})
-            seen.setdefault(svg, {"id": about["id"], "first": caption})
-
-
-def _data(results, row):
-    """What a row was trained on: the paper's data set, or one of our own choice."""
-    titles = sorted({run["data"]["title"] for run in results.runs[row]})
-    return "as in the paper" if titles == [results.expected_data(row)] else "; ".join(titles)
-
-
-def _more(frame):
-    """What stands beside the table: ({metric: unit or ""}, {row: {metric: its line}})."""
-    lines = frame[frame["beside"] & frame["ours"].notna()]
-    rows = {row: found.set_index("metric").to_dict("index") for row, found in lines.groupby("row", sort=False)}
-    units = {line["metric"]: line["unit"] if isinstance(line["unit"], str) else "" for line in lines.to_dict("records")}
-    return units, rows
 
 
 def _texts(results):
@@ -150,12 +142,29 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
 
 
+def error(value: float, digits: int = 2) -> Markup:
+    """` ± 0.72` behind a number; nothing where it is not known, or nothing varies."""
+    if value is None or math.isnan(value) or value == 0:
+        return Markup("")
+    shown = number(value, digits) if value >= 0.5 / 10**digits else f"<{number(10**-digits, digits)}"
+    return Markup(' <small class="error">± {}</small>').format(shown)
+
+
 def in_bytes(value: float) -> str:
     """Bytes with the largest unit of which there is at least one: `42.1 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
             return f"{value:.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with its unit: `68.0 GB`, `0.0181 s`, `2,400 GFLOP`."""
+    if unit == "MB":
+        return in_bytes(1e6 * value)
+    short = f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+    shown = f"{value:.{decimals([value], unit)}f}" if unit == "s" else short
+    return f"{shown} {unit}".rstrip()
 
 
 def duration(seconds: float) -> str:

@@ -53,7 +53,7 @@ class Row:
         self.on_a_gpu = [] if not left_out else self._of_inputs(self.resolved.get("metrics", {}), TIMED)
         own = config["tables"][table]["rows"][name]
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
-        self.series = own.get("series", "ours")
+        self.title, self.series = own.get("title"), own.get("series", "ours")
         said = [own, *(own.get(scale, {}) for scale in SCALES[self.scale])]
         self.remark = [None, *(about["remark"] for about in said if "remark" in about)][-1]
         self.seeds = config["seeds"][: 1 if self.counted else self.resolved.get("seeds_at_most")]
@@ -205,9 +205,13 @@ class Row:
     def part_files(self, seed: int, suffix: str) -> list[str]:
         return [f"{self.folder}/seed{seed}/parts/{part}{suffix}" for part in self.parts]
 
+    def model_files(self, seed: int) -> list[str]:
+        """What a trained model is read from: its own file, and those of its parts."""
+        return [f"{self.folder}/seed{seed}/model.json", *self.part_files(seed, ".safetensors")]
+
     def start_files(self, seed: int) -> list[str]:
         """The model whose weights it starts from, of the same seed; nothing for a row that starts from its own."""
-        return [f"{self.start.folder}/seed{seed}/model.safetensors"] if self.start else []
+        return self.start.model_files(seed) if self.start else []
 
     def sample_files(self, seed: int) -> list[str]:
         """All shards of all samples that its metrics need."""

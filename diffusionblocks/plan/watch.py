@@ -217,6 +217,8 @@ class Guard:
             return
         for text in hidden_logs(failed):
             print(f"\n{text}", file=sys.stderr)
+        if any(Path(self.results, "tables").glob("*.csv")):
+            print(f"\nThe page of what is finished: python -m diffusionblocks so_far {self.results}", file=sys.stderr)
         if stopped := unfinished(self.results):
             print(
                 "\nTrainings that were stopped on their way are saved. Run the same command again: they go on from "
