@@ -19,6 +19,7 @@ from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.origins import origins
 from diffusionblocks.page.results import Results, decimals, read
 from diffusionblocks.page.rows import rows
+from diffusionblocks.page.timeline import timeline
 
 GROUPS = ("resources", "paper", "ours")  # of tables, in the page's order
 
@@ -75,6 +76,7 @@ def page(
         ours=first.experiments(tables, [claim for claim in claims if claim["ours"]]),
         costs=first.costs(tables, [claim for claim in claims if not claim["ours"]]),
         jobs=first.jobs_of_blocks(tables),
+        timeline=timeline(tables),
         limits=first.limits(claims),
         models=sorted({name for part in sections for name in part["models"]}),
         commits=sorted(_words(frames, "commit", " ")),
