@@ -201,7 +201,7 @@ def _svg(title, lines, place, pauses, height):
     for number, (name, bars) in enumerate(lines):
         top = number * step
         if name:
-            short = name if len(name) < 34 else f"{name[:32]}…"
+            short = name if len(name) < 34 else f"…{name[-32:]}"
             found.append(f'<text {right} y="{max(top + height - 3, 9):.1f}">{escape(short)}</text>')
         for bar in bars:
             left, width = MARGIN + place(bar.begin), max(place(bar.end) - place(bar.begin), 1)
