@@ -15,10 +15,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # What was interrupted, by a key or by a shutdown, goes on when it is called again.
 demo laptop: $(READY)
-	$(BIN)/snakemake all --config scale=$@ --quiet rules
-	@$(BIN)/python -m diffusionblocks show results/$@/tables/*.csv
+	$(BIN)/snakemake all --config scale=$@
 	@echo
-	@echo "Report: $(CURDIR)/results/$@/report.html"
+	@$(BIN)/python -m diffusionblocks show results/$@
 
 # Two files of tests at a time, each with one thread; those of the cluster first (tests/conftest.py).
 test quick: export OMP_NUM_THREADS := 1

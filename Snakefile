@@ -23,3 +23,7 @@ rule all:
         f"{RESULTS}/report.html",
         f"{RESULTS}/claims.json",
         PLAN.pages_of(PLAN.tables),
+
+
+for each in workflow.rules:
+    each.priority = PLAN.priority

@@ -208,10 +208,22 @@ def table(args):
 
 
 def show(args):
-    """Print tables."""
-    from diffusionblocks.page.table import show
+    """Print what a run comes to, or tables."""
+    from diffusionblocks.page.summary import summary
 
-    show(args.tables)
+    for folder in filter(Path.is_dir, args.results):
+        print(summary(folder))
+    if tables := [path for path in args.results if not path.is_dir()]:
+        from diffusionblocks.page.table import show
+
+        show(tables)
+
+
+def status(args):
+    """Say how far each training of a workflow is, while it runs and afterwards."""
+    from diffusionblocks.plan.status import status
+
+    print(status(args.results))
 
 
 def figures(args):
@@ -229,6 +241,13 @@ def page(args):
     for path in args.plans:
         settings(path, *TABLE_KEYS)
     page(args.plans, args.tables, args.figures, args.template, args.output, args.estimate)
+
+
+def so_far(args):
+    """Write the page of those tables of a run that are finished, and say what the others lack."""
+    from diffusionblocks.page.so_far import so_far
+
+    print(so_far(args.results))
 
 
 def verdicts(args):
@@ -374,7 +393,8 @@ COMPUTE = (
 )  # of these, on a GPU where there is one
 # Verbs that print.
 PRINT = {
-    show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
+    show: [("results", {"nargs": "+", "type": Path, "help": "results/<scale>, or csv files of tables"})],
+    status: [("results", {"type": Path, "nargs": "?", "help": "results/<scale>, by default of the last workflow"})],
     claims: [("claims", "claims.json, of a run or of a table")],
     try_: [
         ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
@@ -406,6 +426,7 @@ PRINT = {
         DIRECTORY,
         ("--output", written("--output") | {"help": "file to write besides: all columns, as .csv or .json"}),
     ],
+    so_far: [("results", {"type": Path, "help": "folder of the run, results/<scale>"})],
     ship: [
         ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
         ("folder", written("folder") | {"help": "docs/results/<scale>, which is replaced as a whole"}),

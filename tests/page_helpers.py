@@ -94,8 +94,9 @@ def measured(
     packed = {"shape": images.shape, "zlib": base64.b64encode(zlib.compress(images.tobytes())).decode()}
     job = {"seconds": 1.0, "node": "here", "hardware": "cpu", "versions": {"torch": "2"}}
     jobs = [{**job, "commit": commit} for commit in attempts]
+    run = {"scale": "demo", "table": "t", "row": row, "seed": seed, "model": {"name": "dit"}}
     return {
-        "run": {"scale": "demo", "table": "t", "row": row, "seed": seed, "method": method or {"name": "end_to_end"}},
+        "run": {**run, "method": method or {"name": "end_to_end"}},
         "data": {"title": title},
         "metrics": {name: value if isinstance(value, dict) else number(name, value) for name, value in values.items()},
         "curves": {},

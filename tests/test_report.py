@@ -124,11 +124,56 @@ def test_a_figure_has_an_address_words_and_a_caption(tmp_path):
     assert not re.search(r"<metadata|image/svg|<style.*?<style", made, re.DOTALL)
 
 
+# The order of the page
+
+
+def test_the_papers_tables_stand_in_its_order_and_what_is_counted_before_them(tmp_path):
+    sources = {"table_a2": "Table A2", "table8": "Table 8", "memory": "Appendix G", "table1": "Table 1", "mine": None}
+    papers = {name: source and {**IMAGES, "source": source} for name, source in sources.items()}
+    rows = {"a": [measured("a", fid_test=5.0)]}
+    made = written_page(tmp_path, *(plan(tmp_path, rows, paper, name=name) for name, paper in papers.items()))
+    titles = re.findall("<h2>(.*?)</h2>", made)
+    assert titles[:6] == ["Memory and compute", "Appendix G", "Table 1", "Table 8", "Table A2", "Not in the paper"]
+    assert titles[6:] == ["Ours", "Stand-ins and limits", "Provenance, and how to cite"]
+    contents = re.findall(r'href="#(\w+)"', made[made.index("<nav") : made.index("</nav>")])
+    assert contents == ["first", "resources", "memory", *("table1", "table8", "table_a2", "ours", "mine"), *ENDS]
+    assert set(contents) <= set(re.findall(r' id="(\w+)"', made))
+
+
+ENDS = ("limits", "provenance")
+
+
+def test_the_first_screen_says_what_was_run_and_how_to_go_on(page):
+    made = page(NOPROP, {})
+    first = made[made.index('<section id="first"') : made.index("</section>")]
+    for said in ("<strong>demo</strong>", "<dd>digits</dd>", "<dd>aaa</dd>", "<dd>cpu</dd>", "in 9 jobs"):
+        assert said in first
+    assert "snakemake table6 --config scale=demo" in first
+    assert "What held" not in made, "nothing is claimed of this table"
+
+
+def test_one_line_stands_for_an_experiment_and_the_others_come_when_asked_for(tmp_path):
+    rows = {row: [measured(row, fid_test=value)] for row, value in (("a", 5.0), ("b", 4.0))}
+    claim = {"metric": "fid_test", "row": "b", "against": "a", "margin": 0, "source": "Table 2"}
+    claims = [{**claim, "text": "Better."}, {**claim, "text": "Much better.", "margin": 2}]
+    made = written_page(tmp_path, plan(tmp_path, rows, IMAGES, claims=claims))
+    lines = re.findall(r'<tr id="claim-table1-\d" class="(\w+)" data-verdict="cannot tell">', made)
+    assert lines == ["main", "more"] and "Show all 2 claims" in made
+    assert "Show all" not in written_page(tmp_path, plan(tmp_path, rows, IMAGES, claims=claims[:1]))
+
+
+def test_a_page_needs_no_network_and_no_script(page):
+    made = page(NOPROP, {})
+    assert not re.search(r'(?:src|href)="(?!#|https://arxiv|data:)', made)
+    body = re.sub("<script>.*?</script>", "", made, flags=re.DOTALL)
+    assert " hidden>" not in body.replace('<span class="choice" hidden>', ""), "only what the script serves"
+
+
 # Claims, and what depth is worth
 
 
 def claimed(folder, deep, shallow, blocks):
-    """The page, in one line and without tags, of a table whose blocks should be at most two points behind."""
+    """The page, in one line, without tags and script, of a table whose blocks should be at most two points behind."""
     rows = {"deep": deep, "shallow": shallow, "blocks": blocks}
     rows = {row: [measured(row, accuracy=value) for value in values] for row, values in rows.items()}
     paper = {"title": "ViT", "source": "Table 1", "data": "digits", "metrics": {"accuracy": {}}, "rows": {"deep": {}}}
@@ -139,16 +184,14 @@ def claimed(folder, deep, shallow, blocks):
     ]
     depth = {"metric": "accuracy", "deep": "deep", "shallow": "shallow"}
     made = written_page(folder, plan(folder, rows, paper, claims=claims, depth=depth))
-    return html.unescape(" ".join(re.sub("<[^>]+>", " ", made[made.index("<body>") :]).split()))
+    return html.unescape(" ".join(re.sub("<[^>]+>", " ", made[made.index("<body>") : made.index("<script>")]).split()))
 
 
 def test_the_page_says_that_a_scale_without_depth_decides_nothing(tmp_path):
     made = claimed(tmp_path, [98.4, 98.0, 98.6], [98.0, 98.4, 98.3], [98.3, 98.2, 98.4])
-    assert (
-        "cannot tell Near. Cannot tell: depth is worth nothing at this scale. Ours: blocks better by −0.03 ± 0.35 than "
-        "deep, +0.07 ± 0.42 than shallow, 3 seeds." in made
-    )
-    assert "cannot tell Deeper. (A claim of ours, not the paper’s.) Ours: blocks better by +0.07 ± 0.42" in made
+    assert "At scale demo, the one claim of the paper that is looked at here: 1 cannot be told yet." in made
+    assert "Near. – 0.03 ± 0.35 points worse to the control 0.07 ± 0.42 better cannot tell Depth is worth" in made
+    assert made.index("Not in the paper") < made.index("Deeper. – 0.07 ± 0.42 points better cannot tell")
     assert (
         "What depth is worth here deep against shallow, which has the layers of one block; both are trained end to "
         "end. accuracy (%): +0.10 ± 0.73 (half of a 90% interval, seed by seed), 3 seeds. This scale cannot tell "
@@ -158,16 +201,17 @@ def test_the_page_says_that_a_scale_without_depth_decides_nothing(tmp_path):
 
 def test_where_depth_counts_the_page_says_so(tmp_path):
     made = claimed(tmp_path, [98.4, 98.0, 98.6], [90.0, 90.1, 90.2], [98.3, 98.2, 98.4])
-    assert "held Near. Ours: " in made and "held Deeper. (A claim of ours" in made and "annot tell" not in made
+    assert "better held 3" in made and "looked at here: 1 held." in made and "cannot tell" not in made.split("Seeds")[1]
     assert "3 seeds. Depth is worth something, so blocks can be held against end to end." in made
     made = claimed(tmp_path, [90.0, 90.1, 90.2], [98.4, 98.0, 98.6], [90.1, 90.0, 90.2])
-    assert "did not hold Near. Did not hold: worse than shallow, a net of one block’s size. Ours: " in made
+    assert "did not hold Worse than shallow, a net of one block’s size 3" in made
     assert "blocks reach end to end: depth is worth less than nothing here." in made
 
 
 def test_one_seed_says_nothing_of_depth(tmp_path):
     made = claimed(tmp_path, [98.4], [90.0], [98.3])
-    assert "cannot tell Near. Cannot tell: one seed: no spread is known. Ours: blocks better by −0.10 than deep" in made
+    assert "0.10 points worse to the control 8.30 better cannot tell One seed: no spread is known" in made
+    assert "Verdicts that are not given, or not to be leaned on One seed: no spread is known ( " in made
     assert "accuracy (%): +8.40, 1 seed. The spread is not known, so nothing can be said." in made
 
 
@@ -190,7 +234,7 @@ def own(tmp_path):
 
 def test_a_table_of_ones_own_is_never_called_the_papers(own):
     assert "<h1>Measured with DiffusionBlocks</h1>" in own and "<h2>Mixers &amp; others</h2>" in own
-    body = own[own.index("<body>") :]
+    body = own[own.index("<body>") : own.index("<h3>The software")]
     assert not re.search(r"paper|Table [\dA]|arxiv|[Ss]tand-in|What held|reproduced", body)
     assert "Quality against the number of blocks" in own
     groups, head, *lines = lines_of(own)
@@ -202,5 +246,11 @@ def test_a_table_of_ones_own_is_never_called_the_papers(own):
 def test_beside_tables_of_the_paper_it_keeps_its_title(tmp_path):
     printed = plan(tmp_path, {"dt": [measured("dt", title="clothes", accuracy=40.0)]}, NOPROP, name="table6")
     made = written_page(tmp_path, printed, plan(tmp_path, OWN, name="mixers", title="Mixers"))
-    assert re.findall("<h2>(.*?)</h2>", made) == ["Table 6", "Mixers", "Provenance"]
-    assert made.count("In the paper:") == 1 and "clothes for digits. Compare" in " ".join(made.split())
+    assert re.findall("<h2>(.*?)</h2>", made) == [
+        "Table 6",
+        "Not in the paper",
+        "Mixers",
+        "Stand-ins and limits",
+        "Provenance, and how to cite",
+    ]
+    assert made.count("In the paper:") == 1 and "</a>: clothes for digits</li>" in made

@@ -1,6 +1,7 @@
 """Tables and metrics -> one self-contained page that sets every number of the paper beside ours. No torch."""
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,16 @@ from markupsafe import Markup
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
+from diffusionblocks.page import first
 from diffusionblocks.page.claims import of_table, worth_of_depth
 from diffusionblocks.page.cost import environments
+from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.origins import origins
-from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.results import Results, decimals, read
 from diffusionblocks.page.rows import rows
+from diffusionblocks.page.timeline import timeline
+
+GROUPS = ("resources", "paper", "ours")  # of tables, in the page's order
 
 
 def page(
@@ -25,16 +31,22 @@ def page(
     template_path: Path,
     path: Path | str,
     estimate_paths: Sequence[Path | str] = (),
+    absent: Sequence[str] = (),
 ) -> None:
     """Write the page of some tables.
 
     plan_paths: the `<table>.json` that planning wrote of each; their metrics files must be there. table_paths: the csv
-    of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with style.css
-    beside it. estimate_paths: what was counted before, or nothing. Raises UserError as `Results` and `read` do, and
-    when the disk is full.
+    of each, and figure_paths its drawn figures, in the same order. template_path: a template of jinja2, with its parts,
+    styles and script beside it. estimate_paths: what was counted before, or nothing. absent: a line for each table that
+    is not there, and why. Raises UserError as `Results` and `read` do, and when the disk is full.
     """
     open(template_path).close()  # of one that it cannot open, jinja2 only says that it has not found it
-    tables, frames = [Results(plan) for plan in plan_paths], [read(file) for file in table_paths]
+    found = [
+        (Results(plan), read(csv), read_json(drawn))
+        for plan, csv, drawn in zip(plan_paths, table_paths, figure_paths, strict=True)
+    ]
+    found.sort(key=lambda of_table: _place(of_table[0]))
+    tables, frames = [results for results, *_ in found], [frame for _, frame, _ in found]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_path.parent),
         autoescape=True,
@@ -43,22 +55,44 @@ def page(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "error": error, "bytes": in_bytes, "duration": duration}
-    drawn = [read_json(file) for file in figure_paths]
+    environment.filters |= {"amount": amount, "interval": interval, "better_by": first.better_by}
+    environment.filters |= {"sentence": first.sentence}
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
-    sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
+    sections = [section(*of_table, estimate) for of_table in found]
+    claims = [claim for part in sections for claim in part["claims"]]
+    printed = [claim for claim in claims if not claim["ours"]]
+    printed.sort(key=lambda claim: claim["table"] in {part["name"] for part in sections if part["group"] == GROUPS[0]})
     text = environment.get_template(template_path.name).render(
         style="\n".join(_read_all(template_path.parent, "css")),
+        script="\n".join(_read_all(template_path.parent, "js")),
         scale=tables[0].plan["scale"],
+        facts=first.facts(tables),
         sections=sections,
         printed=any(results.printed for results in tables),
-        claims=[claim for part in sections for claim in part["claims"]],
-        stand_ins=sorted(_words(frames, "stand_in", "; ")),
+        absent=absent,
+        counted=first.counted(printed),
+        grey=sum(claim["grey"] for claim in printed),
+        experiments=first.experiments(tables, printed),
+        ours=first.experiments(tables, [claim for claim in claims if claim["ours"]]),
+        costs=first.costs(tables, [claim for claim in claims if not claim["ours"]]),
+        jobs=first.jobs_of_blocks(tables),
+        timeline=timeline(tables),
+        limits=first.limits(claims),
+        models=sorted({name for part in sections for name in part["models"]}),
         commits=sorted(_words(frames, "commit", " ")),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
         environments=environments(tables),
         share=100 * rates.SHARE,
     )
     write_text(path, text)
+
+
+def _place(results):
+    """Where a table stands on the page, its group first; the paper's tables as the paper numbers them."""
+    number = re.fullmatch(r"Table (A?)(\d+)", results.title)
+    if not results.printed:
+        return 2, "", 0
+    return (1, number[1], int(number[2])) if number else (0, results.title, 0)
 
 
 def _read_all(folder, ending):
@@ -75,6 +109,8 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "name": results.name,
         "title": results.title,
         "printed": results.printed,
+        "group": GROUPS[_place(results)[0]],
+        "models": first.models(results),
         "subject": results.paper["title"],
         "table": rows(results, frame),
         "title_of": results.title_of,
@@ -123,6 +159,15 @@ def in_bytes(value: float) -> str:
         if value < 1000 or unit == "GB":
             return f"{value:.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with its unit: `68.0 GB`, `0.0181 s`, `2,400 GFLOP`."""
+    if unit == "MB":
+        return in_bytes(1e6 * value)
+    short = f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+    shown = f"{value:.{decimals([value], unit)}f}" if unit == "s" else short
+    return f"{shown} {unit}".rstrip()
 
 
 def duration(seconds: float) -> str:
