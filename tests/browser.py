@@ -15,7 +15,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe"),
 )
-PATIENCE = 120  # seconds that an answer may take
+PATIENCE = 300  # seconds that an answer may take
 
 
 class Browser:
