@@ -61,6 +61,7 @@ def test_from_config_row_to_page(finished):
     blocks = {f"vit_diffusionblocks/block{block}" for block in range(3)}
     whole = {name for name in accuracy.index if name != "vit_diffusionblocks"}
     assert parts == {f"{name}/all" for name in whole} | blocks
+    assert len(list(finished.folder.glob(f"{RUNS}/**/*.safetensors"))) == len(parts), "weights are kept once"
     assert not list(finished.folder.glob("results/demo/state/**/*.safetensors")), "a finished part keeps no checkpoint"
 
 
@@ -82,6 +83,15 @@ def test_jobs_are_run_by_the_warm_process(finished):
 
 def test_nothing_to_do_the_second_time(finished):
     assert finished.planned("all") == {}
+
+
+def test_parts_that_are_gone_are_trained_again_only_where_a_model_is_read(changed):
+    for path in changed.folder.glob(f"{RUNS}/*/seed0/parts/*.safetensors"):
+        path.unlink()
+    assert changed.planned("all") == {}
+    metrics = f"{RUNS}/vit_diffusionblocks/seed0/metrics.json"
+    (changed.folder / metrics).unlink()
+    assert changed.planned(metrics) == {"train": 3, "assemble": 1, "evaluate": 1}
 
 
 def test_changing_a_row_retrains_that_row_only(changed):
