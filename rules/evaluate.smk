@@ -7,7 +7,7 @@ localrules:
 rule sample:
     input:
         run=f"{RUN}/run.json",
-        model=f"{RUN}/model.safetensors",
+        model=lambda wildcards: PLAN.row(wildcards).model_files(wildcards.seed),
         sampling=f"{RESULTS}/runs/{{table}}/{{row}}/samples/{{sampling}}.json",
         data=data_of,
         code=code("sample"),
@@ -20,7 +20,7 @@ rule sample:
     resources:
         data_dir=DATA_DIR,
     shell:
-        "python -m diffusionblocks sample {input.run} {input.model} {input.sampling} {wildcards.shard}"
+        "python -m diffusionblocks sample {input.run} {input.model[0]} {input.sampling} {wildcards.shard}"
         " --data {input.data} --data-dir {resources.data_dir:q} -o {output} > {log} 2>&1"
 
 
@@ -122,7 +122,7 @@ rule count:
 rule evaluate:
     input:
         run=f"{RUN}/run.json",
-        model=f"{RUN}/model.safetensors",
+        model=lambda wildcards: PLAN.row(wildcards).model_files(wildcards.seed),
         evaluation=f"{RESULTS}/runs/{{table}}/{{row}}/evaluation.json",
         losses=lambda wildcards: PLAN.row(wildcards).part_files(
             wildcards.seed, ".jsonl"
@@ -140,5 +140,5 @@ rule evaluate:
     conda:
         "../envs/diffusionblocks.yaml"
     shell:
-        "python -m diffusionblocks evaluate {input.run} {input.model} {input.evaluation} --data {input.data}"
+        "python -m diffusionblocks evaluate {input.run} {input.model[0]} {input.evaluation} --data {input.data}"
         " --logs {input.losses} --samples {input.samples} --scorers {input.scorers} -o {output} > {log} 2>&1"

@@ -25,13 +25,14 @@ rule train:
         code="same" if PLAN.config["track_code"] else "any",
     params:
         state=f"{STATE}/{{part}}",
+        start=lambda wildcards, input: input.start[:1],
         # A number that comes of resources is no reason to train again.
         processes=lambda wildcards, resources: or_stop(
             PLAN.row(wildcards).processes, resources
         ),
     shell:
         "exec python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data} --state {params.state}"
-        " --start {input.start} --code {resources.code} --processes {params.processes} -o {output.weights} >> {log} 2>&1"
+        " --start {params.start} --code {resources.code} --processes {params.processes} -o {output.weights} >> {log} 2>&1"
 
 
 # It has the last word on the parts; only then are their checkpoints deleted.
@@ -43,7 +44,7 @@ rule assemble:
         ),
         code=code("assemble"),
     output:
-        f"{RUN}/model.safetensors",
+        f"{RUN}/model.json",
     log:
         f"{RESULTS}/logs/runs/{{table}}/{{row}}/seed{{seed}}/assemble.log",
     conda:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from diffusionblocks.base import model_file, tensors
 from diffusionblocks.base.components import load, names
 from diffusionblocks.diffusion.chains import block_by_block
 from diffusionblocks.models import base
@@ -39,6 +40,13 @@ class Data:
     def train_batch(self, indices, augmentations=()):
         images = self.images[indices]
         return {"image": images, "signed": images, "label": self.labels[indices], "tokens": self.tokens[indices]}
+
+
+def write_model(path, weights, run):
+    """A trained model of one part, which lies beside it."""
+    part, digest = path.with_suffix(".part"), tensors.digest(weights)
+    tensors.write(part, weights, {"digest": digest})
+    model_file.write(path, run, digest, {part: digest})
 
 
 class Digits:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import shipped
 
-from diffusionblocks.base import tensors
+from diffusionblocks.base import model_file, tensors
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.plan.code import digest, run_files
 from diffusionblocks.training.assemble import assemble
@@ -39,15 +39,16 @@ def parts(tmp_path):
 
 def join(paths, **options):
     folder = paths[0].parent
-    assemble(folder / "run.json", paths, folder / "model.safetensors", NAMES, **options)
-    return tensors.read(folder / "model.safetensors", "", framework="np")
+    assemble(folder / "run.json", paths, folder / "model.json", NAMES, **options)
+    return model_file.read(folder / "model.json")
 
 
 def test_the_model_is_the_union_in_any_order(parts):
     found, about = join(parts[::-1])
-    assert about == {"run": RUN, "digest": tensors.digest(found, framework="np")}
+    assert about.pop("parts") == {f"{part}.safetensors": header(part)["digest"] for part in NAMES}
+    assert about == {"run": RUN, "digest": tensors.digest(found)}
     assert sorted(found) == sorted(name for part in NAMES for name in weights(part))
-    assert all((found[name] == value).all() for part in NAMES for name, value in weights(part).items())
+    assert all((found[name].numpy() == value).all() for part in NAMES for name, value in weights(part).items())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_part_that_does_not_belong_is_refused(parts, changes, said):
     tensors.write(parts[1], weights("block1"), header("block1", **changes), framework="np")
     with pytest.raises(UserError, match=f"^{parts[1]}: {said}"):
         join(parts)
-    assert not (parts[0].parent / "model.safetensors").exists()
+    assert not (parts[0].parent / "model.json").exists()
 
 
 def test_parts_of_different_code_are_joined_where_code_does_not_count(parts):
@@ -90,6 +91,45 @@ def test_weights_that_a_copy_has_changed_are_refused(parts):
     parts[1].write_bytes(whole[:-1])
     with pytest.raises(UserError, match=f"^{parts[1]}: absent, damaged"):
         join(parts)
+
+
+def test_weights_are_kept_once_and_may_be_moved_with_their_model(parts):
+    found, _ = join(parts)
+    folder = parts[0].parent
+    assert (folder / "model.json").stat().st_size < 1000
+    folder.rename(folder.with_name("elsewhere"))
+    assert model_file.read(folder.with_name("elsewhere") / "model.json")[0].keys() == found.keys()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_model_in_another_folder_finds_its_parts(parts, tmp_path, monkeypatch, linked):
+    """Also by the command's relative names, and where its folder is a link to one elsewhere."""
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "out").symlink_to("far/away" if linked else "far")
+    monkeypatch.chdir(tmp_path)
+    assemble("run.json", [path.name for path in parts], "out/model.json", NAMES)
+    assert len(model_file.read(tmp_path / "out/model.json")[0]) == 6
+
+
+def test_a_model_whose_parts_are_not_what_they_were_is_refused(parts):
+    join(parts)
+    model, whole = parts[0].parent / "model.json", parts[1].read_bytes()
+    for content, said in (
+        (None, "absent, damaged .* is joined of it: train it again, or bring it back"),
+        (whole[:-1], "absent, damaged .* is joined of it: train it again, or bring it back"),
+        (parts[2].read_bytes(), f"has other weights than {model} was joined of. Delete {model}, and assemble again"),
+    ):
+        parts[1].unlink(missing_ok=True)
+        if content:
+            parts[1].write_bytes(content)
+        with pytest.raises(UserError, match=f"^{parts[1]}: {said}"):
+            model_file.read(model)
+    with pytest.raises(UserError, match=f"^{parts[0]}: holds weights, and no word of the parts of a model. Give model"):
+        model_file.about(parts[0])
+    for text, said in (("[]", "does not say the run, digest and parts of a model. Delete it"), ("{", "not valid JSON")):
+        model.write_text(text)
+        with pytest.raises(UserError, match=f"^{model}: {said}"):
+            model_file.about(model)
 
 
 def test_a_digest_is_of_names_types_shapes_and_bytes():

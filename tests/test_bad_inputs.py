@@ -332,7 +332,7 @@ CASES = {
         ["state/checkpoint.safetensors: absent, damaged", "Delete"],
     ),
     "part of text": (
-        given("part", "none", "assemble", ROOT / "tests/none.json", "{}/part", "-o", "{}/model.safetensors"),
+        given("part", "none", "assemble", ROOT / "tests/none.json", "{}/part", "-o", "{}/model.json"),
         ["tests/none.json: no such file", "Run the step"],
     ),
     "no plan": (

@@ -156,7 +156,7 @@ def test_blocks_are_jobs_side_by_side_on_different_nodes(slurm, tmp_path, capsys
     checkout.ask_often()
     # The demo as it is, except for one seed. The blocks of one run go first and three jobs at a time, so that the three
     # nodes get all of them at once.
-    first = ["--prioritize", f"{ROW}/model.safetensors", "--jobs", "3"]
+    first = ["--prioritize", f"{ROW}/model.json", "--jobs", "3"]
     submit(checkout, "table1", *first, "--config", "scale=demo", "seeds=[0]")
     assert (checkout.folder / "results/demo/tables/table1.html").exists()
 
@@ -248,7 +248,7 @@ def test_stopped_while_it_saves_slowly_and_when_it_is_done(slurm, tmp_path, undi
 def test_a_controller_that_is_away_costs_nothing(slurm, tmp_path, told):
     """While a job runs and another is to be submitted; with sacct installed and no accounting."""
     checkout = Cluster(tmp_path / "checkout", steps=6)
-    checkout.before("diffusionblocks/training/assemble.py", "    tensors.write(", "__import__('time').sleep(10)")
+    checkout.before("diffusionblocks/training/assemble.py", "    model_file.write(", "__import__('time').sleep(10)")
     row = "results/demo/runs/table1/vit_end_to_end/seed0"
     log = checkout.folder / row.replace("runs", "logs/runs") / "assemble.log"
     with checkout.running(f"{row}/metrics.json", "--jobs", "2") as snakemake:

@@ -80,7 +80,7 @@ def test_a_linear_network_by_hand(own, place):
     assert not unknown and (line["updates"], line["parameters"], line["seeds"]) == (50, 640, 3)
     assert line["tflop"] == pytest.approx(FLOP / 1e12)
     assert line["hours"] == pytest.approx(FLOP / (0.5 * 495e12) / 3600)
-    assert line["disk_bytes"] == 2 * 640 * 4 and line["checkpoint_bytes"] == 3 * 640 * 4 + 4  # two moments, a step
+    assert line["disk_bytes"] == 640 * 4 and line["checkpoint_bytes"] == 3 * 640 * 4 + 4  # two moments, a step
     assert found["total"]["tflop"] == pytest.approx(3 * FLOP / 1e12) and found["total"]["trainings"] == 3
 
 

@@ -7,13 +7,13 @@ import torch
 import yaml
 from conftest import ROOT, Checkout, trainings
 from conftest import TINY as TINY_RUN
-from helpers import SIZES, TINY, known, shaken
+from helpers import SIZES, TINY, known, shaken, write_model
 from test_faults import Job, digits, tiny  # noqa: F401 (digits is a fixture)
 from test_team import Shared, assert_alike
 
-from diffusionblocks.base import tensors
+from diffusionblocks.base import model_file, tensors
 from diffusionblocks.base.components import load
-from diffusionblocks.base.files import Interrupted, UserError, read_about, read_json_lines
+from diffusionblocks.base.files import Interrupted, UserError, read_about, read_json_lines, write_json
 from diffusionblocks.methods import build
 from diffusionblocks.plan.check import check, check_frame
 from diffusionblocks.plan.code import digest, run_files
@@ -46,8 +46,8 @@ def written(tmp_path):
     """written(method): the file of its weights, as `assemble` makes it."""
 
     def written(trained):
-        path = tmp_path / "model.safetensors"
-        tensors.write(path, trained.state_dict(), {})
+        path = tmp_path / "model.json"
+        write_model(path, trained.state_dict(), {})
         return path
 
     return written
@@ -180,7 +180,8 @@ def test_a_run_says_the_run_that_it_starts_from():
         assert plan.rows["mine", row].run(2).get("start") == start, row
         assert plan.written[f"runs/mine/{row}/seed2/run"].get("start") == start
     assert plan.rows["mine", "started"].start_files(1) == [
-        "results/demo/runs/table1/vit_end_to_end/seed1/model.safetensors"
+        "results/demo/runs/table1/vit_end_to_end/seed1/model.json",
+        "results/demo/runs/table1/vit_end_to_end/seed1/parts/all.safetensors",
     ]
     assert plan.rows["mine", "scratch"].start_files(1) == [] == origin.start_files(1)
 
@@ -276,8 +277,8 @@ class Started(Shared):
 
     def joined(self):
         """The model, of a run of one part."""
-        assemble(self.folder / "run.json", [self.weights], self.folder / "model.safetensors", [self.part])
-        return self.folder / "model.safetensors"
+        assemble(self.folder / "run.json", [self.weights], self.folder / "model.json", [self.part])
+        return self.folder / "model.json"
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +306,7 @@ def test_training_starts_there_and_says_so(started, origin, capsys):
     job = started(steps=1, lr=1e-12, min_lr=0.0, warmup_steps=0)
     job.here()
     found, about = tensors.read(job.weights, "")
-    theirs, whole = tensors.read(origin[1], "")
+    theirs, whole = model_file.read(origin[1])
     layer = [key for key in theirs if key.startswith("models.all.layers.1.")]
     assert len(layer) > 8
     for key in [*layer, "models.all.head.weight", "models.all.positions"]:
@@ -353,9 +354,8 @@ def test_what_it_starts_from_must_be_given_and_be_the_right_one(started, origin,
     job.start_from = None
     with pytest.raises(UserError, match="starts from table1/vit_end_to_end: give that run's model with --start"):
         job.here()
-    values, about = tensors.read(origin[1], "")
-    other = tmp_path / "other.safetensors"
-    tensors.write(other, values, {**about, "run": {**origin[0], "seed": 1}})
+    other = tmp_path / "other.json"
+    write_json(other, {**model_file.about(origin[1]), "run": {**origin[0], "seed": 1}})
     job.start_from = other
     with pytest.raises(UserError, match=f"{other}: is not the run that .* table1/vit_end_to_end, seed 0"):
         job.here()
@@ -365,16 +365,15 @@ def test_what_it_starts_from_must_be_given_and_be_the_right_one(started, origin,
         job.here()
 
 
-def test_a_checkpoint_of_other_first_weights_is_refused(started, origin, tmp_path, monkeypatch):
+def test_a_checkpoint_of_other_first_weights_is_refused(started, origin, monkeypatch):
     job = started()
     signals = [1]
     monkeypatch.setattr(training, "_stop_request", lambda: contextlib.nullcontext(signals))
     with pytest.raises(Interrupted):
         job.here()
     monkeypatch.undo()
-    values, about = tensors.read(origin[1], "")
-    other = tmp_path / "trained_again.safetensors"
-    tensors.write(other, values, {**about, "digest": "of other weights"})
+    other = origin[1].with_name("trained_again.json")
+    write_json(other, {**model_file.about(origin[1]), "digest": "of other weights"})
     job.start_from = other
     with pytest.raises(
         UserError, match=r"belongs to another configuration \(start: '.*' there, 'of other weights' here"
@@ -398,16 +397,15 @@ def test_parts_that_started_from_weights_that_are_no_more_are_stale(started, ori
     monkeypatch.chdir(job.folder)
     plan = Plan.of(config(select=["mine"]))
     row = plan.rows["mine", "started"]
-    part, model = (row.folder + f"/seed0/{name}" for name in ("parts/block1.safetensors", "model.safetensors"))
+    part = row.folder + "/seed0/parts/block1.safetensors"
     theirs = row.start_files(0)[0]
     run, start = row.run(0), {"run": row.start.run(0)}
     values = {"x": torch.zeros(1)}
     tensors.write(part, values, {"run": run, "code": digest(run_files("train", run)), "start": "first"})
-    tensors.write(theirs, values, {**start, "digest": "first"})
+    write_json(theirs, {**start, "digest": "first"})
     assert stale(plan) == {}
-    tensors.write(theirs, values, {**start, "digest": "second"})
+    write_json(theirs, {**start, "digest": "second"})
     assert stale(plan) == {part: f"started from other weights than those of {theirs}"}
-    assert not read_about(model)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import write_model
 
 from diffusionblocks.base import tensors
 from diffusionblocks.base.device import seed_of
@@ -47,7 +48,7 @@ class Job:
 
     def __init__(self, folder, data, name):
         self.folder, self.name = folder, name
-        self.data, self.model, self.run = data, folder / f"{name}.safetensors", folder / f"{name}.json"
+        self.data, self.model, self.run = data, folder / f"{name}.model.json", folder / f"{name}.json"
         kind, model, method = MODELS[name]
         settings = {"data": DATA[kind], "model": model, "method": method, "train": {"steps": 4}}
         self.settings = {"scale": "demo", "table": "t", "row": name, "seed": 3, **settings}
@@ -56,7 +57,7 @@ class Job:
         method = build(self.settings, load(data, CPU).shape, None)
         with torch.no_grad():
             weights = {name: value + 0.1 * torch.randn(value.shape) for name, value in method.state_dict().items()}
-        tensors.write(self.model, weights, {"run": self.settings})
+        write_model(self.model, weights, self.settings)
         entries = [{"event": "start", "step": 0}, {"step": 4, "block": 0, "loss": 1.0, "samples_per_second": 9.0}]
         self.log = folder / f"{name}-block0.jsonl"
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in [*entries, {"event": "end"}]))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffusionblocks.base import tensors
+from diffusionblocks.base import model_file
 from diffusionblocks.base.components import load
 from diffusionblocks.base.files import UserError
 from diffusionblocks.base.sections import keywords_of, load_section
@@ -29,8 +29,8 @@ def load_trained(run: dict, model_path: str | Path, shape: dict, weights: str = 
     Without `train.ema` nothing is averaged, and the weights are the last ones. Raises UserError for weights of another
     run, a damaged file, and one without the weights that are asked for.
     """
-    found, about = tensors.read(model_path, "Delete it and assemble it again.")
-    if about.get("run") != run:
+    found, about = model_file.read(model_path)
+    if about["run"] != run:
         raise UserError(f"{model_path}: was trained with other settings than {run['table']}/{run['row']}. Delete it.")
     # A method may have a module `last` of its own, whose weights stand beside no other.
     beside = [name for name in found if name.startswith(LAST) and name.removeprefix(LAST) in found]

@@ -70,7 +70,7 @@ def bill(asked: Asked, counted: dict[str, dict], rate: Rate) -> dict[str, Any]:
 
     counted: as evaluation/estimate.py gives it. hours and tflop: of one seed; in sums, of all of them. links:
     jobs, one after another, that a training takes with the time limit. peak_bytes: on the device, without the data set.
-    disk_bytes: weights, alone and joined, or samples. checkpoint_bytes: those that go when the parts are joined.
+    disk_bytes: weights, or samples. checkpoint_bytes: those that go when the parts are joined.
     """
     lines, tables, seen = [], {}, set()
     for table, rows in asked.tables.items():
@@ -102,7 +102,7 @@ def _lines(run, row, counted, rate):
             "hours": hours,
             "links": max(1, math.ceil(hours * 60 / rate.limit(run))),
             "peak_bytes": found["held"] + round(rest * (rates.BF16_MEMORY if precision == "bf16" else 1)),
-            "disk_bytes": 2 * found["weights"],
+            "disk_bytes": found["weights"],
             "checkpoint_bytes": found["checkpoint"],
         }
     for number, samples in enumerate(row["samples"]):

@@ -205,9 +205,13 @@ class Row:
     def part_files(self, seed: int, suffix: str) -> list[str]:
         return [f"{self.folder}/seed{seed}/parts/{part}{suffix}" for part in self.parts]
 
+    def model_files(self, seed: int) -> list[str]:
+        """What a trained model is read from: its own file, and those of its parts."""
+        return [f"{self.folder}/seed{seed}/model.json", *self.part_files(seed, ".safetensors")]
+
     def start_files(self, seed: int) -> list[str]:
         """The model whose weights it starts from, of the same seed; nothing for a row that starts from its own."""
-        return [f"{self.start.folder}/seed{seed}/model.safetensors"] if self.start else []
+        return self.start.model_files(seed) if self.start else []
 
     def sample_files(self, seed: int) -> list[str]:
         """All shards of all samples that its metrics need."""

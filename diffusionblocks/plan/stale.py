@@ -25,7 +25,7 @@ def stale(plan: Plan) -> dict[str, str]:
             for file, files in _made(plan, row, seed, run):
                 if why := _other(file, run, files if plan.config["track_code"] else None):
                     found[file] = why
-            for model in filter(_there, row.start_files(seed)):
+            for model in filter(_there, row.start_files(seed)[:1]):
                 digest = _about(model).get("digest")
                 for file in filter(_there, row.part_files(seed, ".safetensors")):
                     if _about(file).get("start") != digest:

@@ -1,4 +1,4 @@
-"""Parts that were trained in jobs of their own -> the one file that holds the model. No torch.
+"""Parts that were trained in jobs of their own -> the one file that says which make the model. No torch.
 
 A part may come from another machine: what it says of itself must fit the run and the other parts.
 """
@@ -6,7 +6,7 @@ A part may come from another machine: what it says of itself must fit the run an
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusionblocks.base import tensors
+from diffusionblocks.base import model_file, tensors
 from diffusionblocks.base.files import UserError, read_json
 from diffusionblocks.training.checkpoint import State
 
@@ -23,13 +23,13 @@ def assemble(
     state: Path | None = None,
     any_code: bool = False,
 ) -> None:
-    """Write the union of the parts' tensors, and its digest.
+    """Look at every part and write which they are, and the digest of all their tensors together.
 
     names: of all parts of the run. state: folder of the parts' checkpoints, which are deleted then. any_code: join
     parts that different code has made. Raises UserError for a damaged or unfinished part, one of another run, data set
     or code than the others, and where one is missing or there twice.
     """
-    run, union, found, first = read_json(run_path), {}, {}, {}
+    run, union, digests, found, first = read_json(run_path), {}, {}, {}, {}
     for part_path in part_paths:
         weights, about = tensors.read(part_path, CURE, framework="np")
         _check(part_path, weights, about, run_path, run)
@@ -43,12 +43,12 @@ def assemble(
                     f"{part_path}: was trained with other {words} than {found[first['part']]}. Delete the "
                     "one of the two that you do not want, and train it again."
                 )
-        found[part] = part_path
+        found[part], digests[part_path] = part_path, about["digest"]
         union |= weights
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{run_path}: of its parts, {', '.join(missing)} is not among those given. Train it or add it.")
-    about = {"run": run, "digest": tensors.digest(union, framework="np")}  # by which what starts from it tells it
-    tensors.write(path, union, about, framework="np")
+    digest = tensors.digest(union, framework="np")  # by which what starts from it tells it
+    model_file.write(path, run, digest, digests)
     if state is not None:
         for name in names:
             State(state / name).clear()

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import torch
 
-from diffusionblocks.base import tensors
+from diffusionblocks.base import model_file
 from diffusionblocks.base.files import UserError
 from diffusionblocks.methods.base import Method
-
-CURE = "Delete it and assemble it again."
 
 
 def check_start(run: dict, path: Path | str | None) -> str | None:
@@ -28,14 +26,12 @@ def check_start(run: dict, path: Path | str | None) -> str | None:
         raise UserError(f"{row} starts from {wanted['table']}/{wanted['row']}: give that run's model with --start")
     if path is None:
         return None
-    about = tensors.about(path, CURE)
-    if about.get("run") != wanted:
+    about = model_file.about(path)
+    if about["run"] != wanted:
         raise UserError(
             f"{path}: is not the run that {run['table']}/{run['row']} starts from: {wanted['table']}/{wanted['row']}, "
             f"seed {wanted['seed']}, with the settings that its run.json has under `start`. Give that one's model"
         )
-    if "digest" not in about:
-        raise UserError(f"{path}: does not say its digest, as models of an older version do not. {CURE}")
     return about["digest"]
 
 
@@ -46,7 +42,7 @@ def copy_into(method: Method, path: Path | str) -> tuple[int, int]:
     shape as it is, statistics too. The rest keeps its own start, as does what is never trained. Raises UserError for a
     model of several networks, of fewer layers, and of layers that do not fit.
     """
-    found, _ = tensors.read(path, CURE)
+    found, _ = model_file.read(path)
     networks = {name.split(".")[1] for name in found if name.startswith("models.")}
     if len(networks) != 1:
         raise UserError(f"{path}: holds {len(networks)} networks, and blocks are cut from one")
