@@ -245,6 +245,19 @@ def verify(args):
     verify(args.results, args.folder or PACKAGE.parent / "docs/results" / args.results.resolve().name)
 
 
+def compare(args):
+    """Say how a run differs from another, of whichever scale: numbers beyond their spread, rows, settings."""
+    if not args.folder:
+        raise UserError(
+            "config: with: names no folder to compare with. Name that of another run, or of one that ships: snakemake "
+            "compare --config with=docs/results/laptop"
+        )
+
+    from diffusionblocks.page.compare import side_by_side
+
+    print(side_by_side(args.results, args.folder, args.output))
+
+
 def written(option: str) -> dict:
     """Of an option that says where something is written: the type of its value, with ~ and $VARIABLES put in."""
     return {"type": lambda text: Path(user_path(option, text))}
@@ -365,6 +378,11 @@ PRINT = {
     verify: [
         ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
         ("folder", {"type": Path, "nargs": "?", "help": "what `ship` has written, by default docs/results/<scale>"}),
+    ],
+    compare: [
+        ("results", {"type": Path, "help": "folder of the run, results/<scale>"}),
+        ("folder", written("folder") | {"nargs": "?", "help": "of another run, or what `ship` has written of one"}),
+        ("--output", written("--output") | {"help": "file to write besides: all numbers, as .csv"}),
     ],
     explain: [
         ("row", "<table>/<row>"),

@@ -40,7 +40,10 @@ DATA_DIR = or_stop(user_path, "config: data_dir", PLAN.config["data_dir"])
 # Jobs find the Python that runs Snakemake, whether or not its environment is activated; conda brings its own.
 SAME_PYTHON = not workflow.deployment_settings.deployment_method
 if SAME_PYTHON:
-    shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+    # This replaces Snakemake's own prefix, whose first half has a step fail that is piped to `tee`.
+    shell.prefix(
+        f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    )
 
 
 @functools.cache

@@ -3,6 +3,7 @@ localrules:
     figures,
     page,
     page_of_table,
+    compare,
 
 
 rule table:
@@ -57,7 +58,9 @@ rule page:
         estimate=[ESTIMATE] if os.path.exists(ESTIMATE) else [],
         code=code("page"),
     output:
-        f"{RESULTS}/report.html",
+        report(
+            f"{RESULTS}/report.html", caption="../report/page.rst", category="Report"
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     conda:
@@ -82,6 +85,18 @@ use rule page as page_of_table with:
         f"{RESULTS}/tables/{{table}}.html",
     log:
         f"{RESULTS}/logs/tables/{{table}}-page.log",
+
+
+rule compare:
+    """This run, finished or not, beside another (`--config with=docs/results/laptop`): what moved beyond its spread."""
+    log:
+        f"{RESULTS}/logs/compare.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    params:
+        other=PLAN.config.get("with") or "",
+    shell:
+        "python -m diffusionblocks compare {RESULTS} {params.other:q} --output {RESULTS}/compare.csv 2>&1 | tee {log}"
 
 
 # A target for each table and each alias, by its name.

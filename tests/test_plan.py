@@ -322,7 +322,12 @@ REMARKED = {
             "demo": {},
             "gpu": {},
             "rows": {
-                "one": {"remark": "of the row", "paper_row": "other", "demo": {"remark": "of the demo"}},
+                "one": {
+                    "title": "The first",
+                    "remark": "of the row",
+                    "paper_row": "other",
+                    "demo": {"remark": "of the demo"},
+                },
                 "two": {"like": "a/one", "against": "one"},
                 "three": {"gpu": {"remark": "of the gpu"}},
                 "four": {"remark": "of the row", "demo": {"remark": ""}},
@@ -352,10 +357,42 @@ def test_remarks_go_from_the_configuration_to_the_rows(scale, remarks):
         "three": ("three", None),
         "four": ("four", None),
     }
-    text = {"run": "a/one", "paper_row": "text", "against": None, "remark": None, "series": "ours"}
-    text["metrics"] = [f"results/{scale}/runs/a/one/seed0/metrics.json"]
-    assert found.written["tables/b"]["rows"] == {"text": text}
+    text = {"run": "a/one", "title": "The first", "paper_row": "text", "against": None, "remark": None}
+    text |= {"series": "ours", "metrics": [f"results/{scale}/runs/a/one/seed0/metrics.json"]}
+    assert found.written["tables/b"]["rows"] == {"text": {**text, "settings": rows["one"]["settings"]}}
     assert "remark" not in str([row.run(0) for row in found.rows.values()]), "it would train again"
+
+
+def test_rows_are_called_what_their_file_says():
+    """A row that is `like` another has a title of its own; one without, its name."""
+    config = copy.deepcopy(REMARKED)
+    config["tables"]["b"]["rows"] |= {"untitled": "a/two"}
+    rows = {table: Plan({**config, "scale": "demo"}).written[f"tables/{table}"]["rows"] for table in ("a", "b")}
+    titles = {row: about["title"] for table in rows.values() for row, about in table.items()}
+    expected = {"one": "The first", "two": "two", "three": "three", "four": "four"}
+    assert titles == {**expected, "text": "The first", "untitled": "untitled"}
+
+
+@pytest.mark.parametrize("scale", PLANS)
+def test_every_shipped_row_has_a_title_that_no_other_of_its_table_has(scale):
+    for table in PLANS[scale].tables:
+        rows = PLANS[scale].written[f"tables/{table}"]["rows"]
+        assert len({about["title"] for about in rows.values()} - rows.keys()) == len(rows), table
+
+
+def test_a_table_has_the_settings_of_its_rows_as_explain_does(explained):
+    """Each value with the layer that says it; of a default with none. Not the line, which moves without a change."""
+    for table in PLANS["demo"].tables:
+        for about in PLANS["demo"].written[f"tables/{table}"]["rows"].values():
+            told = explained[about["run"]]
+            assert {key: str(value) for key, (value, _) in about["settings"].items()} == {
+                key: value for key, (value, _) in told.items()
+            }
+            for key, (_, layer) in about["settings"].items():
+                assert (layer is None) == told[key][1].startswith("default of "), key
+    said = PLANS["demo"].written["tables/table8"]["rows"]["b1"]["settings"]
+    assert said["train.steps"] == [200, "tables.table2.rows.imagenet_dit_end_to_end.demo"]
+    assert said["train.clip"] == [1.0, None]
 
 
 def test_a_laptop_has_what_the_demo_has_and_its_own_on_top():

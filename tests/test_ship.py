@@ -12,13 +12,14 @@ from page_helpers import IMAGES, TEMPLATE, measured, number, plan
 
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.page import ship as shipping
-from diffusionblocks.page import verify as verifying
+from diffusionblocks.page.compare import Side, compare
 from diffusionblocks.page.figures import figures
 from diffusionblocks.page.headline import ABOUT, END, METRICS, PAGE, headline, marker
 from diffusionblocks.page.table import table
 from diffusionblocks.verbs import main
 
 RUN, SHIPPED = Path("results/demo"), Path("docs/results/demo")
+KEYWORDS = {"fid_test": {"reference": "test"}}  # of page_helpers.DECLARED
 CLAIMS = [
     {"text": "B.", "metric": "fid_test", "row": "b", "against": "a", "margin": 0},
     {"text": "Ours.", "metric": "fid_test", "row": "b", "against": "a", "margin": 5, "ours": True},
@@ -33,12 +34,24 @@ def seeds(row, values, **settings):
 
 
 def write_run(results=RUN, drawn=False, **rows):
-    """A finished run of table 1 with these rows, {row: metrics of each seed}, beside table 2 with row `a` of it."""
+    """A finished run of table 1 with these rows, {row: metrics of each seed}, beside table 2 with row `a` of it.
+
+    It was measured as planned.
+    """
     rows = rows or {"a": seeds("a", (40.0, 42.0, 44.0)), "b": seeds("b", (30.0, 31.0, 32.0), blocks=2, loss=2.0)}
     for name, some in (("table1", rows), ("table2", {"a": rows["a"]})):
         write_table(results, name, some, drawn)
     names = ("table1", "table2")
-    write_json(results / "plan.json", {f"tables/{name}": about_table(results, name) for name in names})
+    written = {f"tables/{name}": about_table(results, name) for name in names}
+    for file in sorted(results.glob("runs/*/*/seed*/metrics.json")):
+        folder, metrics = file.parent.relative_to(results), json.loads(file.read_text())
+        written[f"{folder}/run"] = metrics["run"]
+        columns = {
+            column: {"name": about["name"], "sampling": about["sampling"]} | KEYWORDS.get(column, {})
+            for column, about in metrics["metrics"].items()
+        }
+        written[f"{folder.parent}/evaluation"] = {"metrics": columns, "extractor": None, "teachers": {}}
+    write_json(results / "plan.json", written)
 
 
 def about_table(results, name):
@@ -47,6 +60,14 @@ def about_table(results, name):
 
 def write_table(results, name, rows, drawn=False):
     path = plan(results / "tables", rows, IMAGES, name=name, claims=CLAIMS)
+    about = about_table(results, name)
+    for row, entry in about["rows"].items():  # to where the workflow has them
+        files = [results / f"runs/{name}/{row}/seed{seed}/metrics.json" for seed in range(len(entry["metrics"]))]
+        for old, new in zip(map(Path, entry["metrics"]), files, strict=True):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(new)
+        entry["metrics"] = [str(file) for file in files]
+    path.write_text(json.dumps(about))  # rows in their order
     table(path, path.with_suffix(".csv"))
     drawings = path.with_name(f"{name}-figures.json")
     figures(path, drawings) if drawn else write_json(drawings, [])
@@ -123,6 +144,21 @@ def test_a_job_that_two_tables_or_two_rows_tell_of_counts_once(place):
     assert (about["first_job"][11:16], about["last_job"][11:16]) == ("10:00", "11:00")
 
 
+def test_a_row_that_others_only_start_from_counts_too(place):
+    """No table shows it, so nothing measures it: its parts' logs say what it has cost."""
+    write_run()
+    origin = RUN / "runs/table3/whole/seed0"
+    write_json(RUN / "plan.json", json.loads((RUN / "plan.json").read_text()) | {"runs/table3/whole/seed0/run": {}})
+    (origin / "parts").mkdir(parents=True)
+    records = [{"event": "start", "time": "2026-11-25T10:00:00+0000"}, {"step": 1, "loss": 1.0}]
+    lines = map(json.dumps, [*records, {"event": "end", "step": 1, "seconds": 7200.0}])
+    (origin / "parts/all.jsonl").write_text("\n".join(lines))
+    shipping.ship(RUN, SHIPPED)
+    about = json.loads((SHIPPED / ABOUT).read_text())
+    assert about["jobs"] == 3 * 9 + 1 and about["job_hours"] == pytest.approx(2 + 9 * 6 / 3600, abs=1e-3)
+    assert about["first_job"] == "2026-11-25T10:00:00+0000"
+
+
 def test_the_same_run_gives_the_same_archive(place):
     write_run()
     for folder in ("docs/one", "docs/other"):
@@ -171,6 +207,23 @@ def resettled():
     write_json(RUN / "plan.json", plans | {"tables/table2": {**plans["tables/table2"], "title": "Another"}})
 
 
+FID = {"name": "fid", "sampling": {}, "reference": "test"}
+
+
+def without(name):
+    written = json.loads((RUN / "plan.json").read_text())
+    del written[name]
+    write_json(RUN / "plan.json", written)
+
+
+def planned_otherwise(name, **changes):
+    def change():
+        written = json.loads((RUN / "plan.json").read_text())
+        write_json(RUN / "plan.json", written | {name: {**written[name], **changes}})
+
+    return change
+
+
 def edited():
     path = RUN / "tables/table1.csv"
     path.write_text(path.read_text().replace("42.0", "12.0"))
@@ -185,8 +238,35 @@ REFUSED = {
     "no table": (lambda: write_json(RUN / "plan.json", []), ["results/demo/plan.json: names no table"]),
     "no csv": (remove("tables/table2.csv"), ["unfinished, 1 of 2 tables are missing: table2", "tables/table2.csv"]),
     "no figures": (remove("tables/table1-figures.json"), ["missing: table1", "table1-figures.json"]),
-    "no metrics": (remove("tables/table1-b-1.json"), ["missing: table1", "table1-b-1.json"]),
+    "no metrics": (remove("runs/table1/b/seed1/metrics.json"), ["missing: table1", "runs/table1/b/seed1/metrics.json"]),
     "other settings": (resettled, ["missing: table2", "tables/table2.json of these settings"]),
+    "another training": (
+        planned_otherwise("runs/table1/b/seed1/run", train={"steps": 400}),
+        [
+            "missing: table1",
+            "runs/table1/b/seed1/metrics.json of these settings: train.steps is not set, planned is 400",
+        ],
+    ),
+    "another evaluation": (
+        planned_otherwise(
+            "runs/table1/b/evaluation", metrics={"fid_test": {"name": "fid", "sampling": {"num_steps": 9}}}
+        ),
+        ['b/seed0/metrics.json of these settings: metrics.fid_test.reference is "test", planned is not set'],
+    ),
+    "a new metric": (
+        planned_otherwise(
+            "runs/table1/b/evaluation", metrics={"fid_test": FID, "kid": {"name": "kid", "sampling": {}}}
+        ),
+        ['of these settings: metrics.kid.name is not set, planned is "kid"'],
+    ),
+    "another extractor": (
+        lambda: write_json(RUN / "runs/table1/b/evaluation.json", {"extractor": {"name": "small_cnn"}}),
+        ["of these settings: results/demo/runs/table1/b/evaluation.json is of others"],
+    ),
+    "a row that is planned no more": (
+        lambda: without("runs/table1/b/seed0/run"),
+        ["plan.json has no runs/table1/b/seed0/run"],
+    ),
     "other numbers": (edited, ["tables/table1.csv: is not what its metrics say"]),
     "several commits": (of_commits("aaa", "bbb"), ["numbers of several commits: aaa (table1/a), bbb (table1/a)"]),
     "no commit": (of_commits("aaa-dirty", "aaa-dirty"), ["numbers of no commit: aaa-dirty (table1/a)", "--any-commit"]),
@@ -342,7 +422,7 @@ def test_a_number_that_has_moved_is_shown(shipped, verb):
     write_run(a=seeds("a", (40.1, 42.0, 44.0)), b=seeds("b", (130.0, 131.0, 132.0), blocks=2))
     code, text, error = verb("verify", RUN, SHIPPED)
     assert code == 1 and told(text) == (2, 1, 0, 0, 0)
-    assert re.search(r"^ *table1 +b +fid_test +31 ± 1 \(3\) +131 ± 1 \(3\) +± 7.03$", text, re.MULTILINE)
+    assert re.search(r"^ *table1 +b +fid_test +31 ± 1 \(3\) +131 ± 1 \(3\) +± 7.03 +worse$", text, re.MULTILINE)
     assert error == "error: results/demo: outside the spread: 1, missing: 0\n"
 
 
@@ -350,7 +430,7 @@ def test_what_is_missing_and_what_is_new_are_listed(shipped, verb):
     write_run(a=seeds("a", (40.0, 42.0, 44.0), kid=3.0))
     code, text, _ = verb("verify", RUN, SHIPPED)
     assert code == 1 and told(text) == (2, 0, 1, 2, 0)
-    assert "Missing: table1/b/fid_test\nNew: table1/a/kid, table2/a/kid\n" in text
+    assert "Missing: table1/b\nNew: table1/a/kid, table2/a/kid\n" in text
 
 
 def test_an_unfinished_run_can_be_compared(shipped, verb):
@@ -413,11 +493,12 @@ def test_what_cannot_be_compared_is_no_difference(shipped, verb, fault):
 def compared(shipped, here):
     """Whether each number of a table is within the spread. Lines: (row, metric, mean, std, seeds) of each side."""
     for folder, lines in (("shipped", shipped), ("here", here)):
-        frame = pd.DataFrame(lines, columns=["row", "metric", "ours", "std", "seeds"]).assign(unit="", timed=None)
+        frame = pd.DataFrame(lines, columns=["row", "metric", "ours", "std", "seeds"])
+        frame = frame.assign(unit="", better="higher", timed=None, commit="aaa")
         Path(folder).mkdir(exist_ok=True)
         frame.to_csv(f"{folder}/t.csv", index=False)
-    found = verifying.compare(Path("here"), Path("shipped"), ["t"], ["t"])
-    return found.within, sorted(found.outside["row"]) if len(found.outside) else []
+    found = compare(*(Side(Path(folder), Path(folder), "demo", ["t"]) for folder in ("here", "shipped")))
+    return found.count("within"), sorted(found.of("outside")["row"])
 
 
 @pytest.mark.parametrize(
@@ -449,3 +530,90 @@ def test_what_has_no_spread_must_be_equal(place):
     assert compared(shipped, here) == (2, ["c"])
     assert compared(shipped[:1], [("a", "x", 10.001, None, 1)]) == (0, ["a"])
     assert compared(shipped[1:2], [("b", "x", 5.0, None, 1)]) == (0, ["b"])
+
+
+# Two runs side by side
+
+
+OTHER = Path("other/results/laptop")
+
+
+@pytest.fixture
+def two(place):
+    """This run, and one of another scale, elsewhere, whose second row is better and was trained for longer."""
+    write_run()
+    here = place / "other"
+    (here / "results/laptop/tables").mkdir(parents=True)
+    rows = {"a": seeds("a", (41.0, 42.0, 44.0)), "b": seeds("b", (10.0, 11.0, 12.0), blocks=2)}
+    for run in rows["b"]:
+        run["run"] |= {"scale": "laptop", "train": {"steps": 4000}}
+        run["metrics"]["fid_test"]["sampling"] = {"num_steps": 50}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(here)
+        write_run(Path("results/laptop"), **rows)
+    path = OTHER / "plan.json"
+    path.write_text(path.read_text().replace('"scale": "demo"', '"scale": "laptop"'))
+
+
+def test_two_runs_stand_side_by_side(two, verb):
+    code, text, error = verb("compare", RUN, OTHER, "--output", "compare.csv")
+    assert (code, error) == (0, "") and text.startswith(f"there: {OTHER}, scale laptop\nhere: {RUN}, scale demo\n")
+    assert told(text) == (2, 1, 0, 0, 0)
+    assert re.search(r"^ *table1 +b +fid_test +11 ± 1 \(3\) +31 ± 1 \(3\) +± 7.03 +worse$", text, re.MULTILINE)
+    assert "  train.steps: 4000 there, not set here (table1/b)\n" in text
+    assert "  metrics.fid_test.sampling.num_steps: 50 there, not set here (table1/b)\n" in text
+    lines = pd.read_csv("compare.csv").set_index(["table", "row"])
+    assert lines["verdict"].to_dict() == {
+        ("table1", "a"): "within",
+        ("table1", "b"): "outside",
+        ("table2", "a"): "within",
+    }
+    moved = lines.loc["table1", "b"]
+    assert (moved["ours_there"], moved["ours_here"], moved["seeds_here"], moved["better"]) == (11, 31, 3, "lower")
+    assert "train.steps: 4000 | not set" in moved["settings"] and pd.isna(lines.loc[("table1", "a"), "settings"])
+
+
+def test_what_ships_is_a_run_too(two, verb):
+    shipping.ship(RUN, SHIPPED)
+    for words in ((RUN, SHIPPED), (OTHER, SHIPPED), (SHIPPED, OTHER)):
+        code, text, _ = verb("compare", *words)
+        assert code == 0 and told(text) == ((3, 0, 0, 0, 0) if RUN in words else (2, 1, 0, 0, 0))
+    assert "train.steps: 4000 there, not set here (table1/b)" in text
+    assert "No setting differs.\n" in verb("compare", RUN, SHIPPED)[1]
+
+
+def test_rows_and_tables_of_one_run_alone_are_named(two, verb):
+    rows = {name: seeds(name, (40.0, 42.0, 44.0)) for name in "ac"}
+    write_run(**rows)
+    (OTHER / "tables/table2.csv").unlink()
+    text = verb("compare", RUN, OTHER)[1]
+    assert "Missing: table1/b\nNew: table2, table1/c\n" in text and told(text) == (1, 0, 1, 2, 0)
+    for path in OTHER.glob("tables/*.csv"):
+        path.unlink()
+    assert told(verb("compare", RUN, OTHER)[1]) == (0, 0, 0, 2, 0)
+
+
+def test_of_many_numbers_those_that_moved_most_are_shown(place, verb):
+    for at, first in (("here", 1.0), ("there", 2.0)):
+        results = Path(at, "results/demo")
+        (results / "tables").mkdir(parents=True)
+        rows = {f"row{i}": seeds(f"row{i}", [first * (1 + i)]) for i in range(30)}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.chdir(at)
+            write_run(Path("results/demo"), a=rows["row0"], **rows)
+    text = verb("compare", "here/results/demo", "there/results/demo")[1]
+    assert len(re.findall(r"^ *table\d +\w+ +fid_test", text, re.MULTILINE)) == 20 and "... and 12 more\n" in text
+    assert told(text) == (0, 32, 0, 0, 0) and text.count("better") == 20
+
+
+def test_a_folder_that_is_no_run_is_told(two, verb):
+    Path("empty").mkdir()
+    for words, told_of in (
+        ((RUN, "empty"), "error: empty: no such run: it has no plan.json"),
+        ((RUN, "nowhere"), "error: nowhere: no such run: it has no plan.json"),
+        ((RUN, RUN), "is the run itself"),
+        ((RUN,), "snakemake compare --config with=docs/results/laptop"),
+        ((RUN, "$NOWHERE/x"), "the variable NOWHERE is not set"),
+    ):
+        code, text, error = verb("compare", *words)
+        assert (code, text) == (2, "") and told_of in error and error.count("\n") == 1

@@ -9,37 +9,41 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusionblocks.base.files import write_json
-from diffusionblocks.page import pictures, plots
-from diffusionblocks.page.results import Results, num_blocks
+import matplotlib.figure
 
-Drawn = Iterator[tuple[str, str]]  # caption, which is its alternative text too, and SVG of each picture
+from diffusionblocks.base.files import write_json
+from diffusionblocks.page import canvas, outcomes, pictures, plots
+from diffusionblocks.page.results import Results, num_blocks
+from diffusionblocks.page.table import stand_ins
+
+Drawn = tuple[matplotlib.figure.Figure, str] | None  # and in words what is seen; None where a table has nothing of it
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A heading of the page with what is drawn under it; left out where `draw` yields nothing."""
+    """A figure of the page under its heading; left out where `draw` gives nothing."""
 
+    name: str  # in the page's addresses, and in names of files
     heading: str
     text: str
     draw: Callable[[Results], Drawn]
-    wide: bool = False  # takes the page's whole width
+    role: str | None = None  # of each role the first figure of a table is open, all others closed
 
 
 @dataclass(frozen=True)
 class Chain:
     """How curves along the chain of blocks are drawn."""
 
-    title: str
     ylabel: str
     baseline: str  # name of the metric that the row which is compared with has in place of a chain
     most: float  # the largest value on the axis
 
 
 CHAINS = {
-    "accuracy_chain": Chain("Accuracy along the chain", "test accuracy (%)", "accuracy", 100),
-    "loss_chain": Chain("Cross-entropy along the chain", "nats per token", "next_token_loss", math.inf),
+    "accuracy_chain": Chain("test accuracy (%)", "accuracy", 100),
+    "loss_chain": Chain("nats per token", "next_token_loss", math.inf),
 }
+MOST_ROWS = 12  # of one data set in the figure of outcomes; where there are more, those that the paper prints
 
 
 def figures(plan_path: Path | str, path: Path | str) -> None:
@@ -52,36 +56,118 @@ def figures(plan_path: Path | str, path: Path | str) -> None:
 
 
 def groups(results: Results) -> list[dict]:
-    """The figures that a table has: {heading, text, wide, images: [(caption, SVG)]}."""
-    found = []
-    for figure in FIGURES:
-        if images := list(figure.draw(results)):
-            found.append({"heading": figure.heading, "text": figure.text, "wide": figure.wide, "images": images})
+    """The figures that a table has: {name, heading, text, open, wide, alt, svg}."""
+    found, roles = [], set()
+    for figure, drawn, alt in _drawn(results):
+        about = {"name": figure.name, "heading": figure.heading, "text": figure.text}
+        about["open"] = figure.role is not None and figure.role not in roles
+        roles.add(figure.role)
+        about["wide"] = bool(drawn.get_figwidth() > canvas.WIDTH)
+        found.append({**about, "alt": alt, "svg": canvas.svg(drawn)})
     return found
 
 
-def _pictured(results, title, draw):
-    """A picture of all rows on one data set; rows on other data have pictures of their own."""
-    found = {}
+def export(results: Results, folder: Path) -> list[Path]:
+    """Write a table's figures as `<table>-<figure>.svg` and `.pdf`, dark on white, for papers. Returns the files.
+
+    Raises UserError when the disk is full.
+    """
+    paths = []
+    for figure, drawn, _ in _drawn(results):
+        for kind in ("svg", "pdf"):
+            paths.append(folder / f"{results.name}-{figure.name}.{kind}")
+            canvas.save(drawn, paths[-1])
+    return paths
+
+
+def _drawn(results) -> Iterator[tuple[Figure, matplotlib.figure.Figure, str]]:
+    for figure in FIGURES:
+        if drawn := figure.draw(results):
+            yield figure, *drawn
+
+
+def _outcomes(results: Results) -> Drawn:
+    """Of each metric that the paper prints, or of all in the table of one's own; rows of one data set together."""
+    if "block_count" in results.plan["figures"]:  # which shows the same, in order
+        return None
+    found = {}  # {(column, data): rows}
     for row, seeds in results.runs.items():
-        if "images" in (seeds[0]["samples"] or {}):
-            found.setdefault(seeds[0]["data"]["title"], {})[row] = seeds[0]
-    for data, rows in found.items():
-        yield f"{title}{data}", draw(rows)
+        for column, number in results.numbers(row).items():
+            if column in results.paper["metrics"] or not (results.printed or number["beside"]):
+                found.setdefault((column, seeds[0]["data"]["title"]), []).append(row)
+    shown = [_compared(results, *key, rows) for key, rows in found.items()]
+    if not (shown := [group for group in shown if len(group.rows) > 1]):
+        return None
+    words = (
+        f"{group.title}: {'; '.join(_outcome(row, *values, group.printed) for row, values in group.rows.items())}"
+        for group in shown
+    )
+    return outcomes.outcomes(shown), ". ".join(words) + "."
+
+
+def _compared(results, column, data, rows):
+    if len(rows) > MOST_ROWS:
+        rows = [row for row in rows if column in results.of_row(row)]
+    number = results.numbers(rows[0])[column] if rows else {}
+    unlike = any(stand_ins(results, row, column) for row in rows) or "timed" in number
+    against = {results.against(row) for row in rows} & {*rows}
+    expected = results.expected_data(rows[0]) if rows else None
+    return outcomes.Compared(
+        title=f"{_metric(column, number)}, {data}" if number else column,
+        printed=f"in the paper{f', {expected}' if expected and unlike else ''}",
+        rows={results.title_of(row): (results.values(row, column), results.of_row(row).get(column)) for row in rows},
+        comparable=not unlike,
+        baseline=results.title_of(against.pop()) if len(against) == 1 else None,
+    )
+
+
+def _metric(column, number):
+    better = f"{number['better']} is better" if number.get("better") else None
+    return f"{column} ({', '.join(filter(None, (number.get('unit'), better)))})".replace(" ()", "")
+
+
+def _outcome(row, values, printed, where):
+    return f"{row} {_mean(values)}" + ("" if printed is None else f", {where} {printed:g}")
+
+
+def _mean(values):
+    return f"{sum(values) / len(values):.3g}"
+
+
+def _pictured(draw, alt):
+    """A picture of all rows that have generated images, by data set."""
+
+    def pictured(results):
+        found = {}
+        for row, seeds in results.runs.items():
+            if "images" in (seeds[0]["samples"] or {}):
+                found.setdefault(seeds[0]["data"]["title"], {})[results.title_of(row)] = seeds[0]
+        if found:
+            return draw(found), " ".join(f"{alt} {data}: {', '.join(rows)}." for data, rows in found.items())
+
+    return pictured
 
 
 def _losses(results: Results) -> Drawn:
-    trained = {row: seeds for row, seeds in results.runs.items() if seeds[0]["parts"]}  # others are counted
-    limits = plots.loss_limits(trained.values()) if trained else None
-    for row, seeds in trained.items():
-        yield f"Training loss of {row}", plots.losses(seeds, limits)
+    trained = {results.title_of(row): runs for row, runs in results.runs.items() if runs[0]["parts"]}
+    if trained:  # others are counted
+        return plots.losses(trained), "; ".join(f"{row}: {_fall(runs[0])}" for row, runs in trained.items()) + "."
+
+
+def _fall(run):
+    curves = {block: curve for part in run["parts"].values() for block, curve in part["losses"].items()}
+    return ", ".join(
+        f"{canvas.named(block, len(curves))} from {curve[0][1]:.2g} to {curve[-1][1]:.2g}"
+        for block, curve in sorted(curves.items(), key=lambda item: int(item[0]))
+    )
 
 
 def _block_counts(results: Results) -> Drawn:
     """Of each metric of the table, unless it is one that stands beside the others wherever it is not printed."""
     if "block_count" not in results.plan["figures"]:
-        return
+        return None
     metrics = {column: number for row in results.runs for column, number in results.numbers(row).items()}
+    panels = {}
     for column, number in metrics.items():
         if number["beside"] or (results.printed and column not in results.paper["metrics"]):
             continue
@@ -96,26 +182,33 @@ def _block_counts(results: Results) -> Drawn:
         # Values on other data or of another extractor cannot be compared with the paper's, but ratios can.
         relative = 1 in paper and any(1 in values for values in ours.values())
         if any(len(values) > 1 for values in ours.values()):
-            title = f"{column} against the number of blocks, {results.title}"
-            title += f" ({number['better']} is better)" if number["better"] else ""
-            ylabel = "relative to one block" if relative else number["unit"] or column
-            yield title, plots.block_count(ylabel, ours, paper, relative)
+            panels[_metric(column, number)] = ours, paper, relative
+    if panels:
+        return outcomes.block_counts(panels), " ".join(_counted(title, *panels[title][:2]) for title in panels)
+
+
+def _counted(title, ours, paper):
+    lines = {name: {count: _mean(values) for count, values in line.items()} for name, line in ours.items()}
+    lines |= {"the paper": {count: f"{value:g}" for count, value in paper.items()}} if paper else {}
+    said = [f"{name} {', '.join(f'{line[count]} with B={count}' for count in sorted(line))}" for name, line in lines.items()]
+    return f"{title}: {'; '.join(said)}."
 
 
 def _chains(name: str) -> Callable[[Results], Drawn]:
-    """The chains of every row that has some; those with other steps have a picture of their own."""
+    """The chains of every row that has some; those with other steps have a panel of their own."""
 
     def draw(results: Results) -> Drawn:
-        chain = CHAINS[name]
+        chain, panels = CHAINS[name], {}
         for row in results.runs:
-            panels = {}
+            steps = {}
             for column, curves in _curves(results, row, name).items():
-                panels.setdefault(str([curves[0]["sigma"], curves[0]["block"]]), {})[column] = curves
-            for number, panel in enumerate(panels.values()):
-                title = row if number == 0 else f"{row}, {', '.join(panel)}"
-                baseline = results.mean_of(results.against(row), chain.baseline)
-                drawn = plots.chain(chain.ylabel, _named(panel), baseline, chain.most)
-                yield f"{chain.title}, {title}", drawn
+                steps.setdefault(str([curves[0]["sigma"], curves[0]["block"]]), {})[column] = curves
+            for number, found in enumerate(steps.values()):
+                title = ", ".join([results.title_of(row), *(found if number else ())])
+                panels[title] = _named(found), results.mean_of(results.against(row), chain.baseline)
+        if panels:
+            alt = "; ".join(_along(title, *panel) for title, panel in panels.items())
+            return plots.chain(chain.ylabel, panels, chain.most), f"{chain.ylabel}: {alt}."
 
     return draw
 
@@ -131,19 +224,41 @@ def _named(panel):
     return named
 
 
+def _along(title, lines, baseline):
+    ends = {name: [_mean([curve["value"][end] for curve in curves]) for end in (0, -1)] for name, curves in lines.items()}
+    said = [f"{name} from {first} to {last}" for name, (first, last) in ends.items()]
+    return f"{title} {', '.join(said)}" + ("" if baseline is None else f", compared with {baseline:.3g}")
+
+
 def _likelihoods(results: Results) -> Drawn:
+    panels = {}
     for row in results.runs:
-        for column, curves in _curves(results, row, "likelihood").items():
+        for number, (column, curves) in enumerate(_curves(results, row, "likelihood").items()):
             baseline = _curves(results, results.against(row), "likelihood").get(column)
-            yield f"Bits per character by masking rate, {row}", plots.likelihood(curves, baseline)
+            panels[", ".join([results.title_of(row), *([column] if number else ())])] = curves, baseline
+    if panels:
+        said = (
+            f"{row} from {_mean([curve['value'][0] for curve in curves])} at the lowest rate to "
+            f"{_mean([curve['value'][-1] for curve in curves])} at the highest"
+            for row, (curves, _) in panels.items()
+        )
+        return plots.likelihood(panels), f"{'; '.join(said)}."
 
 
 def _others(results: Results) -> Drawn:
     """Curves of metrics that name no figure of this page, so that nothing measured is lost."""
+    panels = {}
     for row, seeds in results.runs.items():
         for column, curve in seeds[0]["curves"].items():
             if curve["figure"] not in (*CHAINS, "likelihood"):
-                yield f"{column} of {row}", plots.curve(column, [run["curves"][column] for run in seeds])
+                panels[f"{column}, {results.title_of(row)}"] = column, [run["curves"][column] for run in seeds]
+    if panels:
+        said = (
+            f"{title} from {_mean([curve['value'][0] for curve in curves])} to "
+            f"{_mean([curve['value'][-1] for curve in curves])}"
+            for title, (_, curves) in panels.items()
+        )
+        return plots.curves(panels), f"{'; '.join(said)}."
 
 
 def _curves(results, row, name):
@@ -153,68 +268,103 @@ def _curves(results, row, name):
     return {column: [run["curves"][column] for run in seeds] for column in columns}
 
 
-def _partitions(results: Results) -> Drawn:
-    """Rows with one partition share a figure."""
-    found = []  # (rows, their partition)
-    for row, seeds in results.runs.items():
-        if "partition" in seeds[0]:
-            same = next((rows for rows, partition in found if partition == seeds[0]["partition"]), None)
-            if same is None:
-                found.append(([row], seeds[0]["partition"]))
-            else:
-                same.append(row)
-    for rows, partition in found:
-        yield f"Noise partition of {', '.join(rows)}", plots.partition(partition)
+def _partitions(kind: str) -> Callable[[Results], Drawn]:
+    """Rows with one partition share a line. kind: of noise, `sigma` or `masking`."""
+
+    def draw(results: Results) -> Drawn:
+        found = []  # (rows, their partition)
+        for row, seeds in results.runs.items():
+            partition = seeds[0].get("partition")
+            if partition and bool(partition["noise"]) == (kind == "sigma"):
+                same = next((rows for rows, other in found if other == partition), None)
+                if same is None:
+                    found.append((same := [], partition))
+                same.append(results.title_of(row))
+        rows = {"; ".join(rows): partition for rows, partition in found}
+        if rows:
+            said = (f"{row}: {plots.shares(partition)}" for row, partition in rows.items())
+            return plots.partitions(rows), f"{'. '.join(said)}."
+
+    return draw
 
 
 FIGURES = (
     Figure(
+        "outcomes",
+        "Measured, and in the paper",
+        "Every seed, their mean and its 90% confidence interval (Student’s t). Where data, features or the machine are "
+        "not the paper’s, its numbers have an axis of their own: compare the order of rows and their gaps, not values.",
+        _outcomes,
+        role="result",
+    ),
+    Figure(
+        "block-count",
+        "Quality against the number of blocks",
+        "Mean over seeds, and its 90% confidence interval (Student’s t) where there are several. Beside printed "
+        "values, which are of other data or another extractor, every line is relative to its value of one block, where "
+        "that is known.",
+        _block_counts,
+        role="result",
+    ),
+    Figure(
+        "accuracy-chain",
+        "Accuracy along the chain of blocks",
+        "Each step is one block’s prediction from the z that the blocks before it left; mean and range over seeds. "
+        "Dashed: the same block shown the true label under its own noise, which at low noise can be read off without "
+        "the image.",
+        _chains("accuracy_chain"),
+        role="chain",
+    ),
+    Figure(
+        "loss-chain",
+        "Cross-entropy of the next token along the chain",
+        "Each token from the z that the blocks before left, all true tokens before it given; mean and range over seeds. "
+        "The first step, from pure noise, shows what the context says. Dashed: the block shown the true token under "
+        "its own noise.",
+        _chains("loss_chain"),
+        role="chain",
+    ),
+    Figure(
+        "masking-rates",
+        "What each masking rate costs",
+        "The bound’s density over the masking rate, by the block that owns it; the area is the bits per character.",
+        _likelihoods,
+        role="chain",
+    ),
+    Figure(
+        "samples",
         "Generated images",
         "The same noise and the same ten classes for every row, seed 0; not selected.",
-        lambda results: _pictured(results, "Images generated from ", pictures.samples),
-        wide=True,
+        _pictured(pictures.samples, "Ten images in the manner of"),
+        role="chain",
     ),
     Figure(
+        "trajectory",
         "One image on its way from noise",
-        "What the acting block takes the clean image to be, at some of the steps; above the noise level, below and in "
-        "the frame's colour the block.",
-        lambda results: _pictured(results, "An image's way, ", pictures.trajectory),
-        wide=True,
+        "What the acting block takes the clean image to be, at some of the steps; above each the noise level, and in "
+        "the frame’s colour the block.",
+        _pictured(pictures.trajectory, "From noise to an image in the manner of"),
     ),
     Figure(
-        "Quality against the number of blocks",
-        "Mean and range over seeds. Beside printed values, which are of other data or another extractor, every line is "
-        "relative to its value of one block, where that is known.",
-        _block_counts,
-    ),
-    Figure(
-        "Cross-entropy of the next token along the chain",
-        "Each token from the z that the blocks before left, all true tokens before it given; the first step, from pure "
-        "noise, shows what the context says. Dashed: the block shown the true token under its own noise.",
-        _chains("loss_chain"),
-    ),
-    Figure(
-        "What each masking rate costs",
-        "The bound's density over the masking rate, by the block that owns it; the area is the bits per character.",
-        _likelihoods,
-    ),
-    Figure(
+        "losses",
         "Training loss per block",
-        "Unweighted loss of each block on its own noise levels, mean and range over seeds. A block at low noise sees a "
-        "target that is nearly clean, so its loss is low from the start.",
+        "Unweighted loss of each block on its own noise levels, mean and range over seeds; all rows have the same axes. "
+        "A block at low noise sees a target that is nearly clean, so its loss is low from the start.",
         _losses,
     ),
+    Figure("curves", "Other curves", "What a metric gives for each step, mean and range over seeds.", _others),
     Figure(
-        "Accuracy along the chain of blocks",
-        "Each step is one block's prediction from the z that the blocks before it left. Dashed: the same block shown "
-        "the true label under its own noise, which at low noise can be read off without the image.",
-        _chains("accuracy_chain"),
-    ),
-    Figure("Other curves", "What a metric gives for each step, mean and range over seeds.", _others),
-    Figure(
+        "partition",
         "Noise partition",
-        "Which block owns which noise levels (area: share of all training draws), and the intervals on which the "
-        "blocks train, overlap included (bars).",
-        _partitions,
+        "Which block owns which noise levels (area: share of all training draws), and below, as bars, the intervals on "
+        "which the blocks train, overlap included.",
+        _partitions("sigma"),
+    ),
+    Figure(
+        "masking-partition",
+        "Partition of masking rates",
+        "Which block owns which masking rates (area: share of all training draws), and below, as bars, the intervals "
+        "on which the blocks train, overlap included.",
+        _partitions("masking"),
     ),
 )

@@ -58,13 +58,24 @@ def _cell(cells, row):
 
 
 def _shipped_plans(folder, names):
-    """`<table>.json` of the tables of a shipped folder. Raises UserError for an archive that is absent or damaged."""
+    """`<table>.json` of the tables of a shipped folder."""
+    inside = archived(folder, "tables")
+    found = {Path(name).stem: content for name, content in inside.items()}
+    if absent := [name for name in names if name not in found]:
+        raise UserError(f"{folder / METRICS}: damaged (it has no {absent[0]}). Ship the run again.")
+    return [found[name] for name in names]
+
+
+def archived(folder: Path, within: str = "") -> dict[str, dict]:
+    """{path: content} of the files that a shipped folder's archive holds, of those in a folder of this name if one is
+    given. Raises UserError for an archive that is absent or damaged.
+    """
     path = folder / METRICS
     try:
         with tarfile.open(path, "r:xz") as archive:
-            found = {Path(entry.name).stem: entry for entry in archive if Path(entry.name).parent.name == "tables"}
-            return [json.load(archive.extractfile(found[name])) for name in names]
-    except (OSError, EOFError, KeyError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
+            entries = [entry for entry in archive if within in ("", Path(entry.name).parent.name)]
+            return {entry.name: json.load(archive.extractfile(entry)) for entry in entries}
+    except (OSError, EOFError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
         raise unreadable(path, error, f"{path}: damaged ({error}). Ship the run again.") from None
 
 

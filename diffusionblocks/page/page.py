@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -12,6 +12,7 @@ import pandas as pd
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
 from diffusionblocks.page.claims import verdict, worth_of_depth
+from diffusionblocks.page.cost import environments, jobs
 from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, decimals, read
 
@@ -44,7 +45,6 @@ def page(
     drawn = [read_json(file) for file in figure_paths]
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
-    _draw_once(sections)
     text = environment.get_template(template_path.name).render(
         style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
         scale=tables[0].plan["scale"],
@@ -99,19 +99,6 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
     }
 
 
-def _draw_once(sections):
-    """Have figures say what the template shows: {id, caption, svg, first}; first: caption of the same one further up,
-    to which a link leads, None where it is drawn.
-    """
-    seen = {}
-    for group in (group for part in sections for group in part["figures"]):
-        images, group["images"] = group["images"], []
-        for caption, svg in images:
-            about = seen.get(svg, {"id": f"figure-{len(seen)}", "first": None})
-            group["images"].append({"caption": caption, "svg": svg, **about})
-            seen.setdefault(svg, {"id": about["id"], "first": caption})
-
-
 def _data(results, row):
     """What a row was trained on: the paper's data set, or one of our own choice."""
     titles = sorted({run["data"]["title"] for run in results.runs[row]})
@@ -124,16 +111,6 @@ def _more(frame):
     rows = {row: found.set_index("metric").to_dict("index") for row, found in lines.groupby("row", sort=False)}
     units = {line["metric"]: line["unit"] if isinstance(line["unit"], str) else "" for line in lines.to_dict("records")}
     return units, rows
-
-
-def jobs(run: dict) -> Iterator[tuple[str, dict]]:
-    """(part, values) of all jobs of a run but the first steps: each block's training, sampling, evaluation."""
-    yield from run["parts"].items()
-    for number, shard in enumerate(run["sampling"]):
-        yield f"sampling {number}", {"seconds": shard["seconds"], "attempts": [shard]}
-    if timing := run.get("timing"):  # of all rows that were timed together
-        yield "timing", {"seconds": timing["seconds"], "attempts": [timing]}
-    yield "evaluation", {"seconds": run["evaluation"]["seconds"], "attempts": [run["evaluation"]]}
 
 
 def _texts(results):
@@ -150,18 +127,6 @@ def _texts(results):
 def _words(frames, column, separator):
     """What the cells of a column name, each once."""
     return {word for frame in frames for cell in frame[column].dropna() for word in cell.split(separator)}
-
-
-def environments(tables: list[Results]) -> list[tuple[str, str]]:
-    """Each combination of hardware and versions that some job ran on, once."""
-    found = {}
-    for run in (run for results in tables for seeds in results.runs.values() for run in seeds):
-        attempts = [attempt for part in run["parts"].values() for attempt in part["attempts"]]
-        timing = [run["timing"]] if run.get("timing") else []
-        for job in (*attempts, *run["sampling"], *timing, run["evaluation"]):
-            versions = ", ".join(f"{name} {version}" for name, version in job["versions"].items())
-            found[job["hardware"], versions] = None
-    return list(found)
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:

@@ -1,26 +1,47 @@
-"""Plots of the page: losses, chains, likelihood, block counts, noise partitions. No torch.
+"""Plots of what went on: losses, chains, likelihood, noise partitions. No torch.
 
-Each function returns an SVG as text; figures.py says which table has which. `runs`: metrics.json of each seed of a row.
-`curves`: one of its curves, for each seed: {sigma, block, value, from_target}.
+Each function returns a figure of a panel for each row of the table; figures.py says which table has which. `runs`:
+metrics.json of each seed of a row. `curves`: one of its curves, for each seed: {sigma, block, value, from_target}.
 """
 
 import math
+import textwrap
 from collections.abc import Iterable
 from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.figure import Figure
 
 from diffusionblocks.page import canvas
 
 
-def losses(runs: list[dict], limits: tuple[float, float]) -> str:
+def losses(rows: dict[str, list[dict]]) -> Figure:
     """Training loss against updates per block, a line per block, mean and range over seeds.
 
-    limits: (lowest, highest) loss of all rows, which share an axis.
+    rows: {title: runs}, which share both axes.
     """
+    with canvas.style():
+        figure, panels = canvas.multiples(list(rows), "updates per block", "loss", sharex=True)
+        for axes, runs in zip(panels, rows.values(), strict=True):
+            frame = _losses(runs)
+            blocks = sorted(frame["block"].unique())
+            for block, colour in zip(blocks, canvas.colours(len(blocks)), strict=True):
+                grouped = frame[frame["block"] == block].groupby("step")["loss"]
+                label = canvas.named(block, len(blocks))
+                _line(axes, grouped.mean().index, (grouped.mean(), grouped.min(), grouped.max()), colour, label)
+        low, high = loss_limits(rows.values())
+        if 0 < 100 * low < high:  # blocks of low noise would lie on the axis
+            axes.set(yscale="log", ylim=(low / 1.2, high * 1.2))
+        else:
+            axes.set_ylim(min(0, low * 1.05), high * 1.05)
+        canvas.legend(figure)
+        return figure
+
+
+def _losses(runs):
+    """Losses of a row's seeds at common steps: a frame of block, step, seed, loss."""
     points = []
     for seed, run in enumerate(runs):
         for part in run["parts"].values():
@@ -32,21 +53,7 @@ def losses(runs: list[dict], limits: tuple[float, float]) -> str:
     # Blocks that take random turns are logged at other steps in each seed: put them on common ones.
     width = max(frame["step"].max() / 40, 1)
     frame["step"] = (frame["step"] / width).round() * width
-    frame = frame.groupby(["block", "step", "seed"], as_index=False)["loss"].mean()
-    blocks = sorted(frame["block"].unique())
-    with canvas.style():
-        figure, axes = canvas.panel("updates per block", "loss")
-        for block, colour in zip(blocks, canvas.colours(len(blocks)), strict=True):
-            grouped = frame[frame["block"] == block].groupby("step")["loss"]
-            mean, low, high = grouped.mean(), grouped.min(), grouped.max()
-            axes.plot(mean.index, mean, color=colour, label=f"block {block}" if len(blocks) > 1 else "whole network")
-            axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        if limits[1] > 100 * limits[0]:  # blocks of low noise would lie on the axis
-            axes.set(yscale="log", ylim=(limits[0] / 1.2, limits[1] * 1.2))
-        else:
-            axes.set_ylim(0, limits[1] * 1.05)
-        canvas.legend(axes)
-        return canvas.svg(figure)
+    return frame.groupby(["block", "step", "seed"], as_index=False)["loss"].mean()
 
 
 def loss_limits(rows: Iterable[list[dict]]) -> tuple[float, float]:
@@ -56,91 +63,85 @@ def loss_limits(rows: Iterable[list[dict]]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def block_count(ylabel: str, ours: dict, paper: dict[int, float], relative: bool) -> str:
-    """A metric against the number of blocks, mean and range over seeds; dashed: the paper's.
-
-    ours: {legend: {number of blocks: [value of each seed]}}; paper: {number of blocks: value}, or empty. relative:
-    divide each by its value of one block, which the paper and the first line to have one must have.
-    """
-    first = next((values[1] for values in ours.values() if 1 in values), None)
-    with canvas.style():
-        figure, axes = canvas.panel("number of blocks B", ylabel)
-        for (label, values), colour in zip(ours.items(), sns.color_palette("colorblind"), strict=False):
-            counts, base = sorted(values), np.mean(values.get(1, first)) if relative else 1
-            values = [np.array(values[count]) / base for count in counts]
-            axes.plot(counts, [value.mean() for value in values], marker="o", color=colour, label=label)
-            low, high = ([getattr(value, end)() for value in values] for end in ("min", "max"))
-            axes.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
-        if paper:
-            printed = {count: paper[count] / (paper[1] if relative else 1) for count in sorted(paper)}
-            axes.plot(printed.keys(), printed.values(), "--", marker="s", color="0.4", label="paper")
-        if relative:
-            axes.axhline(1, color="0.6", linewidth=1, linestyle=":")
-        axes.set_xticks(sorted({count for values in (*ours.values(), paper) for count in values}))
-        canvas.legend(axes)
-        return canvas.svg(figure)
-
-
-def likelihood(curves: list[dict], baseline: list[dict] | None = None) -> str:
+def likelihood(rows: dict[str, tuple[list[dict], list[dict] | None]]) -> Figure:
     """Bits per character that each masking rate costs, mean over seeds, coloured by the block that owns the rate.
 
-    The area under the curve is the bound. baseline: the same curves of the row that this one is compared with, as a
-    line.
+    The area under the curve is the bound. rows: {title: (curves, those of the row that it is compared with)}; the
+    latter are drawn as a line.
     """
-    levels, owners = np.array(curves[0]["sigma"]), np.array(curves[0]["block"])
-    values, colours = _over_seeds(curves).mean(0), canvas.colours(owners.max() + 1)
     with canvas.style():
-        figure, axes = canvas.panel("masking rate t", "bits per character and unit of t")
-        for block, colour in enumerate(colours):
-            mine = owners == block
-            label = f"block {block}" if len(colours) > 1 else "whole network"
-            axes.bar(levels[mine], values[mine], width=1 / len(levels), color=colour, alpha=0.7, label=label)
-        if baseline:
-            axes.step(
-                levels, _over_seeds(baseline).mean(0), where="mid", color="0.2", linewidth=1, label="compared with"
-            )
-        canvas.legend(axes, 2)
-        return canvas.svg(figure)
+        figure, panels = canvas.multiples(list(rows), "masking rate t", "bits per character and unit of t", sharex=True)
+        for axes, (curves, baseline) in zip(panels, rows.values(), strict=True):
+            levels, owners = np.array(curves[0]["sigma"]), np.array(curves[0]["block"])
+            values, colours = _over_seeds(curves).mean(0), canvas.colours(owners.max() + 1)
+            for block, colour in enumerate(colours):
+                mine = owners == block
+                label = canvas.named(block, len(colours))
+                axes.bar(levels[mine], values[mine], width=1 / len(levels), color=colour, label=label)
+            if baseline:
+                mean = _over_seeds(baseline).mean(0)
+                axes.step(levels, mean, where="mid", color=canvas.INK, linewidth=1, label="compared with")
+        canvas.legend(figure)
+        return figure
 
 
-def chain(ylabel: str, lines: dict[str, list[dict]], baseline: float | None = None, most=math.inf) -> str:
+def chain(ylabel: str, rows: dict[str, tuple[dict[str, list[dict]], float | None]], most: float = math.inf) -> Figure:
     """What each step of a chain reaches, mean and range over seeds; dashed where it starts from the true target.
 
-    lines: {legend: curves}, all of the same steps, which are numbered where a method has no levels. baseline: the value
-    of the row that this one is compared with, drawn as a line. most: the largest value on the axis.
+    rows: {title: ({legend: curves}, value of the row that it is compared with, drawn as a line)}, all curves of a row
+    of the same steps, which are numbered where a method has no levels. most: the largest value on the axis, which rows
+    share.
     """
-    first = next(iter(lines.values()))[0]
-    steps = np.arange(1, len(first["sigma"]) + 1)
-    shown = steps[:: -(-len(steps) // 6)]  # of which the labels have room
-    named, labels = "denoising step", [str(step) for step in shown]
-    if None not in first["sigma"]:
-        named = "noise level σ and, below, the block that acts"
-        labels = [f"{first['sigma'][step - 1]:.2g}\n{first['block'][step - 1]}" for step in shown]
-    palette = sns.color_palette("colorblind", len(lines))
+    legends = list(dict.fromkeys(name for lines, _ in rows.values() for name in lines))
+    colours = dict(zip(legends, canvas.colours(max(len(legends), 2)), strict=False))
+    named = all(None in next(iter(lines.values()))[0]["sigma"] for lines, _ in rows.values())
+    xlabel = "denoising step" if named else "noise level σ and, below, the block that acts"
     with canvas.style():
-        figure, axes = canvas.panel(named, ylabel)
-        for (name, curves), colour in zip(lines.items(), palette, strict=True):
-            values, style = _over_seeds(curves), "--" if curves[0]["from_target"] else "-"
-            axes.plot(steps, values.mean(0), style, marker="o", color=colour, label=name)
-            axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
-        if baseline is not None:
-            axes.axhline(baseline, color="0.4", linewidth=1, linestyle=":", label="compared with")
-        axes.set_xticks(shown, labels)
+        figure, panels = canvas.multiples(list(rows), xlabel, ylabel)
+        for axes, (lines, baseline) in zip(panels, rows.values(), strict=True):
+            first = next(iter(lines.values()))[0]
+            steps = np.arange(1, len(first["sigma"]) + 1)
+            room = 3 * axes.get_position().width * figure.get_figwidth()  # labels to an inch, at most
+            shown = steps[:: -(-len(steps) // max(2, int(room * 2 / 3)))]
+            labels = [str(step) for step in shown]
+            if None not in first["sigma"]:
+                labels = [f"{first['sigma'][step - 1]:.2g}\n{first['block'][step - 1]}" for step in shown]
+            for name, curves in lines.items():
+                values, style = _over_seeds(curves), "--" if curves[0]["from_target"] else "-"
+                _line(axes, steps, (values.mean(0), values.min(0), values.max(0)), colours[name], name, style)
+            if baseline is not None:
+                axes.axhline(baseline, color=canvas.INK, linewidth=1, linestyle=":", label="compared with")
+            axes.set_xticks(shown, labels)
         low, high = axes.get_ylim()
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, most)])
-        canvas.legend(axes, 1)
-        return canvas.svg(figure)
+        canvas.legend(figure)
+        return figure
 
 
-def curve(ylabel: str, curves: list[dict]) -> str:
-    """Any other list of values, one per step, mean and range over seeds."""
-    values = _over_seeds(curves)
-    steps = np.arange(1, values.shape[1] + 1)
+def curves(rows: dict[str, tuple[str, list[dict]]]) -> Figure:
+    """Any other lists of values, one per step, mean and range over seeds. rows: {title: (metric, its curves)}."""
     with canvas.style():
-        figure, axes = canvas.panel("step", ylabel)
-        axes.plot(steps, values.mean(0), marker="o", markersize=3)
-        axes.fill_between(steps, values.min(0), values.max(0), alpha=0.2, linewidth=0)
-        return canvas.svg(figure)
+        figure, panels = canvas.multiples(list(rows), "step", "", sharey=False)
+        for axes, (metric, found) in zip(panels, rows.values(), strict=True):
+            values = _over_seeds(found)
+            steps, about = np.arange(1, values.shape[1] + 1), (values.mean(0), values.min(0), values.max(0))
+            _line(axes, steps, about, canvas.PALETTE[0], None)
+            axes.set_ylabel(metric)
+        for metric in {metric for metric, _ in rows.values()}:  # what is compared has one axis
+            same = [axes for axes in panels if axes.get_ylabel() == metric]
+            limits = [axes.get_ylim() for axes in same]
+            for axes in same:
+                axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        return figure
+
+
+def _line(axes, steps, values, colour, label, style="-"):
+    """A mean, and where seeds differ their range. values: (mean, low, high)."""
+    mean, low, high = values
+    marker = "o" if len(steps) < 20 else None
+    axes.plot(steps, mean, style, marker=marker, markersize=3, color=colour, label=label)
+    if (low != high).any():
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _over_seeds(curves):
@@ -148,29 +149,56 @@ def _over_seeds(curves):
     return np.array([curve["value"] for curve in curves])
 
 
-def partition(partition: dict) -> str:
-    """Density of log sigma or of the masking rate, coloured by owner; bars below: where each block trains."""
+RIDGE, LETTERS = 0.36, 0.14  # inches: the highest density of a row, a line of words above it
+
+
+def partitions(rows: dict[str, dict]) -> Figure:
+    """Density of log sigma or of the masking rate, coloured by owner, a row below the other above one axis.
+
+    rows: {title: partition}, of one kind of noise. Bars below a density show where each block trains.
+    """
+    noise = next(iter(rows.values()))["noise"]
+    ends = [partition["boundaries"][end] for partition in rows.values() for end in (0, -1)]
+    words = {title: [*textwrap.wrap(title, 66), *textwrap.wrap(shares(rows[title]), 66)] for title in rows}
+    heights = [LETTERS * len(lines) + RIDGE + 0.3 for lines in words.values()]
+    with canvas.style():
+        figure = Figure(figsize=(canvas.WIDTH, sum(heights)))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xscale="log" if noise else "linear", xlim=(min(ends), max(ends)), ylim=(0, sum(heights)), yticks=[])
+        axes.set_xlabel("noise level σ" if noise else "masking rate t")
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+        top = sum(heights)
+        for (title, lines), height in zip(words.items(), heights, strict=True):
+            for number, line in enumerate(lines):
+                place = top - LETTERS * number
+                axes.text(0, place, line, transform=axes.get_yaxis_transform(), va="top", fontsize=8)
+            top -= height
+            _ridge(axes, rows[title], top + 0.24)
+        canvas.legend(figure)
+        return figure
+
+
+def _ridge(axes, partition, base):
+    """The density of one partition above `base`, and bars below it. Lengths in inches."""
     bounds, noise = partition["boundaries"], partition["noise"]
     colours = canvas.colours(len(bounds) - 1)
     # To each bound exactly, and no closer in between than the eye can tell.
-    space, points = np.geomspace if noise else np.linspace, 12 + 96 // len(colours)
+    space, points = np.geomspace if noise else np.linspace, 4 + 44 // len(colours)
     levels = [space(low, high, points) for high, low in pairwise(bounds)]
     normal = NormalDist(noise["p_mean"], noise["p_std"]) if noise else None
     density = [np.array([normal.pdf(math.log(level)) if normal else 1.0 for level in own]) for own in levels]
-    labels = ("noise level σ", "training density of log σ") if noise else ("masking rate t", "training density of t")
-    with canvas.style():
-        figure, axes = canvas.panel(*labels)
-        axes.grid(visible=False)
-        axes.plot(np.concatenate(levels[::-1]), np.concatenate(density[::-1]), color="0.2", linewidth=1)
-        highest = max(own.max() for own in density)
-        step = highest * 0.07
-        for block, colour in enumerate(colours):
-            share = partition["mass"][block]
-            first, last = partition["layers"][block]
-            label = f"block {block}: layers {first + 1}–{last}, {share:.0%}"
-            axes.fill_between(levels[block], density[block], color=colour, alpha=0.7, linewidth=0, label=label)
-            low, high = partition["intervals"][block]
-            axes.plot([low, high], [-step * (block + 1)] * 2, color=colour, linewidth=4, solid_capstyle="butt")
-        axes.set(xscale="log" if noise else "linear", ylim=(-step * (len(colours) + 1), highest * 1.05), yticks=[])
-        canvas.legend(axes, 1)
-        return canvas.svg(figure)
+    scale = RIDGE / max(own.max() for own in density)
+    for block, colour in enumerate(colours):
+        label = canvas.named(block, len(colours))
+        axes.fill_between(levels[block], base, base + scale * density[block], color=colour, linewidth=0, label=label)
+        below = base - 0.06 - 0.05 * (block % 2)  # neighbours, which overlap, beside each other
+        axes.plot(partition["intervals"][block], [below] * 2, color=colour, linewidth=2.5, solid_capstyle="butt")
+
+
+def shares(partition: dict) -> str:
+    """Which layers each block has, and its share of the draws, in words."""
+    spans = [f"{first + 1}–{last}" if last - first > 1 else f"{last}" for first, last in partition["layers"]]
+    percent = [f"{share:.0%}" for share in partition["mass"]]
+    said = f"each {percent[0]}" if len({*percent}) == 1 else ", ".join(percent)
+    return f"layers {', '.join(spans)}" + (f"; {said} of the draws" if len(spans) > 1 else "")

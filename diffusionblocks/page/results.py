@@ -43,6 +43,10 @@ class Results:
         """The row that a row is compared with: the one that its settings name, else the paper's."""
         return self._ours(row).get("against") or self.of_row(row).get("against")
 
+    def title_of(self, row: str) -> str:
+        """What people call a row; its name where nobody has said, as of a row that is printed and not trained."""
+        return self._ours(row).get("title", row)
+
     def remark(self, row: str) -> str | None:
         return self._ours(row).get("remark")
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.components import PACKAGE
-from diffusionblocks.base.cores import cores
 from diffusionblocks.base.files import UserError, exists, listed, read_json, write_json
+from diffusionblocks.page.cost import cost
+from diffusionblocks.page.differ import not_as_planned
 from diffusionblocks.page.headline import ABOUT, METRICS, PAGE, headline, into_readme, named
-from diffusionblocks.page.page import environments, in_bytes, jobs, page
+from diffusionblocks.page.page import in_bytes, page
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.table import table
 
@@ -37,7 +38,8 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
     Raises UserError for a run that is absent, unfinished or of several commits, for sources that were changed since the
     last commit, and for a folder that holds something else; nothing is written then.
     """
-    plans = _finished(results)
+    plan = _plan(results)
+    plans = _finished(results, plan)
     if listed(folder) and not exists(folder / ABOUT):
         raise UserError(f"{folder}: holds files that `ship` has not put there. Move them away, or name another folder.")
     commit, readme = _commit(), ROOT / "README.md"
@@ -58,7 +60,8 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
         page(list(plans.values()), csvs, figures, ROOT / "report/page.html.jinja", new / PAGE, estimate)
         _pack([*plans.values(), *estimate, *_metrics(tables)], new / METRICS)
         about = {"date": time.strftime("%Y-%m-%d"), "scale": tables[0].plan["scale"], "tables": list(plans)}
-        write_json(new / ABOUT, {**about, "commits": commits, "page_commit": commit, **_cost(tables)})
+        logs = _only_started_from(results, plan, tables)
+        write_json(new / ABOUT, {**about, "commits": commits, "page_commit": commit, **cost(tables, logs)})
         name = named(folder, readme)
         block = headline(new, name) if name else None
         sizes = {name: (new / name).stat().st_size for name in MOST}
@@ -76,21 +79,29 @@ def _told(name, size):
 
 def planned(results: Path) -> dict[str, dict]:
     """{table: its `<table>.json`} of all tables that a run is to have, in order. Raises UserError for no run."""
+    return _tables(results, _plan(results))
+
+
+def _plan(results):
+    """All that planning wrote of a run: {name of a file, without .json: its content}."""
     if not exists(results / "plan.json"):
-        raise UserError(f"{results}: no such run: it has no plan.json. Make one: snakemake all")
-    try:
-        found = {name[7:]: about for name, about in read_json(results / "plan.json").items() if name[:7] == "tables/"}
-    except AttributeError:
-        found = {}
+        raise UserError(
+            f"{results}: no such run: it has no plan.json. Make one (snakemake all), or name another folder."
+        )
+    return read_json(results / "plan.json")
+
+
+def _tables(results, plan):
+    found = {name[7:]: about for name, about in plan.items() if name[:7] == "tables/"} if isinstance(plan, dict) else {}
     if not found:
         raise UserError(f"{results}/plan.json: names no table. Start snakemake again: it writes the plan anew.")
     return found
 
 
-def _finished(results):
+def _finished(results, plan):
     """{table: path of its `<table>.json`} of a run in which everything planned is there, as planned."""
     absent, found = {}, {}
-    for name, about in planned(results).items():
+    for name, about in _tables(results, plan).items():
         path = found[name] = results / f"tables/{name}.json"
         made = [results / f"tables/{name}{end}" for end in (".json", ".csv", "-figures.json")]
         metrics = [Path(file) for row in about["rows"].values() for file in row["metrics"]]
@@ -100,6 +111,10 @@ def _finished(results):
         lacking = [str(file) for file in (*made, *metrics) if not exists(file)]
         if not lacking and read_json(path) != about:
             lacking = [f"{path} of these settings"]
+        if not lacking:
+            lacking = [
+                f"{file} of these settings: {why}" for file in metrics if (why := _otherwise(results, file, plan))
+            ]
         if lacking:
             absent[name] = lacking[0]
     if absent:
@@ -109,6 +124,18 @@ def _finished(results):
             f"lacks {file}). Finish it: snakemake all"
         )
     return found
+
+
+def _otherwise(results, file, plan):
+    """Why a metrics.json is not of the settings that are planned; None if it is."""
+    folder = file.resolve().relative_to(results.resolve()).parent.as_posix()  # runs/<table>/<row>/seed<n>
+    names = f"{folder}/run", f"{Path(folder).parent}/evaluation"
+    if absent := [name for name in names if name not in plan]:
+        return f"plan.json has no {absent[0]}"
+    written = results / f"{names[1]}.json"
+    if exists(written) and read_json(written) != plan[names[1]]:
+        return f"{written} is of others"
+    return not_as_planned(read_json(file), *(plan[name] for name in names))
 
 
 def _git(*arguments):
@@ -155,24 +182,11 @@ def _pack(files, path):
             archive.addfile(entry, io.BytesIO(content))
 
 
-def _cost(tables):
-    """What the run has cost, and where: hours of all its jobs together, from when to when, machines."""
-    rows = [(about["metrics"], results.runs[row]) for results in tables for row, about in results.plan["rows"].items()]
-    found = {}
-    for file, run in (pair for files, runs in rows for pair in zip(files, runs, strict=True)):
-        for part, values in jobs(run):
-            attempts = values["attempts"]
-            # Rows that were timed together have one job, which each of them tells of.
-            found[str(attempts) if part == "timing" else (file, part)] = values["seconds"], attempts
-    times = sorted(attempt["time"] for _, attempts in found.values() for attempt in attempts if "time" in attempt)
-    return {
-        "job_hours": round(sum(seconds for seconds, _ in found.values()) / 3600, 3),
-        "jobs": len(found),
-        "first_job": times[0] if times else None,
-        "last_job": times[-1] if times else None,
-        "cores": cores(),
-        "machines": [{"hardware": hardware, "versions": versions} for hardware, versions in environments(tables)],
-    }
+def _only_started_from(results, plan, tables):
+    """Logs of all parts of the rows that others start from and that no table shows, so that nothing measures them."""
+    measured = {Path(file).resolve().parent for file in _metrics(tables)}
+    folders = [(results / name).parent for name in plan if name.startswith("runs/") and name.endswith("/run")]
+    return sorted(log for at in folders if at.resolve() not in measured for log in at.glob("parts/*.jsonl"))
 
 
 @contextmanager

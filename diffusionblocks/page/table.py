@@ -97,7 +97,7 @@ def _measured(results, row, metric):
         "values": ";".join(str(float(value)) for value in values),
         "samples": number["samples"],
         "extractor": number.get("extractor"),
-        "stand_in": "; ".join(_stand_ins(results, row, metric)),
+        "stand_in": "; ".join(stand_ins(results, row, metric)),
         "commit": " ".join(sorted(commits)),
         "scale": seeds[0]["run"]["scale"],
         "note": _note(number),
@@ -105,7 +105,7 @@ def _measured(results, row, metric):
     }
 
 
-def _stand_ins(results, row, metric):
+def stand_ins(results: Results, row: str, metric: str) -> list[str]:
     """What was taken in place of the paper's data set and feature extractor; in a table of one's own, nothing is."""
     data, extractor = results.expected_data(row), results.numbers(row)[metric].get("extractor")
     titles = sorted({seed["data"]["title"] for seed in results.runs[row]} - {data}) if data else []

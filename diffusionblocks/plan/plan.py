@@ -13,6 +13,7 @@ from diffusionblocks.plan.configuration import complete
 from diffusionblocks.plan.layers import check_like, has_settings, trained
 from diffusionblocks.plan.row import Row
 from diffusionblocks.plan.sections import fingerprint
+from diffusionblocks.plan.values import shown
 
 
 class Plan:
@@ -193,16 +194,18 @@ class Plan:
             borrowed = isinstance(own, str)
             rows[row] = {
                 "run": f"{origin.table}/{origin.name}",
+                "title": origin.title or row,
                 "paper_row": row if borrowed else origin.paper_row,
                 "against": None if borrowed else origin.against,
                 "remark": None if borrowed else origin.remark,
                 "series": "ours" if borrowed else origin.series,
                 "metrics": origin.metrics_files(),
+                "settings": shown(origin),
             }
-        shown = {key: entry.get(key) or [] for key in ("claims", "figures")}
-        shown["depth"] = entry.get("depth")
+        words = {key: entry.get(key) or [] for key in ("claims", "figures")}
+        words["depth"] = entry.get("depth")
         about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
-        return {**about, **shown, "rows": rows}
+        return {**about, **words, "rows": rows}
 
     def digest(self, name: str, content: object = None) -> str:
         """A hash of a written file, which tells a rule that it has changed; or of another `content` in its place."""

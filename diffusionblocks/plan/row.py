@@ -53,7 +53,7 @@ class Row:
         self.on_a_gpu = [] if not left_out else self._of_inputs(self.resolved.get("metrics", {}), TIMED)
         own = config["tables"][table]["rows"][name]
         self.paper_row, self.against = own.get("paper_row", name), own.get("against")
-        self.series = own.get("series", "ours")
+        self.title, self.series = own.get("title"), own.get("series", "ours")
         said = [own, *(own.get(scale, {}) for scale in SCALES[self.scale])]
         self.remark = [None, *(about["remark"] for about in said if "remark" in about)][-1]
         self.seeds = config["seeds"][: 1 if self.counted else self.resolved.get("seeds_at_most")]
