@@ -231,6 +231,15 @@ def page(args):
     page(args.plans, args.tables, args.figures, args.template, args.output, args.estimate)
 
 
+def exports(args):
+    """Write a run's tables, figures and claims as files for papers, and as an RO-Crate."""
+    from diffusionblocks.page.exports import exports
+
+    for path in args.plans:
+        settings(path, *TABLE_KEYS)
+    exports(args.plans, args.tables, args.copied, args.settings, args.output)
+
+
 def ship(args):
     """Put the tables, the page and the metrics of a finished run into a folder that is small enough to be committed."""
     from diffusionblocks.page.ship import ship
@@ -325,6 +334,12 @@ VERBS = {
         files("--figures", "their drawn figures, in the same order"),
         ("--template", {"type": Path, "required": True, "help": "page template; its style sheet lies beside it"}),
         files("--estimate", "what `estimate` has counted before, to set beside what was measured", "*"),
+    ],
+    exports: [
+        ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
+        files("--tables", "csv files of the tables, in the same order"),
+        ("--settings", {"type": Path, "required": True, "help": "plan.json, with the settings of all rows"}),
+        files("--copied", "the page, and whatever else belongs to the run", "*"),
     ],
 }
 COMPUTE = (

@@ -3,6 +3,7 @@ localrules:
     figures,
     page,
     page_of_table,
+    exports,
     compare,
 
 
@@ -43,7 +44,7 @@ rule figures:
 
 
 ESTIMATE = f"{RESULTS}/estimate.json"  # there once someone has asked for it
-PARTS = sorted(map(str, Path("report").glob("*.html.jinja"))) + ["report/style.css"]
+PARTS = sorted(str(path) for path in Path("report").iterdir() if path.suffix != ".rst")
 
 
 rule page:
@@ -85,6 +86,27 @@ use rule page as page_of_table with:
         f"{RESULTS}/tables/{{table}}.html",
     log:
         f"{RESULTS}/logs/tables/{{table}}-page.log",
+
+
+rule exports:
+    """For papers and archives: tables as LaTeX and csv, figures as PDF and SVG, an RO-Crate of the run."""
+    input:
+        plans=expand(f"{RESULTS}/tables/{{table}}.json", table=PLAN.tables),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=PLAN.tables),
+        copied=[f"{RESULTS}/report.html", f"{RESULTS}/claims.json"],
+        metrics=PLAN.metrics_of(PLAN.tables),
+        code=code("exports"),
+    output:
+        directory(f"{RESULTS}/exports"),
+    log:
+        f"{RESULTS}/logs/exports.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    params:
+        plan=f"{RESULTS}/plan.json",  # written at the start of every workflow
+    shell:
+        "python -m diffusionblocks exports {input.plans} --tables {input.tables} --settings {params.plan}"
+        " --copied {input.copied} -o {output} > {log} 2>&1"
 
 
 rule compare:

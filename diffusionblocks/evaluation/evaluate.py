@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from diffusionblocks import data as datasets
+from diffusionblocks.base import tensors
 from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import UserError, read_json, read_json_lines, write_json
 from diffusionblocks.base.provenance import record
@@ -76,6 +77,7 @@ def evaluate(
         "metrics": numbers,
         "curves": curves,
         "samples": inputs.shown(),
+        "weights": tensors.about(model_path, "Delete it and assemble it again.").get("digest"),  # their hash
         "parameters": sum(value.numel() for value in method.parameters()),
         "parts": parts,
         "sampling": inputs.jobs(),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffusionblocks.base.files import atomic
 
-WIDTH = 4.6  # of a figure that a phone held upright shows whole, in inches
+WIDTH = 4.0  # of a figure that a phone held upright shows whole, in inches
 FULL = 7.0  # of one with several panels side by side, which scrolls there
 PIXELS = 1.5  # of the page at most to a point, so that letters are as large as the text around them
 
@@ -31,6 +31,7 @@ ON_PAGE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)"}  # repor
 PALETTE = ("#0072b2", "#d55e00", "#00936b", "#c45aa8", "#937c10", "#7b61d1", "#0f8a9e", "#c2483f")
 
 STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": SOFT,
     "axes.facecolor": "none",
     "axes.grid": True,
@@ -55,6 +56,7 @@ STYLE = {
     "svg.fonttype": "none",  # letters as letters: their outlines were a third of the page
     "svg.hashsalt": "diffusionblocks",  # the same figure gives the same bytes
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a title is a dollar
     "xtick.color": SOFT,
     "xtick.labelcolor": INK,
     "xtick.labelsize": 8,
@@ -106,8 +108,12 @@ def multiples(
         sharey=sharey,
         squeeze=False,
         gridspec_kw={
-            **dict(left=0, right=1, bottom=0, top=1),
-            **dict(wspace=room / width, hspace=(head + foot) / height),
+            "left": 0,
+            "right": 1,
+            "bottom": 0,
+            "top": 1,
+            "wspace": room / width,
+            "hspace": (head + foot) / height,
         },
     )
     for number, axes in enumerate(grid.flat):
@@ -128,20 +134,25 @@ def _head(lines):
     return 0.08 + LETTERS * lines
 
 
-def legend(figure: Figure, columns: int = 4) -> None:
+def legend(figure: Figure) -> None:
     """What the figure's lines and areas are, each once, above all panels, where it hides nothing."""
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    titles = [axes.get_title("left") for axes in figure.axes]
-    above = 1 + _head(max(title.count("\n") + bool(title) for title in titles)) / figure.get_figheight()
+    top = max(axes.get_position().y1 for axes in figure.axes)
+    titles = [axes.get_title("left") for axes in figure.axes if axes.get_position().y1 == top]
+    above = top + _head(max(title.count("\n") + bool(title) for title in titles)) / figure.get_figheight()
     if found:
-        figure.legend(found.values(), found, loc="lower left", bbox_to_anchor=(0, above), borderpad=0, ncols=columns)
+        letters = 6 + max(map(len, found))  # with the sign before them and the gap behind
+        columns = int(figure.get_figwidth() * 14 / letters) or 1
+        names = [name for column in range(columns) for name in list(found)[column::columns]]  # read in lines
+        place = {"loc": "lower left", "bbox_to_anchor": (0, above), "borderpad": 0, "ncols": columns}
+        figure.legend([found[name] for name in names], names, **place)
 
 
 def svg(figure: Figure) -> str:
-    """The figure as one SVG element that can stand in a page among others: its ids and no colours of letters are its own.
+    """The figure as one SVG element that can stand in a page among others: its ids are its own, its ink is the page's.
 
     Equal figures give equal texts, and figures that differ have no id in common.
     """

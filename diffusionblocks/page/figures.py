@@ -43,7 +43,7 @@ CHAINS = {
     "accuracy_chain": Chain("test accuracy (%)", "accuracy", 100),
     "loss_chain": Chain("nats per token", "next_token_loss", math.inf),
 }
-MOST_ROWS = 12  # of one data set in the figure of outcomes; where there are more, those that the paper prints
+MOST_ROWS = 24  # of the figure of outcomes; where there are more, those that the paper prints or compares with
 
 
 def figures(plan_path: Path | str, path: Path | str) -> None:
@@ -86,17 +86,32 @@ def _drawn(results) -> Iterator[tuple[Figure, matplotlib.figure.Figure, str]]:
             yield figure, *drawn
 
 
+def _title(results, row):
+    """What a row is called, so that no two of a table are called the same."""
+    title = results.title_of(row)
+    return title if [results.title_of(other) for other in results.runs].count(title) == 1 else f"{title} ({row})"
+
+
 def _outcomes(results: Results) -> Drawn:
-    """Of each metric that the paper prints, or of all in the table of one's own; rows of one data set together."""
-    if "block_count" in results.plan["figures"]:  # which shows the same, in order
+    """Of each metric that the paper prints, or of all in the table of one's own; rows of one data set together, and all
+    that are counted.
+    """
+    if _by_blocks(results):  # shows the same, in order
         return None
     found = {}  # {(column, data): rows}
     for row, seeds in results.runs.items():
         for column, number in results.numbers(row).items():
             if column in results.paper["metrics"] or not (results.printed or number["beside"]):
-                found.setdefault((column, seeds[0]["data"]["title"]), []).append(row)
-    shown = [_compared(results, *key, rows) for key, rows in found.items()]
-    if not (shown := [group for group in shown if len(group.rows) > 1]):
+                data = seeds[0]["data"]["title"] if seeds[0]["parts"] else None
+                found.setdefault((column, data), []).append(row)
+    if sum(map(len, found.values())) > MOST_ROWS:
+        against = {results.against(row) for row in results.runs if {*results.paper["metrics"]} & {*results.of_row(row)}}
+        found = {
+            (column, data): [row for row in rows if column in results.of_row(row) or row in against]
+            for (column, data), rows in found.items()
+        }
+    shown = [_compared(results, *key, rows) for key, rows in found.items() if len(rows) > 1]
+    if not shown:
         return None
     words = (
         f"{group.title}: {'; '.join(_outcome(row, *values, group.printed) for row, values in group.rows.items())}"
@@ -106,18 +121,16 @@ def _outcomes(results: Results) -> Drawn:
 
 
 def _compared(results, column, data, rows):
-    if len(rows) > MOST_ROWS:
-        rows = [row for row in rows if column in results.of_row(row)]
-    number = results.numbers(rows[0])[column] if rows else {}
+    number = results.numbers(rows[0])[column]
     unlike = any(stand_ins(results, row, column) for row in rows) or "timed" in number
     against = {results.against(row) for row in rows} & {*rows}
-    expected = results.expected_data(rows[0]) if rows else None
+    expected = results.expected_data(rows[0])
     return outcomes.Compared(
-        title=f"{_metric(column, number)}, {data}" if number else column,
+        title=", ".join(filter(None, (_metric(column, number), data))),
         printed=f"in the paper{f', {expected}' if expected and unlike else ''}",
-        rows={results.title_of(row): (results.values(row, column), results.of_row(row).get(column)) for row in rows},
+        rows={_title(results, row): (results.values(row, column), results.of_row(row).get(column)) for row in rows},
         comparable=not unlike,
-        baseline=results.title_of(against.pop()) if len(against) == 1 else None,
+        baseline=_title(results, against.pop()) if len(against) == 1 else None,
     )
 
 
@@ -141,7 +154,7 @@ def _pictured(draw, alt):
         found = {}
         for row, seeds in results.runs.items():
             if "images" in (seeds[0]["samples"] or {}):
-                found.setdefault(seeds[0]["data"]["title"], {})[results.title_of(row)] = seeds[0]
+                found.setdefault(seeds[0]["data"]["title"], {})[_title(results, row)] = seeds[0]
         if found:
             return draw(found), " ".join(f"{alt} {data}: {', '.join(rows)}." for data, rows in found.items())
 
@@ -149,7 +162,7 @@ def _pictured(draw, alt):
 
 
 def _losses(results: Results) -> Drawn:
-    trained = {results.title_of(row): runs for row, runs in results.runs.items() if runs[0]["parts"]}
+    trained = {_title(results, row): runs for row, runs in results.runs.items() if runs[0]["parts"]}
     if trained:  # others are counted
         return plots.losses(trained), "; ".join(f"{row}: {_fall(runs[0])}" for row, runs in trained.items()) + "."
 
@@ -158,14 +171,23 @@ def _fall(run):
     curves = {block: curve for part in run["parts"].values() for block, curve in part["losses"].items()}
     return ", ".join(
         f"{canvas.named(block, len(curves))} from {curve[0][1]:.2g} to {curve[-1][1]:.2g}"
-        for block, curve in sorted(curves.items(), key=lambda item: int(item[0]))
+        for block, curve in sorted((int(block), curve) for block, curve in curves.items())
+        if curve
     )
 
 
 def _block_counts(results: Results) -> Drawn:
-    """Of each metric of the table, unless it is one that stands beside the others wherever it is not printed."""
+    if panels := _by_blocks(results):
+        return outcomes.block_counts(panels), " ".join(_counted(title, *panels[title][:2]) for title in panels)
+
+
+def _by_blocks(results):
+    """{metric: (ours, paper, relative)}, as `outcomes.block_counts` takes them, where the table asks for the figure.
+
+    Of each metric, unless it is one that stands beside the others wherever it is not printed.
+    """
     if "block_count" not in results.plan["figures"]:
-        return None
+        return {}
     metrics = {column: number for row in results.runs for column, number in results.numbers(row).items()}
     panels = {}
     for column, number in metrics.items():
@@ -183,14 +205,15 @@ def _block_counts(results: Results) -> Drawn:
         relative = 1 in paper and any(1 in values for values in ours.values())
         if any(len(values) > 1 for values in ours.values()):
             panels[_metric(column, number)] = ours, paper, relative
-    if panels:
-        return outcomes.block_counts(panels), " ".join(_counted(title, *panels[title][:2]) for title in panels)
+    return panels
 
 
 def _counted(title, ours, paper):
     lines = {name: {count: _mean(values) for count, values in line.items()} for name, line in ours.items()}
     lines |= {"the paper": {count: f"{value:g}" for count, value in paper.items()}} if paper else {}
-    said = [f"{name} {', '.join(f'{line[count]} with B={count}' for count in sorted(line))}" for name, line in lines.items()]
+    said = [
+        f"{name} {', '.join(f'{line[count]} with B={count}' for count in sorted(line))}" for name, line in lines.items()
+    ]
     return f"{title}: {'; '.join(said)}."
 
 
@@ -204,7 +227,7 @@ def _chains(name: str) -> Callable[[Results], Drawn]:
             for column, curves in _curves(results, row, name).items():
                 steps.setdefault(str([curves[0]["sigma"], curves[0]["block"]]), {})[column] = curves
             for number, found in enumerate(steps.values()):
-                title = ", ".join([results.title_of(row), *(found if number else ())])
+                title = ", ".join([_title(results, row), *(found if number else ())])
                 panels[title] = _named(found), results.mean_of(results.against(row), chain.baseline)
         if panels:
             alt = "; ".join(_along(title, *panel) for title, panel in panels.items())
@@ -225,7 +248,9 @@ def _named(panel):
 
 
 def _along(title, lines, baseline):
-    ends = {name: [_mean([curve["value"][end] for curve in curves]) for end in (0, -1)] for name, curves in lines.items()}
+    ends = {
+        name: [_mean([curve["value"][end] for curve in curves]) for end in (0, -1)] for name, curves in lines.items()
+    }
     said = [f"{name} from {first} to {last}" for name, (first, last) in ends.items()]
     return f"{title} {', '.join(said)}" + ("" if baseline is None else f", compared with {baseline:.3g}")
 
@@ -235,7 +260,7 @@ def _likelihoods(results: Results) -> Drawn:
     for row in results.runs:
         for number, (column, curves) in enumerate(_curves(results, row, "likelihood").items()):
             baseline = _curves(results, results.against(row), "likelihood").get(column)
-            panels[", ".join([results.title_of(row), *([column] if number else ())])] = curves, baseline
+            panels[", ".join([_title(results, row), *([column] if number else ())])] = curves, baseline
     if panels:
         said = (
             f"{row} from {_mean([curve['value'][0] for curve in curves])} at the lowest rate to "
@@ -251,7 +276,7 @@ def _others(results: Results) -> Drawn:
     for row, seeds in results.runs.items():
         for column, curve in seeds[0]["curves"].items():
             if curve["figure"] not in (*CHAINS, "likelihood"):
-                panels[f"{column}, {results.title_of(row)}"] = column, [run["curves"][column] for run in seeds]
+                panels[f"{column}, {_title(results, row)}"] = column, [run["curves"][column] for run in seeds]
     if panels:
         said = (
             f"{title} from {_mean([curve['value'][0] for curve in curves])} to "
@@ -269,21 +294,24 @@ def _curves(results, row, name):
 
 
 def _partitions(kind: str) -> Callable[[Results], Drawn]:
-    """Rows with one partition share a line. kind: of noise, `sigma` or `masking`."""
+    """Rows whose blocks own the same levels share a drawing. kind: of noise, `sigma` or `masking`."""
 
     def draw(results: Results) -> Drawn:
-        found = []  # (rows, their partition)
+        found = []  # (a partition, {its layers: rows})
         for row, seeds in results.runs.items():
             partition = seeds[0].get("partition")
             if partition and bool(partition["noise"]) == (kind == "sigma"):
-                same = next((rows for rows, other in found if other == partition), None)
-                if same is None:
-                    found.append((same := [], partition))
-                same.append(results.title_of(row))
-        rows = {"; ".join(rows): partition for rows, partition in found}
+                key = {**partition, "layers": None}
+                layers = next((layers for other, layers in found if {**other, "layers": None} == key), None)
+                if layers is None:
+                    found.append((partition, layers := {}))
+                layers.setdefault(plots.layers(partition), []).append(_title(results, row))
+        rows = [
+            ([*(f"{'; '.join(rows)}: {words}" for words, rows in layers.items()), plots.shares(partition)], partition)
+            for partition, layers in found
+        ]
         if rows:
-            said = (f"{row}: {plots.shares(partition)}" for row, partition in rows.items())
-            return plots.partitions(rows), f"{'. '.join(said)}."
+            return plots.partitions(rows), ". ".join(", ".join(filter(None, words)) for words, _ in rows) + "."
 
     return draw
 
@@ -294,7 +322,14 @@ FIGURES = (
         "Measured, and in the paper",
         "Every seed, their mean and its 90% confidence interval (Student’s t). Where data, features or the machine are "
         "not the paper’s, its numbers have an axis of their own: compare the order of rows and their gaps, not values.",
-        _outcomes,
+        lambda results: _outcomes(results) if results.printed else None,
+        role="result",
+    ),
+    Figure(
+        "outcomes",
+        "Measured",
+        "Every seed, their mean and its 90% confidence interval (Student’s t).",
+        lambda results: None if results.printed else _outcomes(results),
         role="result",
     ),
     Figure(
@@ -318,9 +353,9 @@ FIGURES = (
     Figure(
         "loss-chain",
         "Cross-entropy of the next token along the chain",
-        "Each token from the z that the blocks before left, all true tokens before it given; mean and range over seeds. "
-        "The first step, from pure noise, shows what the context says. Dashed: the block shown the true token under "
-        "its own noise.",
+        "Each token from the z that the blocks before left, all true tokens before it given; mean and range over "
+        "seeds. The first step, from pure noise, shows what the context says. Dashed: the block shown the true token "
+        "under its own noise.",
         _chains("loss_chain"),
         role="chain",
     ),
@@ -348,8 +383,8 @@ FIGURES = (
     Figure(
         "losses",
         "Training loss per block",
-        "Unweighted loss of each block on its own noise levels, mean and range over seeds; all rows have the same axes. "
-        "A block at low noise sees a target that is nearly clean, so its loss is low from the start.",
+        "Unweighted loss of each block on its own noise levels, mean and range over seeds; all rows have the same "
+        "axes. A block at low noise sees a target that is nearly clean, so its loss is low from the start.",
         _losses,
     ),
     Figure("curves", "Other curves", "What a metric gives for each step, mean and range over seeds.", _others),

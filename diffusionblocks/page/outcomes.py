@@ -28,7 +28,7 @@ class Compared:
 
 
 PITCH = 0.36  # inches from a row to the next
-FOOT = 0.5  # for the numbers of the axis
+FOOT = 0.6  # for the numbers of the axis
 OURS = 0.6  # of the width, where the paper's numbers have an axis of their own
 
 
@@ -37,9 +37,13 @@ def outcomes(groups: Sequence[Compared]) -> Figure:
 
     A row's title stands above it, so that a phone has room for both. Values that are not finite have no place.
     """
-    apart = [not group.comparable and any(printed is not None for _, printed in group.rows.values()) for group in groups]
-    heads = [textwrap.wrap(group.title, 60) for group in groups]
+    apart = [
+        not group.comparable and any(printed is not None for _, printed in group.rows.values()) for group in groups
+    ]
+    heads = [textwrap.wrap(group.title, 50) for group in groups]
     heights = [canvas.LETTERS * (len(head) + 0.5) for head in heads]
+    spread = any(len(values) > 1 for group in groups for values, _ in group.rows.values())
+    label = "mean, 90% interval" if spread else "measured here"
     total = sum(heights) + sum(PITCH * len(group.rows) + FOOT for group in groups)
     with canvas.style():
         figure, top = Figure(figsize=(canvas.WIDTH, total)), total
@@ -51,8 +55,8 @@ def outcomes(groups: Sequence[Compared]) -> Figure:
             if split:
                 panels += [figure.add_axes((OURS + 0.06, top / total, 1 - OURS - 0.06, tall / total))]
                 panels[0].set_xlabel("measured here")
-                panels[1].set_xlabel(group.printed)
-            _outcomes(group, panels[0], panels[-1])
+                panels[1].set_xlabel(textwrap.fill(group.printed, 20))
+            _outcomes(group, panels[0], panels[-1], label)
             for axes, ticks in zip(panels, (5, 3), strict=False):
                 axes.set(ylim=(len(group.rows) - 0.5, -0.5), yticks=[])
                 axes.margins(x=0.08)
@@ -64,30 +68,32 @@ def outcomes(groups: Sequence[Compared]) -> Figure:
         return figure
 
 
-def _outcomes(group, ours, paper):
-    """Rows on one axis, or on one for ours and one for the paper's."""
+def _outcomes(group, ours, paper, label):
+    """Rows on one axis, or on one for ours and one for the paper's. label: of ours."""
     for number, (row, (values, printed)) in enumerate(group.rows.items()):
         ours.text(0, number - 0.28, row, transform=ours.get_yaxis_transform(), va="center", fontsize=8)
-        known = [value for value in values if math.isfinite(value)]
+        known, y = [value for value in values if math.isfinite(value)], number + 0.12
+        if len(values) > 1:
+            about = {
+                "color": canvas.INK,
+                "marker": "|",
+                "markersize": 7,
+                "linestyle": "none",
+                "zorder": 3,
+                "label": "a seed",
+            }
+            ours.plot(known, [y] * len(known), **about)
         if known == values:
             mean, half = interval(values)
-            _mean(ours, mean, number + 0.12, half, "mean, 90% interval" if half is not None else "one seed")
+            ours.errorbar(mean, y, xerr=half, fmt="none", color=canvas.PALETTE[0], elinewidth=2)
+            ours.plot(mean, y, "o", color=canvas.PALETTE[0], markersize=5, label=label)
             if row == group.baseline:
                 ours.axvline(mean, color=canvas.SOFT, linewidth=1, linestyle=":", label="compared with")
-        if len(values) > 1:
-            seeds = dict(color=canvas.INK, marker="|", markersize=6, linestyle="none", label="a seed")
-            ours.plot(known, [number + 0.12] * len(known), **seeds)
         if printed is not None:
-            about = dict(color=canvas.PALETTE[1], marker="s", linestyle="none", label="the paper")
-            paper.plot(printed, number + (0.12 if paper is not ours else 0.3), **about)
+            about = {"color": canvas.INK, "marker": "s", "linestyle": "none", "label": "the paper"}
+            paper.plot(printed, y + (0 if paper is not ours else 0.18), **about)
             if row == group.baseline and paper is not ours:
                 paper.axvline(printed, color=canvas.SOFT, linewidth=1, linestyle=":")
-
-
-def _mean(axes, x, y, half, label):
-    """A mean of ours, with its interval where it has one."""
-    about = dict(color=canvas.PALETTE[0], fmt="o", markersize=5, elinewidth=2, label=label)
-    axes.errorbar(x, y, xerr=half, **about)
 
 
 def block_counts(panels: dict[str, tuple[dict, dict[int, float], bool]]) -> Figure:
@@ -111,8 +117,10 @@ def _block_counts(axes, ours, paper, relative):
     for (label, values), colour in zip(ours.items(), canvas.colours(max(len(ours), 2)), strict=False):
         counts, base = sorted(values), np.mean(values.get(1, first)) if relative else 1
         found = [interval([value / base for value in values[count]]) for count in counts]
-        means, halves = [mean for mean, _ in found], [half or 0 for _, half in found]
-        axes.errorbar(counts, means, halves, fmt="-o", color=colour, elinewidth=2, label=label)
+        means = [mean if math.isfinite(mean) else math.nan for mean, _ in found]
+        halves = [half or 0 for _, half in found]
+        axes.errorbar(counts, means, halves, fmt="none", color=colour, elinewidth=2)
+        axes.plot(counts, means, "-o", color=colour, label=label)
     if paper:
         printed = {count: paper[count] / (paper[1] if relative else 1) for count in sorted(paper)}
         axes.plot(printed.keys(), printed.values(), "--", marker="s", color=canvas.INK, label="the paper")

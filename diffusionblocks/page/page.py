@@ -1,6 +1,5 @@
 """Tables and metrics -> one self-contained page that sets every number of the paper beside ours. No torch."""
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -8,13 +7,15 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
 from diffusionblocks.page.claims import verdict, worth_of_depth
-from diffusionblocks.page.cost import environments, jobs
-from diffusionblocks.page.predicted import predicted
-from diffusionblocks.page.results import Results, decimals, read
+from diffusionblocks.page.cost import environments
+from diffusionblocks.page.origins import origins
+from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.rows import rows
 
 
 def page(
@@ -41,12 +42,12 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "bytes": in_bytes, "duration": duration}
+    environment.filters |= {"number": number, "error": error, "bytes": in_bytes, "duration": duration}
     drawn = [read_json(file) for file in figure_paths]
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in zip(tables, frames, drawn, strict=True)]
     text = environment.get_template(template_path.name).render(
-        style=(template_path.parent / "style.css").read_text(encoding="utf-8"),
+        style="\n".join(_read_all(template_path.parent, "css")),
         scale=tables[0].plan["scale"],
         sections=sections,
         printed=any(results.printed for results in tables),
@@ -60,57 +61,28 @@ def page(
     write_text(path, text)
 
 
+def _read_all(folder, ending):
+    """The texts of all files with this ending in the template's folder, in the order of their names."""
+    return [file.read_text(encoding="utf-8") for file in sorted(folder.glob(f"*.{ending}"))]
+
+
 def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: dict | None = None) -> dict:
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
-    frame = frame.assign(decimals=2)
-    for (_, unit), lines in frame[frame["unit"].notna()].groupby(["metric", "unit"]):
-        values = pd.concat([lines["paper"], lines["ours"]]).dropna()
-        frame.loc[lines.index, "decimals"] = decimals(list(values), unit)
-    lines = {row: lines.to_dict("records") for row, lines in frame.groupby("row", sort=False)}
-    properties = {row: results.properties(row) for row in lines}
     claims, depth = results.plan["claims"], results.plan["depth"]
     return {
         "name": results.name,
         "title": results.title,
         "printed": results.printed,
         "subject": results.paper["title"],
-        "rows": {row: [line for line in found if not line["beside"]] for row, found in lines.items()},
-        "headings": list(dict.fromkeys(heading for known in properties.values() for heading in known)),
-        "properties": properties,
-        "data": {row: _data(results, row) for row in results.runs},
-        "remarks": {row: results.remark(row) for row in lines if results.remark(row)},
-        "more": _more(frame),
-        "timed": sorted(frame[frame["beside"]]["timed"].dropna().unique()),  # where; in the table a note says it
+        "table": rows(results, frame),
         "claims": [verdict(claim, frame, depth) for claim in claims],
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
-        "jobs": [
-            {"row": row, "seed": run["run"]["seed"], "part": part, **values}
-            for row, seeds in results.runs.items()
-            for run in seeds
-            for part, values in jobs(run)
-        ],
-        "predicted": predicted(results, estimate or {}),
-        "parameters": {row: seeds[0]["parameters"] for row, seeds in results.runs.items()},
-        "settings": {row: json.dumps(seeds[0]["run"], indent=2) for row, seeds in results.runs.items()},
+        "origins": origins(results, estimate or {}),
     }
-
-
-def _data(results, row):
-    """What a row was trained on: the paper's data set, or one of our own choice."""
-    titles = sorted({run["data"]["title"] for run in results.runs[row]})
-    return "as in the paper" if titles == [results.expected_data(row)] else "; ".join(titles)
-
-
-def _more(frame):
-    """What stands beside the table: ({metric: unit or ""}, {row: {metric: its line}})."""
-    lines = frame[frame["beside"] & frame["ours"].notna()]
-    rows = {row: found.set_index("metric").to_dict("index") for row, found in lines.groupby("row", sort=False)}
-    units = {line["metric"]: line["unit"] if isinstance(line["unit"], str) else "" for line in lines.to_dict("records")}
-    return units, rows
 
 
 def _texts(results):
@@ -134,6 +106,14 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
+
+
+def error(value: float, digits: int = 2) -> Markup:
+    """` ± 0.72` behind a number; nothing where it is not known, or nothing varies."""
+    if value is None or math.isnan(value) or value == 0:
+        return Markup("")
+    shown = number(value, digits) if value >= 0.5 / 10**digits else f"< {number(10**-digits, digits)}"
+    return Markup(' <small class="error">± {}</small>').format(shown)
 
 
 def in_bytes(value: float) -> str:

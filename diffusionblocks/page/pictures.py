@@ -22,13 +22,14 @@ def samples(sets: dict[str, dict[str, dict]]) -> Figure:
     All rows on one data set start from the same noise and the same classes, so a column shows one image as each system
     finishes it.
     """
-    sheet = _Sheet(COLUMNS)
-    for title, rows in sets.items():
-        sheet.write(title, fontweight="bold")
-        for row, run in rows.items():
-            sheet.write(row)
-            sheet.strip(unpacked(run["samples"]["images"])[:COLUMNS])
-    return sheet.figure()
+    with canvas.style():
+        sheet = _Sheet(COLUMNS)
+        for title, rows in sets.items():
+            sheet.write(title, fontweight="bold")
+            for row, run in rows.items():
+                sheet.write(row)
+                sheet.strip(unpacked(run["samples"]["images"])[:COLUMNS])
+        return sheet.figure()
 
 
 def trajectory(sets: dict[str, dict[str, dict]]) -> Figure:
@@ -37,17 +38,18 @@ def trajectory(sets: dict[str, dict[str, dict]]) -> Figure:
     Above each picture its noise level; its frame tells the block that acted.
     """
     runs = [run for rows in sets.values() for run in rows.values()]
-    sheet = _Sheet(max(len(run["samples"]["steps"]) for run in runs))
-    for title, rows in sets.items():
-        sheet.write(title, fontweight="bold")
-        for row, run in rows.items():
-            steps, count = run["samples"]["steps"], num_blocks(run)
-            sheet.write(row)
-            sheet.number([f"{sigma:.2g}" for sigma, _ in steps])
-            colours = canvas.colours(count)
-            frames = [(colours[block], canvas.named(block, count)) for _, block in steps]
-            sheet.strip(unpacked(run["samples"]["trajectory"])[: len(steps)], frames)
-    return sheet.figure()
+    with canvas.style():
+        sheet = _Sheet(max(len(run["samples"]["steps"]) for run in runs))
+        for title, rows in sets.items():
+            sheet.write(title, fontweight="bold")
+            for row, run in rows.items():
+                steps, count = run["samples"]["steps"], num_blocks(run)
+                sheet.write(row)
+                sheet.number([f"{sigma:.2g}" for sigma, _ in steps])
+                colours = canvas.colours(count)
+                frames = [(colours[block], canvas.named(block, count)) for _, block in steps]
+                sheet.strip(unpacked(run["samples"]["trajectory"])[: len(steps)], frames)
+        return sheet.figure()
 
 
 class _Sheet:
@@ -59,13 +61,12 @@ class _Sheet:
     def __init__(self, columns):
         self.columns, self.below = columns, 0.0
         self.cell = canvas.WIDTH / columns
-        with canvas.style():
-            self._figure = Figure()
-            self.axes = self._figure.add_axes((0, 0, 1, 1))
+        self._figure = Figure()
+        self.axes = self._figure.add_axes((0, 0, 1, 1))
         self.axes.axis("off")
 
     def write(self, words, **about):
-        self.below += canvas.LETTERS * 1.3
+        self.below += canvas.LETTERS * 1.5
         self.axes.text(0, self.below - 0.06, words, fontsize=8, **about)
 
     def number(self, labels):
@@ -75,7 +76,7 @@ class _Sheet:
 
     def strip(self, images, frames=()):
         """images: uint8 (N, H, W, C), in one picture with transparent gaps. frames: (colour, label) of each."""
-        count, high, wide, channels = images.shape
+        count, high, wide = images.shape[:3]
         gap = max(wide // 10, 1)
         rgba = np.zeros((count, high, wide + gap, 4), np.uint8)
         rgba[:, :, :wide, :3] = images  # of grey the one channel for all three
@@ -86,15 +87,14 @@ class _Sheet:
         self.axes.imshow(np.concatenate(rgba, axis=1), interpolation="none", extent=place, aspect="auto")
         for column, (colour, label) in enumerate(frames):
             corner = column * self.cell, self.below
-            about = dict(fill=False, linewidth=2, edgecolor=colour, label=label)
+            about = {"fill": False, "linewidth": 2, "edgecolor": colour, "label": label}
             self.axes.add_patch(Rectangle(corner, size, tall, **about))
         self.below += tall
 
     def figure(self):
         self._figure.set_size_inches(canvas.WIDTH, self.below)
         self.axes.set(xlim=(0, canvas.WIDTH), ylim=(self.below, 0))
-        with canvas.style():
-            canvas.legend(self._figure)
+        canvas.legend(self._figure)
         return self._figure
 
 

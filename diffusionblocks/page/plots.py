@@ -30,10 +30,11 @@ def losses(rows: dict[str, list[dict]]) -> Figure:
             for block, colour in zip(blocks, canvas.colours(len(blocks)), strict=True):
                 grouped = frame[frame["block"] == block].groupby("step")["loss"]
                 label = canvas.named(block, len(blocks))
-                _line(axes, grouped.mean().index, (grouped.mean(), grouped.min(), grouped.max()), colour, label)
+                _line(axes, grouped.mean().index, (grouped.mean(), grouped.min(), grouped.max()), colour, label, "-")
         low, high = loss_limits(rows.values())
         if 0 < 100 * low < high:  # blocks of low noise would lie on the axis
             axes.set(yscale="log", ylim=(low / 1.2, high * 1.2))
+            axes.yaxis.set_major_formatter("{x:g}")
         else:
             axes.set_ylim(min(0, low * 1.05), high * 1.05)
         canvas.legend(figure)
@@ -70,7 +71,8 @@ def likelihood(rows: dict[str, tuple[list[dict], list[dict] | None]]) -> Figure:
     latter are drawn as a line.
     """
     with canvas.style():
-        figure, panels = canvas.multiples(list(rows), "masking rate t", "bits per character and unit of t", sharex=True)
+        ylabel = "bits per character\nand unit of t"
+        figure, panels = canvas.multiples(list(rows), "masking rate t", ylabel, sharex=True)
         for axes, (curves, baseline) in zip(panels, rows.values(), strict=True):
             levels, owners = np.array(curves[0]["sigma"]), np.array(curves[0]["block"])
             values, colours = _over_seeds(curves).mean(0), canvas.colours(owners.max() + 1)
@@ -95,7 +97,7 @@ def chain(ylabel: str, rows: dict[str, tuple[dict[str, list[dict]], float | None
     legends = list(dict.fromkeys(name for lines, _ in rows.values() for name in lines))
     colours = dict(zip(legends, canvas.colours(max(len(legends), 2)), strict=False))
     named = all(None in next(iter(lines.values()))[0]["sigma"] for lines, _ in rows.values())
-    xlabel = "denoising step" if named else "noise level σ and, below, the block that acts"
+    xlabel = "denoising step" if named else "noise level σ, and below it\nthe block that acts"
     with canvas.style():
         figure, panels = canvas.multiples(list(rows), xlabel, ylabel)
         for axes, (lines, baseline) in zip(panels, rows.values(), strict=True):
@@ -107,7 +109,7 @@ def chain(ylabel: str, rows: dict[str, tuple[dict[str, list[dict]], float | None
             if None not in first["sigma"]:
                 labels = [f"{first['sigma'][step - 1]:.2g}\n{first['block'][step - 1]}" for step in shown]
             for name, curves in lines.items():
-                values, style = _over_seeds(curves), "--" if curves[0]["from_target"] else "-"
+                values, style = _over_seeds(curves), "--o" if curves[0]["from_target"] else "-o"
                 _line(axes, steps, (values.mean(0), values.min(0), values.max(0)), colours[name], name, style)
             if baseline is not None:
                 axes.axhline(baseline, color=canvas.INK, linewidth=1, linestyle=":", label="compared with")
@@ -135,11 +137,10 @@ def curves(rows: dict[str, tuple[str, list[dict]]]) -> Figure:
         return figure
 
 
-def _line(axes, steps, values, colour, label, style="-"):
+def _line(axes, steps, values, colour, label, style="-o"):
     """A mean, and where seeds differ their range. values: (mean, low, high)."""
     mean, low, high = values
-    marker = "o" if len(steps) < 20 else None
-    axes.plot(steps, mean, style, marker=marker, markersize=3, color=colour, label=label)
+    axes.plot(steps, mean, style, markersize=3, color=colour, label=label)
     if (low != high).any():
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 
@@ -152,29 +153,29 @@ def _over_seeds(curves):
 RIDGE, LETTERS = 0.36, 0.14  # inches: the highest density of a row, a line of words above it
 
 
-def partitions(rows: dict[str, dict]) -> Figure:
+def partitions(rows: list[tuple[list[str], dict]]) -> Figure:
     """Density of log sigma or of the masking rate, coloured by owner, a row below the other above one axis.
 
-    rows: {title: partition}, of one kind of noise. Bars below a density show where each block trains.
+    rows: (what to write above, partition), of one kind of noise. Bars below a density show where each block trains.
     """
-    noise = next(iter(rows.values()))["noise"]
-    ends = [partition["boundaries"][end] for partition in rows.values() for end in (0, -1)]
-    words = {title: [*textwrap.wrap(title, 66), *textwrap.wrap(shares(rows[title]), 66)] for title in rows}
-    heights = [LETTERS * len(lines) + RIDGE + 0.3 for lines in words.values()]
+    noise = rows[0][1]["noise"]
+    ends = [partition["boundaries"][end] for _, partition in rows for end in (0, -1)]
+    words = [[line for words in above for line in textwrap.wrap(words, 58)] for above, _ in rows]
+    heights = [LETTERS * len(lines) + RIDGE + 0.3 for lines in words]
     with canvas.style():
-        figure = Figure(figsize=(canvas.WIDTH, sum(heights)))
+        figure, top = Figure(figsize=(canvas.WIDTH, sum(heights))), sum(heights)
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xscale="log" if noise else "linear", xlim=(min(ends), max(ends)), ylim=(0, sum(heights)), yticks=[])
+        axes.set(xscale="log" if noise else "linear", xlim=(min(ends), max(ends)), ylim=(0, top), yticks=[])
         axes.set_xlabel("noise level σ" if noise else "masking rate t")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
-        top = sum(heights)
-        for (title, lines), height in zip(words.items(), heights, strict=True):
+        for (_, partition), lines, height in zip(rows, words, heights, strict=True):
             for number, line in enumerate(lines):
                 place = top - LETTERS * number
                 axes.text(0, place, line, transform=axes.get_yaxis_transform(), va="top", fontsize=8)
             top -= height
-            _ridge(axes, rows[title], top + 0.24)
+            _ridge(axes, partition, top + 0.24)
         canvas.legend(figure)
         return figure
 
@@ -184,8 +185,9 @@ def _ridge(axes, partition, base):
     bounds, noise = partition["boundaries"], partition["noise"]
     colours = canvas.colours(len(bounds) - 1)
     # To each bound exactly, and no closer in between than the eye can tell.
-    space, points = np.geomspace if noise else np.linspace, 4 + 44 // len(colours)
-    levels = [space(low, high, points) for high, low in pairwise(bounds)]
+    space, far = (np.geomspace, math.log) if noise else (np.linspace, float)
+    whole = far(bounds[0]) - far(bounds[-1])
+    levels = [space(low, high, 3 + round(60 * (far(high) - far(low)) / whole)) for high, low in pairwise(bounds)]
     normal = NormalDist(noise["p_mean"], noise["p_std"]) if noise else None
     density = [np.array([normal.pdf(math.log(level)) if normal else 1.0 for level in own]) for own in levels]
     scale = RIDGE / max(own.max() for own in density)
@@ -197,8 +199,13 @@ def _ridge(axes, partition, base):
 
 
 def shares(partition: dict) -> str:
-    """Which layers each block has, and its share of the draws, in words."""
-    spans = [f"{first + 1}–{last}" if last - first > 1 else f"{last}" for first, last in partition["layers"]]
+    """Each block's share of the draws, in words; nothing of one block."""
     percent = [f"{share:.0%}" for share in partition["mass"]]
     said = f"each {percent[0]}" if len({*percent}) == 1 else ", ".join(percent)
-    return f"layers {', '.join(spans)}" + (f"; {said} of the draws" if len(spans) > 1 else "")
+    return f"{said} of the draws" if len(percent) > 1 else ""
+
+
+def layers(partition: dict) -> str:
+    """Which layers each block has, in words."""
+    spans = [f"{first + 1}–{last}" if last - first > 1 else f"{last}" for first, last in partition["layers"]]
+    return f"layers {', '.join(spans)}"

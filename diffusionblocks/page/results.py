@@ -14,7 +14,13 @@ COLUMNS = [
     *("table", "title", "row", "metric", "unit", "better", "paper", "ours", "std", "seeds", "samples"),
     *("extractor", "against", "paper_gap", "gap", "stand_in", "commit", "scale", "run", "note"),
     *("properties", "elsewhere", "elsewhere_source", "remark", "beside", "timed", "values"),
+    *("row_title", "error", "gap_error"),
 ]
+# What people write of words in the names of columns.
+WORDS = {
+    **{word: word.upper() for word in ("fid", "kid", "mauve", "bptt", "gflop", "7b", "xl", "lm")},
+    **{"bpc": "bits per character", "ppl": "perplexity", "llama2": "Llama-2", "gpt2": "GPT-2", "c5": "with c = 5"},
+}
 
 
 class Results:
@@ -71,6 +77,9 @@ class Results:
         """A column's value for each seed, in the metric's unit."""
         return [run["metrics"][column]["value"] for run in self.runs[row]]
 
+    def seeds(self, row: str) -> list[int]:
+        return [run["run"]["seed"] for run in self.runs[row]]
+
     def mean_of(self, row: str | None, metric: str) -> float | None:
         """What a row reaches in the metric of this name, in its plainest column, mean over seeds; None if nothing."""
         columns = columns_of(self.numbers(row), metric)
@@ -87,6 +96,11 @@ def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
     except (OSError, KeyError, ValueError) as error:
         damaged = f"{path}: no table of this workflow ({error}). Ask snakemake for it."
         raise unreadable(path, error, damaged) from None
+
+
+def in_words(column: str) -> str:
+    """What people call a column: `FID test` for `fid_test`."""
+    return " ".join(WORDS.get(word, word) for word in column.split("_"))
 
 
 def decimals(values: list[float], unit: str) -> int:

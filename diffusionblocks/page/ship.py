@@ -43,7 +43,7 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
     if listed(folder) and not exists(folder / ABOUT):
         raise UserError(f"{folder}: holds files that `ship` has not put there. Move them away, or name another folder.")
     commit, readme = _commit(), ROOT / "README.md"
-    with _whole(folder) as new:
+    with whole(folder) as new:
         tables, frames = [Results(path) for path in plans.values()], []
         for name, path in plans.items():
             made, there = new / f"{name}.csv", path.with_suffix(".csv")
@@ -190,7 +190,7 @@ def _only_started_from(results, plan, tables):
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
+def whole(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of `folder` at the end; whatever goes wrong before, that is as it was."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.files import atomic
+from diffusionblocks.page import statistics
 from diffusionblocks.page.results import COLUMNS, Results, columns_of, counterpart, decimals, is_variant, read
 
 MISSING = "not part of this workflow yet"
@@ -18,7 +19,9 @@ def table(plan_path: Path | str, path: Path | str) -> None:
 
     plan_path: the `<table>.json` that planning wrote; its `metrics` files must be there.
     paper, ours: in the metric's unit; std: over seeds (empty for one seed); values: of each seed, in their order,
-    with semicolons between, so that rows can be compared seed by seed; gap: ours minus ours of `against`.
+    with semicolons between, so that rows can be compared seed by seed; gap: ours minus ours of `against`; error and
+    gap_error: of ours and of the gap, as page/statistics.py has it (empty for one seed).
+    row_title: what people call the row.
     elsewhere: what another paper than the one reproduced prints for the same.
     beside: this number stands below the table on the page, not in it. What the paper prints never does.
     Raises UserError as `Results` does, and when the disk is full.
@@ -26,7 +29,7 @@ def table(plan_path: Path | str, path: Path | str) -> None:
     results = Results(plan_path)
     lines = {(line["row"], line["metric"]): line for row in results.rows() for line in _lines(results, row)}
     for (row, metric), line in lines.items():
-        _add_gaps(line, lines, counterpart(metric, results.numbers(row), results.numbers(line["against"])))
+        _add_gaps(results, line, lines, counterpart(metric, results.numbers(row), results.numbers(line["against"])))
     if all(line["beside"] for line in lines.values()):  # a table of one's own, of descriptions alone
         for line in lines.values():
             line["beside"] = False
@@ -65,6 +68,7 @@ def _lines(results, row):
             "table": results.name,
             "title": results.paper["title"],
             "row": row,
+            "row_title": results.title_of(row),
             "metric": metric,
             "unit": known.get("unit") or number.get("unit"),
             "better": known.get("better") or number.get("better"),
@@ -87,12 +91,14 @@ def _measured(results, row, metric):
     """What a line says of a number of ours."""
     seeds, number = results.runs[row], results.numbers(row)[metric]
     values = pd.Series(results.values(row, metric))
+    _, error = statistics.interval(results.values(row, metric))
     commits = {seed["evaluation"]["commit"] for seed in seeds}
     for seed in seeds:
         commits |= {attempt["commit"] for part in seed["parts"].values() for attempt in part["attempts"]}
     return {
         "ours": values.mean(),
         "std": values.std(),
+        "error": error,
         "seeds": len(values),
         "values": ";".join(str(float(value)) for value in values),
         "samples": number["samples"],
@@ -149,9 +155,15 @@ def _note(number):
     return "; ".join(notes) or None
 
 
-def _add_gaps(line, lines, column):
+def _add_gaps(results, line, lines, column):
     """Gaps to the row that a line is compared with: the printed one, and ours to the other row's `column`."""
     for key, gap, metric in (("paper", "paper_gap", line["metric"]), ("ours", "gap", column)):
         value, other = line.get(key), lines.get((line["against"], metric), {}).get(key)
         if value is not None and other is not None:
             line[gap] = value - other
+    if "gap" in line:
+        (row, metric), against = (line["row"], line["metric"]), line["against"]
+        paired = results.seeds(row) == results.seeds(against)  # then both had the same draws, seed by seed
+        _, line["gap_error"] = statistics.difference(
+            results.values(row, metric), results.values(against, column), paired
+        )
