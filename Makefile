@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # What was interrupted, by a key or by a shutdown, goes on when it is called again.
 demo laptop: $(READY)
-	$(BIN)/snakemake all --config scale=$@ --quiet rules
+	$(BIN)/snakemake all --config scale=$@
 	@$(BIN)/python -m diffusionblocks show results/$@/tables/*.csv
 	@echo
 	@echo "Report: $(CURDIR)/results/$@/report.html"

@@ -22,3 +22,7 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         PLAN.pages_of(PLAN.tables),
+
+
+for each in workflow.rules:
+    each.priority = PLAN.priority

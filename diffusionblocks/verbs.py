@@ -214,6 +214,13 @@ def show(args):
     show(args.tables)
 
 
+def status(args):
+    """Say how far each training of a workflow is, while it runs and afterwards."""
+    from diffusionblocks.plan.status import status
+
+    print(status(args.results))
+
+
 def figures(args):
     """Draw the figures of a table."""
     from diffusionblocks.page.figures import figures
@@ -355,6 +362,7 @@ COMPUTE = (
 # Verbs that print.
 PRINT = {
     show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
+    status: [("results", {"type": Path, "nargs": "?", "help": "results/<scale>, by default of the last workflow"})],
     try_: [
         ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
         ("--kind", {"choices": sorted(PLACES), "help": "what it is, where its source does not tell"}),

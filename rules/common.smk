@@ -9,6 +9,7 @@ from diffusionblocks.base import slurm
 from diffusionblocks.base.files import UserError, in_words, user_path
 from diffusionblocks.plan import bill, start, watch
 from diffusionblocks.plan.plan import Plan
+from diffusionblocks.plan.progress import Progress
 from diffusionblocks.plan.stale import stale, told
 
 
@@ -48,9 +49,13 @@ if SAME_PYTHON:
 
 @functools.cache
 def look_at_disk():
-    """Once, before Snakemake looks at any file: wait for jobs that go on, and have what was made otherwise made again."""
+    """Once, before Snakemake looks at any file: clear up after one that was killed, wait for its jobs that go on, and
+    have what was made otherwise made again.
+    """
     if not workflow.is_main_process or workflow.executor_plugin is None:
         return
+    if not workflow.dryrun:
+        or_stop(watch.unlock_abandoned)
     if not (workflow.dryrun or workflow.touch):
         watch.wait_for_jobs(os.getcwd())
     if found := stale(PLAN):
@@ -125,7 +130,9 @@ def refuse_shares():
             job.params
 
 
-GUARD = watch.Guard(RESULTS)
+GUARD, PROGRESS = watch.Guard(RESULTS), Progress(workflow, PLAN.rows)
+if workflow.is_main_process:
+    PROGRESS.listen(logger)
 if workflow.remote_exec:
     # It would end the Snakemake around a trainer, and SLURM then the trainer, which has understood and is saving.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -137,6 +144,7 @@ onstart:
     or_stop(GUARD.start, not workflow.local_exec, SAME_PYTHON)
     watch.lift_default_limit(workflow.scheduler)
     or_stop(PLAN.write)
+    PROGRESS.start(workflow.dag.needrun_jobs())
 
 
 onsuccess:

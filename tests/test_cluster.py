@@ -127,6 +127,7 @@ def trainers(folder):
     return found
 
 
+REMOVED = "The last Snakemake in this folder was killed; its locks are removed."
 # A pause between the weights and the end of a training.
 HOLD = 'while Path("window").exists(): time.sleep(0.1)'
 
@@ -275,7 +276,6 @@ def test_jobs_of_a_lost_snakemake_are_waited_for_and_taken_over(slurm, tmp_path,
         beside = checkout.snakemake("--unlock", check=False)
         assert beside.returncode and f"process {lost.pid}" in beside.stderr and "scancel" not in beside.stderr
     job = checkout.job()
-    checkout.snakemake("--unlock")
     with checkout.running(PART) as snakemake:
         assert until(lambda: f"scancel {job}" in checkout.output(), 60), checkout.output()
         (checkout.folder / "window").unlink()
@@ -284,8 +284,9 @@ def test_jobs_of_a_lost_snakemake_are_waited_for_and_taken_over(slurm, tmp_path,
     assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 3000)
     assert [record["JobState"] for record in slurm.jobs() if "rule_train" in record["Comment"]] == ["COMPLETED"]
     assert "Nothing to be done" in checkout.output()
-    told("Snakemake killed, login node lost", "SIGKILL to Snakemake while its job trained; then `--unlock` and the "
-         "same command", "waited for the job, took its parts", "no update")  # fmt: skip
+    assert checkout.output().count(REMOVED) == 1
+    told("Snakemake killed, login node lost", "SIGKILL to Snakemake while its job trained; then the same command",
+         "removed its locks, waited for the job, took its parts", "no update")  # fmt: skip
     told("a second Snakemake in the folder", "`--unlock` beside one that lives", "refused, naming its host and process",
          "nothing")  # fmt: skip
 
@@ -317,9 +318,9 @@ def test_a_snakemake_that_is_killed_while_its_trainer_ends(tmp_path, undisturbed
         assert until((checkout.folder / PART).exists, 90), checkout.output()
     assert not trainers(checkout.folder), "all of its processes were killed"
     (checkout.folder / "window").unlink()
-    checkout.snakemake("--unlock")
-    checkout.snakemake(PART)
+    assert list((checkout.folder / ".snakemake/locks").iterdir())
+    assert REMOVED in checkout.snakemake(PART).stderr
     assert "going on after step 300 of 300" in (checkout.folder / LOG).read_text()
     assert tensor_bytes(checkout.folder / PART) == undisturbed(PART, 300)
-    told("a local Snakemake killed while a trainer ends", "SIGKILL to all of its processes; then `--unlock` and the "
-         "same command", "the parts were written again", "no update")  # fmt: skip
+    told("a local Snakemake killed while a trainer ends", "SIGKILL to all of its processes; then the same command",
+         "its locks were removed, the parts written again", "no update")  # fmt: skip

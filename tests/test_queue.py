@@ -134,6 +134,47 @@ def test_two_snakemakes_in_one_folder(tmp_path, monkeypatch):
     assert not Path(".snakemake/lock.json").exists()
 
 
+def test_locks_of_a_snakemake_that_was_killed_are_removed_and_no_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / ".snakemake"
+    locks = folder / "locks/0.input.lock", folder / "locks/0.output.lock"
+
+    def make_locks():
+        for path in locks:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("a file")
+
+    def left():
+        watch.unlock_abandoned()
+        return [path for path in locks if path.exists()], capsys.readouterr().err
+
+    assert left() == ([], ""), "nobody was here"
+    make_locks()
+    assert left() == ([*locks], ""), "one that is about to start"
+    with other_snakemake(folder) as other, pytest.raises(UserError, match=f"process {other.pid}"):
+        left()
+    assert all(path.exists() for path in locks)
+    with other_snakemake(folder) as other:
+        other.kill()
+        other.wait()
+    assert left() == ([], "The last Snakemake in this folder was killed; its locks are removed.\n")
+    assert not (folder / "lock.json").exists()
+
+
+def test_locks_that_are_made_while_others_are_judged_stay(tmp_path, monkeypatch):
+    """Two start at once after a kill, and the faster one has locked anew before the slower one removes anything."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / ".snakemake/locks/0.input.lock"
+    path.parent.mkdir(parents=True)
+    path.write_text("old")
+    os.utime(path, (0, 0))
+    (tmp_path / ".snakemake/lock.json").write_text(json.dumps({"host": socket.gethostname(), "pid": 1, "started": "x"}))
+    holder = watch.holder
+    monkeypatch.setattr(watch, "holder", lambda folder: path.write_text("new") and holder(folder))
+    watch.unlock_abandoned()
+    assert path.read_text() == "new"
+
+
 def test_a_lock_that_another_host_left_is_judged_once(tmp_path, monkeypatch):
     """It takes three minutes, and a start asks twice before it holds the folder."""
     judged = []

@@ -57,6 +57,20 @@ def holder(folder: Path) -> dict | None:
     return None
 
 
+def owner(folder: Path) -> dict | None:
+    """Who seems to hold a folder; as `holder`, but nothing is waited for or removed.
+
+    Of another host the time of its last sign of life is believed, which clocks that differ may belie.
+    """
+    path = folder / "lock.json"
+    try:
+        found, age = json.loads(_text(path)), time.time() - path.stat().st_mtime
+    except (OSError, ValueError):  # nobody, or gone meanwhile
+        return None
+    here = found["host"] == socket.gethostname()
+    return found if (not _abandoned(path, _text(path)) if here else age < STALE) else None
+
+
 def _take(path, mine, worker):
     """Make the lock, in place of one that was abandoned. Raises UserError where its owner is at work."""
     while True:

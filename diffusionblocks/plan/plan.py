@@ -103,6 +103,32 @@ class Plan:
         count = {"shards": 0, **declared(locate("data", section["name"])), **section}["shards"]
         return [f"{self.results}/data/{wildcards.data}/shard{shard}.safetensors" for shard in range(count)]
 
+    def priority(self, wildcards) -> int:
+        """How early a job runs: rows one after the other, in the order of the tables, each with all that it needs.
+
+        So the first table is there long before the last, and rows are finished all along. What belongs to no row, such
+        as a table's page, is short and waits for nothing.
+        """
+        kind, *names = wildcards.get("planned", "").split("/")
+        if kind == "runs" or "row" in wildcards.keys():  # noqa: SIM118 (Snakemake's have no `in`)
+            of = tuple(names[:2]) if names else (wildcards.table, wildcards.row)
+        else:
+            of = names[0] if names else wildcards.get("data")
+        return self._ranks.get(of, len(self.origins) + 1)
+
+    @cached_property
+    def _ranks(self):
+        """{(table, row), or name of a data set: its priority}; what comes first has the highest."""
+        found = {}
+        for rank, origin in enumerate(reversed(self.origins.values()), 1):
+            row = self.rows[origin]
+            while row:
+                found[row.table, row.name] = rank
+                if not row.counted:
+                    found[row.data_name] = rank
+                row = row.start
+        return found
+
     def targets(self) -> list[tuple[str, list[str], str]]:
         """(name of a target, its tables, what it is in words): each table, and each alias."""
         single = [(name, [name], f"{self.config['tables'][name]['title']}.") for name in self.tables]

@@ -75,6 +75,23 @@ def _at_work(other):
     )
 
 
+def unlock_abandoned() -> None:
+    """Remove what locks Snakemake's files where the Snakemake that made it was killed, so that nobody need `--unlock`.
+
+    Locks of one that has not begun its first job, and so holds no folder yet, stay. Raises UserError where one is at
+    work.
+    """
+    locks = {path: path.stat().st_mtime_ns for path in (OURS / "locks").glob("*")}
+    if not locks or not (OURS / "lock.json").exists():
+        return
+    with hold():  # two may start at once: the second finds the first at work, or locks that are the first one's own
+        for path, made in locks.items():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime_ns == made:
+                    path.unlink()
+    print("The last Snakemake in this folder was killed; its locks are removed.", file=sys.stderr, flush=True)
+
+
 def wait_for_jobs(folder: str | Path) -> None:
     """Wait until the jobs of a Snakemake that is gone have ended; their results are then there, and nothing is lost.
 
