@@ -21,6 +21,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        f"{RESULTS}/claims.json",
         PLAN.pages_of(PLAN.tables),
 
 

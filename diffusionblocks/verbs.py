@@ -238,6 +238,22 @@ def page(args):
     page(args.plans, args.tables, args.figures, args.template, args.output, args.estimate)
 
 
+def verdicts(args):
+    """Write what became of the claims of some tables."""
+    from diffusionblocks.page.claims import verdicts
+
+    for path in args.plans:
+        settings(path, *TABLE_KEYS)
+    verdicts(args.plans, args.tables, args.output)
+
+
+def claims(args):
+    """Print what became of the paper's claims and of ours."""
+    from diffusionblocks.page.claims import told
+
+    print(told(args.claims))
+
+
 def exports(args):
     """Write a run's tables, figures and claims as files for papers, and as an RO-Crate."""
     from diffusionblocks.page.exports import exports
@@ -342,6 +358,10 @@ VERBS = {
         ("--template", {"type": Path, "required": True, "help": "page template; its style sheet lies beside it"}),
         files("--estimate", "what `estimate` has counted before, to set beside what was measured", "*"),
     ],
+    verdicts: [
+        ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
+        files("--tables", "csv files of the tables, in the same order"),
+    ],
     exports: [
         ("plans", {"nargs": "+", "type": Path, "help": "<table>.json of the tables"}),
         files("--tables", "csv files of the tables, in the same order"),
@@ -363,6 +383,7 @@ COMPUTE = (
 PRINT = {
     show: [("tables", {"nargs": "+", "help": "csv files of the tables"})],
     status: [("results", {"type": Path, "nargs": "?", "help": "results/<scale>, by default of the last workflow"})],
+    claims: [("claims", "claims.json, of a run or of a table")],
     try_: [
         ("name", "vit, or a component of your own that can be imported from here: my_nets.mixer"),
         ("--kind", {"choices": sorted(PLACES), "help": "what it is, where its source does not tell"}),

@@ -3,6 +3,9 @@ localrules:
     figures,
     page,
     page_of_table,
+    verdicts,
+    verdicts_of_table,
+    claims,
     exports,
     compare,
 
@@ -88,6 +91,47 @@ use rule page as page_of_table with:
         f"{RESULTS}/logs/tables/{{table}}-page.log",
 
 
+rule verdicts:
+    """What became of the claims of all tables."""
+    input:
+        plans=expand(f"{RESULTS}/tables/{{table}}.json", table=PLAN.tables),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=PLAN.tables),
+        metrics=PLAN.metrics_of(PLAN.tables),
+        code=code("verdicts"),
+    output:
+        f"{RESULTS}/claims.json",
+    log:
+        f"{RESULTS}/logs/claims.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    shell:
+        "python -m diffusionblocks verdicts {input.plans} --tables {input.tables} -o {output} > {log} 2>&1"
+
+
+use rule verdicts as verdicts_of_table with:
+    input:
+        plans=f"{RESULTS}/tables/{{table}}.json",
+        tables=f"{RESULTS}/tables/{{table}}.csv",
+        metrics=lambda wildcards: PLAN.metrics_of([wildcards.table]),
+        code=code("verdicts"),
+    output:
+        f"{RESULTS}/tables/{{table}}-claims.json",
+    log:
+        f"{RESULTS}/logs/tables/{{table}}-claims.log",
+
+
+rule claims:
+    """What became of every claim, printed: of all tables, or of those that --config select names."""
+    input:
+        f"{RESULTS}/claims.json",
+    log:
+        f"{RESULTS}/logs/claims-printed.log",
+    conda:
+        "../envs/diffusionblocks.yaml"
+    shell:
+        "python -m diffusionblocks claims {input} 2>&1 | tee {log}"
+
+
 rule exports:
     """For papers and archives: tables as LaTeX and csv, figures as PDF and SVG, an RO-Crate of the run."""
     input:
@@ -116,9 +160,11 @@ rule compare:
     conda:
         "../envs/diffusionblocks.yaml"
     params:
+        results=RESULTS,
         other=PLAN.config.get("with") or "",
     shell:
-        "python -m diffusionblocks compare {RESULTS} {params.other:q} --output {RESULTS}/compare.csv 2>&1 | tee {log}"
+        "python -m diffusionblocks compare {params.results} {params.other:q} --output {params.results}/compare.csv"
+        " 2>&1 | tee {log}"
 
 
 # A target for each table and each alias, by its name.

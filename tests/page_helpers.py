@@ -1,8 +1,11 @@
 """Tables as planning would hand them to the page, with metrics of runs that nobody has trained."""
 
 import base64
+import html
 import json
+import re
 import zlib
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,24 @@ IMAGES = {
     "data": "digits",
     "metrics": {"fid_test": {"better": "lower"}},
     "rows": {"a": {"fid_test": 40.0}, "b": {"fid_test": 30.0, "against": "a"}},
+}
+
+NOPROP = {
+    "title": "NoProp",
+    "source": "Table 6",
+    "data": "digits",
+    "metrics": {"accuracy": {"unit": "%", "better": "higher"}, "loss": {"better": "lower"}},
+    "properties": {"continuous": "continuous time", "blockwise": "block <i>wise</i>"},
+    "rows": {
+        "dt": {"accuracy": 46.06, "continuous": False, "blockwise": True},
+        "ct": {
+            "accuracy": 21.31,
+            "continuous": True,
+            "blockwise": False,
+            "elsewhere": {"accuracy": {"value": 33.99, "source": "NoProp's <u>own</u> paper"}},
+        },
+        "untrained": {"accuracy": 1.0},
+    },
 }
 
 # What metrics.json says of a number beside its value, by column.
@@ -135,6 +156,38 @@ def shown_section(folder: Path, rows: dict, paper=IMAGES, **about) -> dict:
     table(path, path.with_suffix(".csv"))
     results = Results(path)
     return section(results, pd.read_csv(path.with_suffix(".csv")), groups(results))
+
+
+class _Lines(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.lines, self.open = [], False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.lines.append([])
+        elif tag in ("td", "th"):
+            self.lines[-1].append("")
+            self.open = True
+
+    def handle_endtag(self, tag):
+        self.open = self.open and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.open:
+            self.lines[-1][-1] += data
+
+
+def lines_of(page: str, number: int = 0) -> list[list[str]]:
+    """The texts of the cells of a table of results on a page, one list per line. number: of all such tables."""
+    table = page.split('<table class="results">')[1 + number]
+    return [[" ".join(cell.split()) for cell in line] for line in _Lines(table[: table.index("</table>")]).lines]
+
+
+def words_of(page: str) -> str:
+    """What a reader sees of a page, in one line: its text without tags, with the characters that they stand for."""
+    return " ".join(html.unescape(re.sub("<[^>]+>", " ", page[page.index("<body>") :])).split())
 
 
 def headings(part: dict) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ P1 = "tables__table1__printed"
 C1 = "tables__table1__claims"
 D1 = "tables__table1__depth"
 CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end", "metric": "accuracy", "margin": 0}
+CLAIM["source"] = "Table 1"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,16 @@ CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end",
         ({C1: [{**CLAIM, "against": "none"}]}, ["claims.0.against: no row 'none'"]),
         ({C1: [{**CLAIM, "metric": "acuracy"}]}, ["claims.0.metric", "'acuracy'; did you mean 'accuracy'"]),
         ({C1: [None]}, ["table1.claims.0", "None should be a mapping"]),
+        ({C1: [{**CLAIM, "ours": True}]}, ["table1.claims.0: say `source", "or `ours: true`", "not both"]),
+        ({C1: [{k: v for k, v in CLAIM.items() if k != "source"}]}, ["table1.claims.0: say `source"]),
+        ({C1: [{**CLAIM, "stated": 3}]}, ["table1.claims.0.stated: is for claims with a factor"]),
+        ({C1: [{**CLAIM, "measured_as": {"demo": "acuracy"}}]}, ["claims.0.metric", "did you mean 'accuracy'"]),
+        ({C1: [{**CLAIM, "not_tested": {"dem": "x"}}]}, ["claims.0.not_tested", "'dem'; did you mean 'demo'"]),
+        ({C1: [{**CLAIM, "doubt": "x"}]}, ["table1.claims.0.doubt", "'x' should be a mapping"]),
+        (
+            {C1: [{**CLAIM, "not_tested": {"demo": "x"}, "doubt": {"demo": "y"}}]},
+            ["claims.0: scale demo is in not_tested", "take it out of doubt"],
+        ),
         ({C1: [{**CLAIM, "ours": "yes"}]}, ["table1.claims.0.ours", "'yes' should be of type boolean"]),
         ({f"{D1}__deep": "vit"}, ["table1.depth.deep: no row 'vit'"]),
         ({f"{D1}__shallow": "vit_shalow"}, ["table1.depth.shallow: no row", "did you mean 'vit_shallow'"]),

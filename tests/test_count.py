@@ -288,7 +288,7 @@ def test_from_a_counted_table_to_its_page(tmp_path):
     """With the claim and the number of the paper's that the counted one contradicts."""
     printed = {"title": "Memory", "source": "Appendix G", "metrics": {"factor": {"unit": "×", "better": "higher"}}}
     printed["rows"] = {"block": {"factor": 3, "against": "whole"}}
-    claim = {"text": "A third.", "metric": "peak", "row": "block", "against": "whole", "factor": 30}
+    claim = {"text": "A third.", "metric": "peak", "row": "block", "against": "whole", "factor": 30, "ours": True}
     table = counted_table(printed=printed, claims=[claim])["tables"]["mine"]
     copy = Checkout(tmp_path / "checkout")
     copy.configure({"tables": {"mine": table}})

@@ -6,6 +6,7 @@ import sys
 import pandas as pd
 import pytest
 from page_helpers import measured, number, of_the_paper, plan
+from scipy import stats
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.page.table import show, table
@@ -71,6 +72,34 @@ def test_mean_and_spread_over_seeds(three):
 def test_values_of_each_seed_are_written_to_the_last_digit(build):
     found = [run(seed=seed, accuracy=value) for seed, value in enumerate([100 / 3, 7, 1e-9])]
     assert build({"plain": found}).loc[("plain", "accuracy"), "values"] == f"{100 / 3};7.0;1e-09"
+
+
+def test_an_error_stands_beside_every_mean_and_gap(build):
+    """Half of a 90% interval of Student's t over seeds: paired where both have the same seeds, else Welch's."""
+    values = {"plain": [90.0, 92.0, 94.0], "blocks": [91.0, 92.0, 93.0]}
+    rows = {row: [run(seed=seed, accuracy=value) for seed, value in enumerate(of)] for row, of in values.items()}
+    rows["few"] = {"metrics": [run(seed=seed, accuracy=90.0 + seed) for seed in (0, 1)], "against": "plain"}
+    rows["others"] = {"metrics": [run(seed=seed + 5, accuracy=90.0 + seed) for seed in (0, 1, 2)], "against": "plain"}
+    frame = build(rows).xs("accuracy", level="metric")
+    two = 2.919986  # Student's t of two degrees, 95%
+    assert frame.loc["plain", "error"] == pytest.approx(two * 2 / math.sqrt(3))
+    assert frame.loc["blocks", "gap_error"] == pytest.approx(two / math.sqrt(3)), "of the differences 1, 0, -1"
+    assert frame.loc["few", "gap_error"] == pytest.approx(
+        stats.t.ppf(0.95, (4 / 3 + 1 / 4) ** 2 / ((4 / 3) ** 2 / 2 + 1 / 16)) * math.sqrt(4 / 3 + 1 / 4)
+    )
+    assert frame.loc["others", "gap_error"] > two / math.sqrt(3), "as many, but not the same seeds"
+    assert frame.loc["plain", ["gap", "gap_error"]].isna().all()
+
+
+def test_one_seed_has_no_error(three):
+    assert three.loc[("blocks", "accuracy"), ["error", "gap_error"]].isna().all()
+    assert not math.isnan(three.loc[("blocks", "accuracy"), "gap"])
+
+
+def test_rows_have_what_people_call_them(build):
+    frame = build({"plain": {"metrics": [run(accuracy=90.0)], "title": "ViT, end to end"}})
+    assert set(frame.loc["plain", "row_title"]) == {"ViT, end to end"}
+    assert set(frame.loc["blocks", "row_title"]) == {"blocks"}
 
 
 def test_one_seed_has_no_spread(three):
@@ -354,7 +383,9 @@ def test_what_is_no_table_is_shown_as_such(content, tmp_path):
 def test_new_columns_come_after_the_old(described, tmp_path):
     header = (tmp_path / "table1.csv").read_text().splitlines()[0]
     assert header.startswith("table,title,row,metric,unit,better,paper,ours,std,seeds,samples,")
-    assert header.endswith(",note,properties,elsewhere,elsewhere_source,remark,beside,timed,values")
+    assert header.endswith(
+        ",note,properties,elsewhere,elsewhere_source,remark,beside,timed,values,row_title,error,gap_error"
+    )
 
 
 def test_remarks_stand_in_the_csv(build):

@@ -397,7 +397,7 @@ def test_from_a_timed_table_to_its_page(tmp_path):
     """In float32 and bfloat16, by the workflow; nothing is timed again, and a changed `timing` is."""
     printed = {"title": "Seconds", "source": "Table A4", "metrics": {"seconds": {"unit": "s", "better": "lower"}}}
     printed["rows"] = {"whole": {"seconds": 0.0507}, "block": {"seconds": 0.0181, "against": "whole"}}
-    claim = {"text": "Faster.", "metric": "seconds", "row": "block", "against": "whole", "factor": 1000}
+    claim = {"text": "Faster.", "metric": "seconds", "row": "block", "against": "whole", "factor": 1000, "ours": True}
     mine = table(printed=printed, claims=[claim])
     mine["rows"]["late"] = {"like": "mine/whole", "timing": {"samples_on_cpu": None}, "remark": "On a GPU."}
     mine["rows"]["half"] = {"like": "mine/whole", "train": {"precision": "bf16"}, "remark": "Half."}
@@ -413,7 +413,7 @@ def test_from_a_timed_table_to_its_page(tmp_path):
     page = (copy.folder / "results/demo/tables/mine.html").read_text()
     assert "0.0507" in page and "0.0181" in page and "2 samples at a time, median of 3 times in 3 turns" in page
     assert "did not hold" in page and "Ours, timed on " in page and "times as long as block" in page
-    assert "factor, seconds: timed on a GPU alone" in page and "<td>timing</td>" in page
+    assert "factor, seconds: timed on a GPU alone" in page and '<th scope="row">timing</th>' in page
     assert "Nothing to be done" in copy.snakemake("mine", "-n").stdout
     mine["timing"]["updates_on_cpu"] = 6
     copy.configure({"tables": {"mine": mine}})

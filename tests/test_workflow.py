@@ -1,5 +1,6 @@
 """The workflow as users start it: one run from config row to page, then what a change makes it do again."""
 
+import base64
 import copy
 import json
 import math
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "workflow/tables").glob("*.yaml")}
 RUNS = "results/demo/runs/table1"
 PAGES = {"page": 1, "page_of_table": 1}  # the report, and the page of the one table
-SHOWN = {"table": 1, "figures": 1, **PAGES}
+SHOWN = {"table": 1, "figures": 1, "verdicts": 1, **PAGES}
 
 
 @pytest.fixture
@@ -99,7 +100,8 @@ def test_adding_a_metric_retrains_nothing(changed):
     ("file", "rules"),
     [
         ("page/page.py", {**PAGES}),
-        ("page/table.py", {**PAGES, "table": 1}),
+        ("page/claims.py", {**PAGES, "verdicts": 1}),
+        ("page/table.py", {**PAGES, "table": 1, "verdicts": 1}),
         ("page/figures.py", {**PAGES, "figures": 1}),
         ("evaluation/evaluate.py", {"evaluate": 7, **SHOWN}),
         ("methods/diffusionblocks.py", {"train": 4, "assemble": 2, "evaluate": 2, **SHOWN}),
@@ -218,7 +220,31 @@ def test_the_gpu_profile_runs_one_job_on_the_gpu_at_a_time(fresh):
 
 def test_snakemake_report_works_too(finished):
     finished.snakemake("--report", "snakemake-report.html")
-    assert "table1.csv" in (finished.folder / "snakemake-report.html").read_text()
+    text = (finished.folder / "snakemake-report.html").read_text()
+    assert "table1.csv" in text
+    (page,) = re.findall(r"filename=report\.html;base64,([\w+/=]+)", text)
+    assert base64.b64decode(page) == (finished.folder / "results/demo/report.html").read_bytes()
+
+
+def test_a_run_is_set_beside_another(finished, tmp_path):
+    shutil.copytree(finished.folder / "results/demo/tables", tmp_path / "other/tables")
+    shutil.copy(finished.folder / "results/demo/plan.json", tmp_path / "other")
+    csv = tmp_path / "other/tables/table1.csv"
+    csv.write_text(csv.read_text().replace("vit_shallow", "vit_deep"))
+    text = finished.snakemake("compare", "--config", f"with={tmp_path}/other").stdout
+    assert "Missing: table1/vit_deep\nNew: table1/vit_shallow\n" in text and " 0 outside, " in text
+    assert set(pd.read_csv(finished.folder / "results/demo/compare.csv")["verdict"]) == {"within", "missing", "new"}
+    refused = finished.snakemake("compare", check=False)
+    assert refused.returncode and "config: with: names no folder to compare with" in refused.stdout + refused.stderr
+
+
+def test_a_run_is_exported_when_it_is_asked_for(finished):
+    finished.snakemake("exports")
+    folder = finished.folder / "results/demo/exports"
+    named = {about["@id"] for about in json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]}
+    assert {"tables/table1.tex", "tables/table1.csv", "report.html", "claims.json", "plan.json"} <= named
+    assert r"\toprule" in (folder / "tables/table1.tex").read_text()
+    assert list((folder / "figures").glob("*.pdf"))
 
 
 def test_a_failed_training_shows_its_reason_and_leaves_no_output(tmp_path):

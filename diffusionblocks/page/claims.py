@@ -1,9 +1,9 @@
-"""What the paper and we claim, and what our numbers say of it: held, did not hold, undecided or not measured. No torch.
+"""What the paper and we claim, and what our numbers say of it: held, did not hold, cannot tell. No torch.
 
-A row is ahead of another, or behind it, where they differ by more than the error: two standard errors of the
-difference. Where both have the same seeds, it is that of the differences of each seed, since rows of one seed are
-tested with the same draws and, where their parts have the same names, see the same data in the same order; otherwise
-their own spreads add up. With one seed no spread is known, and nothing is decided.
+A claim with a margin holds where the error leaves a row better than another by more than the margin, and does not
+where it leaves it better by less: the 90% interval of their difference (page/statistics.py) lies beyond the margin, or
+short of it. With a margin of 0 or more that is superiority, with a negative one non-inferiority. One seed decides
+nothing. Where no value spreads over seeds, the difference itself decides, unless it is the margin exactly.
 
 The control. A table may name a row `deep`, trained end to end, and a row `shallow`, trained end to end too, with the
 layers of one block: it fits where a block does, and needs no method. To claim that blocks are as good as end to end
@@ -12,95 +12,124 @@ is to claim that they make use of all layers, so a claim against `deep` is held 
 - blocks behind `shallow`: did not hold, even within the margin: a block's layers, trained as usual, do better;
 - the margin kept, and ahead of `shallow`: held. Nothing less is evidence, and this is, even where end to end itself
   makes nothing of its depth;
-- the margin kept, but not ahead of `shallow`: undecided. Either depth is worth nothing at this scale, so that any net
-  of one block's size keeps the margin, or the margin is wider than what depth is worth;
+- the margin kept, but not ahead of `shallow`: cannot tell. Either depth is worth nothing at this scale, so that any
+  net of one block's size keeps the margin, or the margin is wider than what depth is worth;
 - the margin missed: did not hold. No control excuses it: where depth is worth nothing, end to end is the easier to
   reach;
-- undecided against `deep`: it stays so, and where depth is worth nothing, more seeds alone will not help.
+- no answer against `deep`: it stays so, and where depth is worth nothing, more seeds alone will not help.
+
+docs/claims.md has the statistics, their error rates, and what each key of a claim means.
 """
 
 import math
-from statistics import stdev
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-NOTHING = {"difference": None, "error": None, "ratio": None, "because": None, "control": None}
+from diffusionblocks.base.files import UserError, read_json, write_json
+from diffusionblocks.page.cost import jobs
+from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.statistics import CONFIDENCE, bootstrap, difference, seeds_to_decide, sign_flip
+
+VERDICTS = ("held", "did not hold", "cannot tell", "not tested", "not measured")
+WIDTH, COLUMNS = 100, (16, 22)  # of a terminal: in all, and of verdict and number, which leave the rest to the claim
 
 
 class Gap(NamedTuple):
-    """How far a row is from another in a metric.
+    """By how much a row is better than another in a metric, in its unit.
 
-    difference: first minus second, in the metric's unit; better: by how much the first is better; error: two standard
-    errors, infinite with one seed; seeds: of the row that has fewer; paired: whether the error is that of the
-    differences of each seed.
+    ours, other: the values of each seed, turned round where lower is better; mean: of the difference; half: its error,
+    None where no spread is known; paired: whether the error is that of the differences of each seed.
     """
 
-    difference: float
-    better: float
-    error: float
-    seeds: int
+    ours: list[float]
+    other: list[float]
     paired: bool
+    mean: float
+    half: float | None
 
     @property
-    def side(self) -> int:
-        """1 where the first row is ahead, -1 where it is behind, 0 where the error does not tell."""
-        return (self.better > self.error) - (self.better < -self.error)
+    def seeds(self) -> int:
+        """Of the row that has fewer."""
+        return min(len(self.ours), len(self.other))
+
+    def side(self, margin: float = 0.0) -> int:
+        """1 where the error leaves it above the margin, -1 where it leaves it below, 0 where it does not tell."""
+        if self.half is None:
+            return 0
+        return (self.mean - self.half > margin) - (self.mean + self.half < margin)
 
     def shown(self) -> dict:
-        """For the page: the error is None where no spread is known."""
-        error = self.error if math.isfinite(self.error) else None
-        return {"difference": self.difference, "error": error, "seeds": self.seeds, "paired": self.paired}
+        low, high = (None, None) if self.half is None else (self.mean - self.half, self.mean + self.half)
+        return {"mean": self.mean, "low": low, "high": high, "seeds": self.seeds, "paired": self.paired}
 
 
-def verdict(claim: dict, frame: pd.DataFrame, depth: dict | None = None) -> dict:
-    """A claim with what the table's csv says of it.
+def of_table(results: Results, frame: pd.DataFrame) -> list[dict]:
+    """Every claim of a table with what its csv says of it, in the order of the table's file.
 
-    claim: {text, metric, row, against}, `margin` or `factor`, and `ours` if the paper does not claim it. With a margin
-    it holds when `row` is better than `against` by at least that much in the metric's unit (negative: may be worse by
-    it), and is undecided within the error. With a factor it is about something counted or timed, and holds when
-    `against` has at least so many times as much. depth: {deep, shallow}, the table's control, if it has one; a claim
-    against `deep` is then judged as the head of this file says: `control` is the Gap to `shallow`, and `because` says
-    in words what it changed.
+    results: the table; frame: its csv. Each is a dict as docs/claims.md describes it, with one of `VERDICTS`.
     """
-    cells = _cells(claim["metric"], frame)
-    if not {claim["row"], claim["against"]} <= set(cells.index):
-        return {**claim, **NOTHING, "verdict": "not measured"}
-    ours, other = (cells.loc[row] for row in (claim["row"], claim["against"]))
-    if "factor" in claim:
-        ratio = other["ours"] / ours["ours"]
-        word = "held" if ratio >= claim["factor"] else "did not hold"
-        return {
-            **claim,
-            **NOTHING,
-            "verdict": word,
-            "ratio": ratio,
-            "scale": ours["scale"],
-            "timed": _text(ours["timed"]),
-        }
-    gap = _gap(ours, other)
-    distance = gap.better - claim["margin"]
-    word = "held" if distance >= gap.error else "did not hold" if distance < -gap.error else "undecided"
-    word = word if math.isfinite(gap.error) else "undecided"  # the distance may be infinite, too
-    found = {**claim, **NOTHING, "verdict": word, **gap.shown(), "stand_in": _text(ours["stand_in"])}
-    if is_about_depth(claim, depth) and depth["shallow"] in cells.index:
-        control, worth = _gap(ours, cells.loc[depth["shallow"]]), _gap(other, cells.loc[depth["shallow"]])
-        word, because = _controlled(word, control, worth, depth["shallow"])
-        found |= {"verdict": word, "because": because, "control": {"row": depth["shallow"], **control.shown()}}
-    return found
+    return [
+        _of_claim(results, frame, claim, f"{results.name}-{number}")
+        for number, claim in enumerate(results.plan["claims"], 1)
+    ]
+
+
+def verdicts(plan_paths: Sequence[Path | str], table_paths: Sequence[Path | str], path: Path | str) -> None:
+    """Write what became of the claims of some tables: claims.json, which docs/claims.md describes.
+
+    plan_paths: `<table>.json` of each; table_paths: their csv files, in the same order. What is infinite is written as
+    null. Raises UserError as `Results` and `read` do, and when the disk is full.
+    """
+    tables = [Results(plan) for plan in plan_paths]
+    claims = [claim for pair in zip(tables, map(read, table_paths), strict=True) for claim in of_table(*pair)]
+    about = {"scale": tables[0].plan["scale"], "confidence": CONFIDENCE, "counts": counts(claims)}
+    write_json(path, _finite({**about, "claims": claims}))
+
+
+def column(claim: dict, scale: str) -> str:
+    """The column that decides a claim at a scale: its metric, or what is measured there in place of it."""
+    return claim.get("measured_as", {}).get(scale, claim["metric"])
+
+
+def counts(claims: list[dict]) -> dict[str, int]:
+    """{verdict: how many claims have it}, of all verdicts."""
+    found = Counter(claim["verdict"] for claim in claims)
+    return {verdict: found[verdict] for verdict in VERDICTS}
+
+
+def told(path: Path | str) -> str:
+    """claims.json for a terminal, in at most 100 columns. Raises UserError for a file that is absent or none such."""
+    try:
+        about = read_json(path)
+        lines = [line for claim in about["claims"] for line in _told(claim)]
+        counted = ", ".join(f"{about['counts'][verdict]} {verdict}" for verdict in VERDICTS if about["counts"][verdict])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: is no claims.json ({error}). Ask snakemake for it: snakemake claims") from None
+    summary = f"At scale {about['scale']}: {counted or 'nothing is claimed'}."
+    if any(claim["grey"] for claim in about["claims"]):
+        summary += " Do not lean on those with a question mark."
+    return "\n".join([_line("verdict", "ours, better by", "claim"), *lines, "", summary])
 
 
 def is_about_depth(claim: dict, depth: dict | None) -> bool:
     """Whether a claim compares a row with the deep one, so that the control has a say in it."""
     deep_one = depth is not None and claim["against"] == depth["deep"] and claim["row"] != depth["shallow"]
-    return deep_one and "margin" in claim
+    return deep_one and claim.get("margin") is not None
 
 
 def worth_of_depth(depth: dict, claims: list[dict], frame: pd.DataFrame) -> list[dict]:
     """What `deep` has over `shallow`, in the metric of `depth` and in those of claims that the control has a say in.
 
+    claims: as `of_table` returns them.
     A dict each: metric, unit, better (the direction) and worth, one of "something", "nothing" (within the error), "less
-    than nothing" (the deep row is behind), "unknown" (one seed) and "not measured"; if measured, what `Gap.shown` has.
+    than nothing" (the deep row is behind), "unknown" (one seed) and "not measured"; if measured, the difference (deep
+    minus shallow, in the metric's unit), its error, seeds, and whether they are paired.
     """
     found = []
     for metric in dict.fromkeys([depth["metric"], *(c["metric"] for c in claims if is_about_depth(c, depth))]):
@@ -109,23 +138,153 @@ def worth_of_depth(depth: dict, claims: list[dict], frame: pd.DataFrame) -> list
             found.append({"metric": metric, "worth": "not measured"})
             continue
         deep, shallow = (cells.loc[depth[key]] for key in ("deep", "shallow"))
-        gap = _gap(deep, shallow)
-        known = {1: "something", 0: "nothing", -1: "less than nothing"}
+        gap, known = _gap(deep, shallow), {1: "something", 0: "nothing", -1: "less than nothing"}
         about = {"metric": metric, "unit": _text(deep["unit"]), "better": _text(deep["better"])}
-        found.append({**about, "worth": known[gap.side] if math.isfinite(gap.error) else "unknown", **gap.shown()})
+        measured = {"difference": _sign(deep) * gap.mean, "error": gap.half, "seeds": gap.seeds, "paired": gap.paired}
+        found.append({**about, "worth": "unknown" if gap.half is None else known[gap.side()], **measured})
     return found
+
+
+def _of_claim(results, frame, claim, name):
+    scale, depth = results.plan["scale"], results.plan["depth"]
+    metric = column(claim, scale)
+    cells = _cells(metric, frame)
+    lines = frame[frame["metric"] == metric].set_index("row")
+    one = lines.loc[claim["row"]] if claim["row"] in lines.index else {}
+    untested, doubt = (claim.get(key, {}).get(scale) for key in ("not_tested", "doubt"))
+    found = {
+        "id": name,
+        "table": results.name,
+        "source": claim.get("source"),
+        "text": claim["text"],
+        "ours": claim.get("ours", False),
+        "kind": "factor" if "factor" in claim else "better" if claim["margin"] >= 0 else "not worse",
+        "metric": metric,
+        "unit": _text(one.get("unit")),
+        "better": _text(one.get("better")),
+        **{key: claim[key] for key in ("row", "against")},
+        **{key: claim.get(key) for key in ("margin", "factor")},
+        "paper": _printed(results, claim),
+        **{"gap": None, "ratio": None, "control": None, "verdict": "not measured", "because": None},
+        **{"grey": False, "more": None},
+        "stand_in": _stand_in(results, claim, one),
+        "scale": _text(one.get("scale")) or scale,
+        "timed": _text(one.get("timed")),
+    }
+    absent = [row for row in (claim["row"], claim["against"]) if row not in cells.index]
+    if not absent and "factor" in claim:
+        found |= _by_ratio(claim, cells)
+    elif not absent:
+        control = depth["shallow"] if is_about_depth(claim, depth) and depth["shallow"] in cells.index else None
+        found |= _by_gap(claim, cells, control, results)
+    else:
+        found["because"] = f"{metric} of {' and '.join(absent)} is not measured at scale {scale}"
+    if untested:
+        return found | {"verdict": "not tested", "because": untested, "grey": False, "more": None}
+    if doubt and not absent:
+        found |= {"because": "; ".join(filter(None, [found["because"], doubt])), "grey": True}
+    return found
+
+
+def _by_ratio(claim, cells):
+    """Of something counted or timed: how many times as much `against` has."""
+    ours, other = (float(cells.loc[claim[key], "ours"]) for key in ("row", "against"))
+    ratio = other / ours if ours else math.inf
+    return {"ratio": ratio, "verdict": "held" if ratio >= claim["factor"] else "did not hold"}
+
+
+def _by_gap(claim, cells, shallow, results):
+    ours, other = (cells.loc[claim[key]] for key in ("row", "against"))
+    gap, margin = _gap(ours, other), claim["margin"]
+    word = {1: "held", -1: "did not hold", 0: "cannot tell"}[gap.side(margin)]
+    control, because = None, _unknown(gap, margin)
+    if shallow:
+        control, worth = _gap(ours, cells.loc[shallow]), _gap(other, cells.loc[shallow])
+        word, why = _controlled(word, control, worth, shallow)
+        because = why or because
+    tests = {
+        "p": sign_flip(gap.ours, gap.other, gap.paired, margin),
+        "bootstrap": bootstrap(gap.ours, gap.other, gap.paired),
+    }
+    return {
+        "gap": gap.shown() | tests,
+        "control": control and {"row": shallow, **control.shown()},
+        "verdict": word,
+        "because": because,
+        "grey": gap.seeds == 1,
+        "more": _more(claim, gap, control, shallow, results) if word == "cannot tell" else None,
+    }
+
+
+def _unknown(gap, margin):
+    """Why the error of a gap is none, in words; None where it is known."""
+    if gap.half is None:
+        return "one seed: no spread is known" if gap.seeds == 1 else "infinite with some seed, so no spread is known"
+    if gap.half == 0:
+        exact = "" if gap.side(margin) else ", and the gap is the margin exactly"
+        return f"no value differs between seeds{exact}"
+    return None
 
 
 def _controlled(word, control, worth, shallow):
     """(verdict, what the control says in words or None) of a claim against the deep row; see the head of this file."""
-    if control.side < 0:
+    if control.side() < 0:
         return "did not hold", f"worse than {shallow}, a net of one block’s size"
-    if word == "did not hold" or (word == "held" and control.side > 0):
+    if word == "did not hold" or (word == "held" and control.side() > 0):
         return word, None
-    if worth.side <= 0 and math.isfinite(worth.error):
-        return "undecided", "depth is worth nothing at this scale"
+    if worth.half is not None and worth.side() <= 0:
+        return "cannot tell", "depth is worth nothing at this scale"
     equal = f"no better than {shallow}, a net of one block’s size, within the error"
-    return "undecided", equal if word == "held" else None
+    return "cannot tell", equal if word == "held" else None
+
+
+def _more(claim, gap, control, shallow, results):
+    """{seeds, hours} after which a claim that is open would be decided, if means and spreads stay; None if never.
+
+    Below the margin, or behind the control, one of the two suffices; else both must be cleared.
+    """
+    distances = [(gap.mean - claim["margin"], gap)] + ([(control.mean, control)] if control else [])
+    known = [(distance, seeds_to_decide(distance, found.half, found.seeds)) for distance, found in distances]
+    refuting = [needed for distance, needed in known if distance < 0 and needed is not None]
+    proving = [needed for distance, needed in known if distance >= 0]
+    if refuting:
+        needed = min(refuting)
+    elif len(proving) < len(known) or None in proving:
+        return None
+    else:
+        needed = max(proving)
+    rows = [claim["row"], claim["against"], *([shallow] if control else [])]
+    counted = {row: len(results.runs[row]) for row in rows}
+    hours = sum(max(0, needed - counted[row]) * _hours(results.runs[row]) for row in rows)
+    return {"seeds": needed - min(counted.values()), "hours": hours}
+
+
+def _hours(runs):
+    """Hours of all jobs of a row, one after another; mean over its seeds."""
+    return sum(values["seconds"] for run in runs for _, values in jobs(run)) / len(runs) / 3600
+
+
+def _printed(results, claim):
+    """What the paper prints of both rows, or the ratio that it states in words."""
+    if claim.get("ours"):
+        return None
+    metric, stated = claim["metric"], claim.get("stated")
+    row, against = (results.of_row(claim[key]).get(metric) for key in ("row", "against"))
+    if row is None or against is None:
+        return None if stated is None else {"row": row, "against": against, "gap": None, "ratio": stated}
+    if "factor" in claim:
+        return {"row": row, "against": against, "gap": None, "ratio": against / row}
+    better = results.paper["metrics"][metric].get("better")
+    return {"row": row, "against": against, "gap": (row - against) * (-1 if better == "lower" else 1), "ratio": None}
+
+
+def _stand_in(results, claim, line):
+    """What its numbers were measured with in place of the paper's data, features or teacher, in words."""
+    found, judge = _text(line.get("stand_in")), _text(line.get("extractor"))
+    asked = results.paper["metrics"].get(claim["metric"], {}).get("extractor")
+    if line.get("metric", claim["metric"]) != claim["metric"] and judge and asked:
+        return "; ".join(filter(None, [found, f"{judge} for {asked}"]))
+    return found
 
 
 def _cells(metric, frame):
@@ -134,19 +293,61 @@ def _cells(metric, frame):
 
 
 def _gap(ours, other):
-    sign, difference = -1 if ours["better"] == "lower" else 1, float(ours["ours"] - other["ours"])
-    seeds = int(min(ours["seeds"], other["seeds"]))
+    a, b = ([_sign(ours) * float(value) for value in str(row["values"]).split(";")] for row in (ours, other))
     # Rows of a table have the first so many of the configured seeds: as many are the same ones.
-    paired, variance = ours["seeds"] == other["seeds"], sum(row["std"] ** 2 / row["seeds"] for row in (ours, other))
-    if seeds == 1:
-        variance = math.inf
-    elif paired:
-        values = ([float(value) for value in row["values"].split(";")] for row in (ours, other))
-        differences = [a - b for a, b in zip(*values, strict=True)]
-        variance = stdev(differences) ** 2 / seeds if all(map(math.isfinite, differences)) else math.inf
-    return Gap(difference, sign * difference, 2 * math.sqrt(variance), seeds, bool(paired and seeds > 1))
+    paired = len(a) == len(b) > 1
+    return Gap(a, b, paired, *difference(a, b, paired))
+
+
+def _sign(line):
+    return -1 if line["better"] == "lower" else 1
 
 
 def _text(cell):
     """What a cell of a csv says; None for an empty one."""
     return cell if isinstance(cell, str) else None
+
+
+def _finite(value):
+    """The same with null in place of what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _told(claim):
+    """The lines of a claim in a terminal."""
+    text = f"{claim['source'] or claim['table'] + ', ours'}: {claim['text']}"
+    text += f" [{claim['because']}]" if claim["because"] else ""
+    ours = []
+    if claim["ratio"] is not None:
+        ours = [f"{claim['ratio']:.2f} times"]
+    elif gap := claim["gap"]:
+        known, mean = gap["low"] is not None, gap["mean"]
+        ours = [_short(mean, "+") + (f" ± {_short((gap['high'] - gap['low']) / 2)}" if known else "")]
+        ours += textwrap.wrap(f"{claim['metric']}, {gap['seeds']} seed{'s' * (gap['seeds'] > 1)}", COLUMNS[1] - 1)
+    if more := claim["more"]:
+        ours.append(f"{more['seeds']} more: {_time(more['hours'])}")
+    grey = " ?" if claim["grey"] else ""
+    columns = [claim["verdict"] + grey], ours, textwrap.wrap(text, WIDTH - sum(COLUMNS))
+    return [_line(*cells) for cells in zip_longest(*columns, fillvalue="")]
+
+
+def _line(*cells):
+    return "".join(f"{cell:{width}}" for cell, width in zip(cells, (*COLUMNS, 0), strict=True)).rstrip()
+
+
+def _time(hours):
+    units = ((1, "hours"), (60, "minutes"), (3600, "seconds"))
+    number, unit = next((hours * n, unit) for n, unit in units if hours * n >= 2 or unit == "seconds")
+    return f"{number:.0f} {unit}"
+
+
+def _short(value, sign=""):
+    """Three digits of a number, or as many as stand before its point; null is what had no number."""
+    if value is None:
+        return "infinite"
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 2
+    return f"{value:{sign}.{max(0, min(digits, 4))}f}"

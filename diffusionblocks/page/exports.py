@@ -143,11 +143,12 @@ def _describe(folder, files, tables, frames, settings):
         for name, what in files.items()
     ]
     given = next(entity for entity in entities if entity.id == settings)
+    hardware = "; ".join(dict.fromkeys(machine["hardware"] for machine in spent["machines"]))
     action = add(
         "#run",
         "CreateAction",
         name=f"snakemake all --config scale={scale}",
-        description="; ".join(machine["hardware"] for machine in spent["machines"]) + f"; {spent['job_hours']} hours of jobs",
+        description=f"{spent['jobs']} jobs, {spent['job_hours']} hours in all, on {hardware}",
         agent=crate.creator,
         instrument=software,
         object=given,
@@ -157,12 +158,12 @@ def _describe(folder, files, tables, frames, settings):
         if spent[when]:
             action[key] = spent[when]
     crate.root_dataset["mentions"] = action
-    crate.root_dataset["conformsTo"] = add(PROFILE, "CreativeWork", name="Process Run Crate", version=PROFILE.rsplit("/", 1)[1])
+    crate.root_dataset["conformsTo"] = add(PROFILE, "CreativeWork", name="Process Run Crate")
     crate.metadata.write(folder)
     found = {entity.id for entity in ROCrate(folder).get_entities() if entity.type == "File"}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if found != there - {"ro-crate-metadata.json"}:
-        raise UserError(f"{folder}: its RO-Crate names other files than are there: {sorted(found ^ there)[:3]}")
+    if other := sorted(found ^ (there - {"ro-crate-metadata.json"})):
+        raise UserError(f"the RO-Crate of {crate.name} names other files than are there, such as {other[0]}")
 
 
 def _type(name):

@@ -8,14 +8,17 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.files import UserError, exists, read_json, unreadable, write_text
+from diffusionblocks.page.claims import column
 from diffusionblocks.page.results import decimals, read
 
-PAGE, ABOUT, METRICS = "report.html", "about.json", "metrics.tar.xz"  # what `ship` puts beside the tables
+# What `ship` puts beside the tables.
+PAGE, CLAIMS, ABOUT, METRICS = "report.html", "claims.json", "about.json", "metrics.tar.xz"
 END = "<!-- end of results -->\n"
 
 
 def headline(folder: Path, name: str) -> str:
-    """What the README says of a shipped folder: of each table of the paper, what its first claim compares.
+    """What the README says of a shipped folder: of each table of the paper, what its first claim compares, and what
+    others compare with the same row in the same metric.
 
     name: what the folder is called there. Every number is one of its csv files.
     """
@@ -25,13 +28,14 @@ def headline(folder: Path, name: str) -> str:
         claims = [claim for claim in plan["claims"] if "margin" in claim and not claim.get("ours")]
         depth = plan.get("depth") or {}
         for claim in claims if plan["paper"] else ():
-            if claim["against"] != claims[0]["against"]:
+            if any(claim[key] != claims[0][key] for key in ("against", "metric")):
                 continue
-            cells = frame[frame["metric"] == claim["metric"]].set_index("row")
+            metric = column(claim, about["scale"])
+            cells = frame[frame["metric"] == metric].set_index("row")
             shallow = depth.get("shallow") if claim["against"] == depth.get("deep") else None
             found = [_cell(cells, row) for row in (claim["against"], shallow, claim["row"])]
             better = "".join(f", {word} is better" for word in cells["better"].dropna().unique())
-            lines.append(" | ".join([plan["paper"]["source"], f"{claim['metric']}{better}", *found]))
+            lines.append(" | ".join([plan["paper"]["source"], f"{metric}{better}", *found]))
     hardware = "; ".join(dict.fromkeys(machine["hardware"] for machine in about["machines"]))
     head = (
         f"Measured at scale `{about['scale']}` ({about['date']}, commit {', '.join(about['commits'])}, "

@@ -23,20 +23,19 @@ def latex(part: dict, caption: str, label: str) -> str:
     part: `main` or `more` of `rows` (page/rows.py). caption: plain text.
     """
     printed = {column["metric"]: _is_printed(part, column["metric"]) for column in part["columns"]}
-    spans = [2 if printed[column["metric"]] else 1 for column in part["columns"]]
-    heads = [
-        rf"\multicolumn{{{span}}}{{c}}{{{_heading(column)}}}" for column, span in zip(part["columns"], spans, strict=True)
+    groups = [
+        (_heading(column), ("paper", "ours") if printed[column["metric"]] else ("ours",)) for column in part["columns"]
     ]
-    second = [word for span in spans for word in (("paper", "ours") if span == 2 else ("ours",))]
+    below = [word for _, words in groups for word in words]
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(caption)}}}",
         rf"\label{{{label}}}",  # no text: as it is
-        rf"\begin{{tabular}}{{l{'r' * sum(spans)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(below)}}}",
         r"\toprule",
-        _line(["", *heads]),
-        _line(["", *second]),
+        _line(["", *(rf"\multicolumn{{{len(words)}}}{{c}}{{{heading}}}" for heading, words in groups)]),
+        _line(["", *below]),
         r"\midrule",
         *(_line([escaped(row["words"]), *_cells(row, part, printed)]) for row in part["rows"]),
         r"\bottomrule",

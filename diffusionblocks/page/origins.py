@@ -1,5 +1,8 @@
 """Where the numbers of a row come from: seeds, settings, jobs, files, commands. No torch."""
 
+from math import isfinite
+from statistics import fmean, stdev
+
 from diffusionblocks.page.cost import jobs
 from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, num_blocks
@@ -13,7 +16,7 @@ def origins(results: Results, estimate: dict[str, dict]) -> list[dict]:
 
     row, id, words; run: `<table>/<row>` of the run behind it; data: [title]; parameters, blocks: numbers
     trained, sampled: whether; commits, hardware, began: [text] of all jobs; seeds
-    numbers: [{metric, values: {seed: value}, unit, samples, extractor}]
+    numbers: [{metric, values: of the seeds, mean, std: None of one seed, unit, samples}]
     settings: as `_differences`, to those of `like`, {row, id, words}, or all where that is None
     folder, logs: paths in which `seed<n>` is to be filled in; weights: {seed: hash} of those known
     jobs: {part: [{seconds, where, and of a training its speed and bytes} of each seed]}; predicted: of `predicted`
@@ -73,9 +76,14 @@ def _minute(time):
 
 def _number(results, row, metric):
     number = results.numbers(row)[metric]
-    values = dict(zip(results.seeds(row), results.values(row, metric), strict=True))
-    kept = {key: number.get(key) for key in ("unit", "samples", "extractor")}
-    return {"metric": metric, "values": values, **kept}
+    values = results.values(row, metric)
+    return {
+        "metric": metric,
+        "values": values,
+        "mean": fmean(values),
+        "std": stdev(values) if len(values) > 1 and all(map(isfinite, values)) else None,
+        **{key: number.get(key) for key in ("unit", "samples")},
+    }
 
 
 def _said(about, run):

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
-from diffusionblocks.page.claims import verdict, worth_of_depth
+from diffusionblocks.page.claims import of_table, worth_of_depth
 from diffusionblocks.page.cost import environments
 from diffusionblocks.page.origins import origins
 from diffusionblocks.page.results import Results, read
@@ -70,14 +70,14 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
-    claims, depth = results.plan["claims"], results.plan["depth"]
+    claims, depth = of_table(results, frame), results.plan["depth"]
     return {
         "name": results.name,
         "title": results.title,
         "printed": results.printed,
         "subject": results.paper["title"],
         "table": rows(results, frame),
-        "claims": [verdict(claim, frame, depth) for claim in claims],
+        "claims": claims,
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
@@ -112,7 +112,7 @@ def error(value: float, digits: int = 2) -> Markup:
     """` ± 0.72` behind a number; nothing where it is not known, or nothing varies."""
     if value is None or math.isnan(value) or value == 0:
         return Markup("")
-    shown = number(value, digits) if value >= 0.5 / 10**digits else f"< {number(10**-digits, digits)}"
+    shown = number(value, digits) if value >= 0.5 / 10**digits else f"<{number(10**-digits, digits)}"
     return Markup(' <small class="error">± {}</small>').format(shown)
 
 

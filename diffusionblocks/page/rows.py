@@ -62,7 +62,7 @@ def rows(results: Results, frame: pd.DataFrame) -> dict:
                 results.title_of(row): known[metric] for row, known in numbers.items() if metric in known
             }
             for metric in results.paper["metrics"]
-            if trained and metric not in metrics
+            if trained and metric not in metrics and any(metric in known for known in numbers.values())
         },
         "left_out": [named(results, row) for row in trained if row not in there],
         "without": without,

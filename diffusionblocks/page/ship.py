@@ -1,7 +1,7 @@
 """A finished run -> the few small files of it that ship with the repository. No torch.
 
-A shipped folder holds every table's csv, the page, about.json, and one archive of text from which both can be made
-again: `<table>.json` and metrics.json files, under the paths that the former name.
+A shipped folder holds every table's csv, the page, claims.json, about.json, and one archive of text from which all but
+the last can be made again: `<table>.json` and metrics.json files, under the paths that the former name.
 """
 
 import io
@@ -18,9 +18,10 @@ import pandas as pd
 
 from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, exists, listed, read_json, write_json
+from diffusionblocks.page.claims import verdicts
 from diffusionblocks.page.cost import cost
 from diffusionblocks.page.differ import not_as_planned
-from diffusionblocks.page.headline import ABOUT, METRICS, PAGE, headline, into_readme, named
+from diffusionblocks.page.headline import ABOUT, CLAIMS, METRICS, PAGE, headline, into_readme, named
 from diffusionblocks.page.page import in_bytes, page
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.table import table
@@ -58,6 +59,7 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
         csvs = [new / f"{name}.csv" for name in plans]
         estimate = [path for path in (results / "estimate.json",) if exists(path)]
         page(list(plans.values()), csvs, figures, ROOT / "report/page.html.jinja", new / PAGE, estimate)
+        verdicts(list(plans.values()), csvs, new / CLAIMS)
         _pack([*plans.values(), *estimate, *_metrics(tables)], new / METRICS)
         about = {"date": time.strftime("%Y-%m-%d"), "scale": tables[0].plan["scale"], "tables": list(plans)}
         logs = _only_started_from(results, plan, tables)

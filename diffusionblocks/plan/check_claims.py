@@ -26,13 +26,30 @@ def check_claims(plan) -> None:
             _check_one(f"{where}.against: no row", row.get("against", name), rows)
         for index, claim in enumerate(entry.get("claims") or []):
             where = f"tables.{table}.claims.{index}"
-            if ("margin" in claim) == ("factor" in claim):
-                raise UserError(f"config: {where}: a claim has exactly one of margin and factor")
+            _check_keys(where, claim)
             for key in ("row", "against"):
                 _check_one(f"{where}.{key}: no row", claim[key], rows)
-            _check_metric(plan, table, where, claim, ("row", "against"))
+            about = {**claim, "metric": claim.get("measured_as", {}).get(plan.scale, claim["metric"])}
+            _check_metric(plan, table, where, about, ("row", "against"))
         if depth := entry.get("depth"):
             _check_depth(plan, table, f"tables.{table}.depth", depth)
+
+
+def _check_keys(where, claim):
+    """What a claim says must not contradict itself."""
+    if ("margin" in claim) == ("factor" in claim):
+        raise UserError(f"config: {where}: a claim has exactly one of margin and factor")
+    if ("source" in claim) == claim.get("ours", False):
+        raise UserError(
+            f"config: {where}: say `source: <its place in the paper>`, or `ours: true` of a claim that is not the "
+            "paper's, and not both"
+        )
+    if "stated" in claim and "factor" not in claim:
+        raise UserError(f"config: {where}.stated: is for claims with a factor: leave it out")
+    for scale in claim.get("not_tested", {}).keys() & claim.get("doubt", {}).keys():
+        raise UserError(
+            f"config: {where}: scale {scale} is in not_tested, which leaves no verdict to doubt: take it out of doubt"
+        )
 
 
 def _check_depth(plan, table, where, depth):

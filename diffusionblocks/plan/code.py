@@ -31,6 +31,7 @@ MODULES = {
     "table": "page.table",
     "figures": "page.figures",
     "page": "page.page",
+    "verdicts": "page.claims",
     "exports": "page.exports",
 }
 # What else a step reaches by a row's kind of data, beside the data set itself.
