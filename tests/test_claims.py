@@ -18,6 +18,8 @@ from diffusionblocks.diffusion.partition import layers_of, split_layers
 from diffusionblocks.page.claims import VERDICTS, is_about_depth, of_table, told, verdicts, worth_of_depth
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.table import table
+from diffusionblocks.plan.configuration import complete, merge
+from diffusionblocks.plan.plan import Plan
 from diffusionblocks.verbs import main
 
 CLAIM = {"text": "a is at most 2 worse than b.", "metric": "accuracy", "row": "a", "against": "b", "margin": -2}
@@ -222,6 +224,8 @@ def test_of_a_claim_with_a_control_both_must_be_decided(judged):
     assert found["more"] == {"seeds": 6, "hours": pytest.approx(3 * 6 * SECONDS / 3600)}  # t(8) / 3 < 2 / 3 deviations
     behind = judged({**rows, "s": [90.6] * 3}, of(0), depth=DEPTH)
     assert behind["verdict"] == "cannot tell" and behind["more"]["seeds"] == 2
+    both = judged({"a": rows["a"], "b": [90.5] * 3, "s": [90.6] * 3}, of(0), depth=DEPTH)
+    assert both["more"]["seeds"] == 2, "behind both: the easier one"
 
 
 # The control
@@ -351,6 +355,19 @@ def test_the_verbs_write_and_print_them(tmp_path, monkeypatch, capsys):
     assert re.search(r"^held +\+5.00 ± 0\.\d+ ", printed, re.MULTILINE) and "accuracy, 3 seeds" in printed
     assert re.search(r"\d more: \d+ seconds", printed) and "0.95 times" in printed
     assert "At scale demo: 1 held, 1 did not hold, 1 cannot tell." in printed
+
+
+def test_the_documentation_has_every_key_and_its_example_is_a_claim(judged):
+    text = (ROOT / "docs/claims.md").read_text()
+    keys = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    found = judged({"a": [95.0], "b": [90.0]}, of(0))
+    assert keys == set(found)
+    parts = re.search(r"^\| `gap` \| `{([^}]*)}", text, re.MULTILINE)[1]
+    assert set(parts.split(", ")) == set(found["gap"])
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    config = merge(yaml.safe_load((ROOT / "config.yaml").read_text()), {"select": ["table1"]})
+    plan = Plan.of(merge(complete(config), yaml.safe_load(example)))
+    assert plan.written["tables/table1"]["claims"][0]["doubt"] == {"laptop": "still short of where it can get"}
 
 
 # What ships

@@ -52,6 +52,8 @@ def test_the_sign_flip_test_is_exact():
     a, b = [4.0, 5.0, 6.5], [1.0, 2.0, 3.0]
     assert sign_flip(a, b, True) == 1 / 8 and sign_flip(b, a, True) == 1.0
     assert sign_flip(a, b, False) == 1 / 20
+    many = [float(i % 5) for i in range(20)]
+    assert sign_flip(many, [1.9] * 20, True) == sign_flip(many, [1.9] * 20, True), "drawn, and the same each time"
     assert sign_flip(a, b, True, margin=3.2) == 5 / 8  # of ±0.2 ±0.2 ±0.3, five are at -0.1 or above
 
 

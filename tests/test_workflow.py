@@ -121,11 +121,20 @@ def test_an_edit_reruns_what_it_can_affect_and_nothing_else(changed, file, rules
     assert "train" not in changed.planned("all")
 
 
+def test_claims_are_printed_again_without_work(finished):
+    told = finished.snakemake("claims").stdout
+    assert "Table 1, section 5.1: A ViT whose three blocks" in told and "At scale demo: " in told
+    assert finished.planned("claims") == {"claims": 1}
+
+
 def test_one_table_by_its_name(changed):
     shutil.rmtree(changed.folder / "results/demo/tables")
     changed.snakemake("table1")
     assert (changed.folder / "results/demo/tables/table1.csv").exists()
     assert '<section id="table1">' in (changed.folder / "results/demo/tables/table1.html").read_text()
+    changed.snakemake("results/demo/tables/table1-claims.json")
+    claims = json.loads((changed.folder / "results/demo/tables/table1-claims.json").read_text())["claims"]
+    assert {claim["table"] for claim in claims} == {"table1"}
 
 
 def test_target_rules_explain_themselves(fresh):
@@ -189,7 +198,7 @@ def test_the_slurm_profile_runs_the_paper_and_gives_a_gpu_to_each_job_on_a_node(
     assert gpu == {"train", "encode", "sample", "reference", "evaluate", "timing"}
     rules = "".join(file.read_text() for file in (fresh.folder / "rules").glob("*.smk"))
     local = set(re.findall(r"\w+", "".join(re.findall(r"^localrules:\n((?:    .*\n)+)", rules, re.MULTILINE))))
-    assert set(jobs) - gpu - {"all"} == local - {"doctor", "estimate"}
+    assert set(jobs) - gpu - {"all"} == local - {"doctor", "estimate", "claims", "verdicts_of_table"}
     assert {"autoencoder", "extractor"} <= local, "they download, and nodes may have no internet"
     assert all("results/paper/" in text for text in jobs["train"])
     trial = fresh.snakemake("--profile", "slurm", "table1", "-n", "--config", "scale=demo", configfile=None)
