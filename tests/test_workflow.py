@@ -14,6 +14,8 @@ import pytest
 import yaml
 from conftest import ROOT, TINY, Checkout, missing_program, trainings
 
+from diffusionblocks.verbs import PRINT, VERBS
+
 pytestmark = pytest.mark.slow
 
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "workflow/tables").glob("*.yaml")}
@@ -306,8 +308,12 @@ def test_readme_commands_exist():
     for file in (ROOT / "workflow/studies").glob("*.yaml"):
         studied = yaml.safe_load(file.read_text())["tables"]
         known |= studied.keys() | {about.get("alias") for about in studied.values()}
+    rules = "".join(file.read_text() for file in (ROOT / "rules").glob("*.smk"))
+    known |= set(re.findall(r"^(?:rule|checkpoint) (\w+):", rules, re.MULTILINE))
     assert {"table7", "ablation_block_count"} <= set(re.findall(r"^snakemake (\w+)", readme, re.MULTILINE)) <= known
     assert "snakemake --profile slurm all" in readme
+    verbs = {function.__name__.rstrip("_") for function in VERBS | PRINT}
+    assert {"explain", "verify"} <= set(re.findall(r"python -m diffusionblocks (\w+)", readme)) <= verbs
 
 
 def test_pins_agree():

@@ -78,7 +78,8 @@ def mauve(text_features: tuple, *, scaling_factor=2.0, kmeans_seeds=5) -> float:
 
     text_features: (generated (N, D), references (M, D)) of texts with equally many tokens, or it falls for that alone.
     Clusters are a tenth of the fewer texts. Texts that have no cluster in common get Gamma(c+1)^2 / Gamma(2c+1). Few
-    references say nothing: against 8, random tokens after real prompts reach 0.9 (docs/measurements.md).
+    references say nothing: against 8, random tokens after real prompts reach 0.9
+    (docs/studies/mauve_of_nonsense.md).
     """
     generated, references = text_features
     with mauve_package() as compute_mauve:

