@@ -111,6 +111,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "models": first.models(results),
         "subject": results.paper["title"],
         "table": rows(results, frame),
+        "title_of": results.title_of,
         "claims": claims,
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
