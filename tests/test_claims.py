@@ -224,6 +224,8 @@ def test_of_a_claim_with_a_control_both_must_be_decided(judged):
     assert found["more"] == {"seeds": 6, "hours": pytest.approx(3 * 6 * SECONDS / 3600)}  # t(8) / 3 < 2 / 3 deviations
     behind = judged({**rows, "s": [90.6] * 3}, of(0), depth=DEPTH)
     assert behind["verdict"] == "cannot tell" and behind["more"]["seeds"] == 2
+    both = judged({"a": rows["a"], "b": [90.5] * 3, "s": [90.6] * 3}, of(0), depth=DEPTH)
+    assert both["more"]["seeds"] == 2, "behind both: the easier one"
 
 
 # The control
