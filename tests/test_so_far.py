@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from page_helpers import IMAGES, measured, plan
 
-from diffusionblocks.base.files import UserError, write_json
+from diffusionblocks.base.files import UserError, read_json, write_json
+from diffusionblocks.page.figures import figures
 from diffusionblocks.page.so_far import so_far
 
 RUN = Path("results/demo")
@@ -62,8 +63,8 @@ def test_what_was_measured_with_other_settings_does_not_count(run):
 
 def test_figures_that_are_there_are_taken_unless_something_was_measured_since(run):
     drawn = run / "tables/table2-figures.json"
-    group = {"heading": "Drawn before", "text": "", "wide": False, "images": [["A caption", "<svg></svg>"]]}
-    write_json(drawn, [group])
+    figures(run / "tables/table2.json", drawn)
+    write_json(drawn, [figure | {"heading": "Drawn before"} for figure in read_json(drawn)])
     assert "Drawn before" in written(run)[1]
     os.utime(drawn, (0, 0))
     assert "Drawn before" not in written(run)[1]

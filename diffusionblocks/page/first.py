@@ -5,7 +5,7 @@ import math
 from collections import Counter
 
 from diffusionblocks.page.cost import cost
-from diffusionblocks.page.results import Results, num_blocks
+from diffusionblocks.page.results import Results, in_words, num_blocks
 
 # What follows the number of claims with this verdict, in the order of the sentence.
 VERDICTS = {
@@ -82,7 +82,7 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
         group = found.setdefault(
             (number["name"], claim["timed"], claim["scale"]),
             {
-                "metric": number["name"].replace("_", " "),
+                "metric": in_words(number["name"]),
                 "unit": number["unit"],
                 "timed": claim["timed"],
                 "scale": claim["scale"],
