@@ -470,10 +470,19 @@ def test_a_table_of_ones_own_and_a_change_of_another_lie_over_the_shipped_ones()
     }
     found = Plan.of({**CONFIG, "tables": {**mine, **change, "table6": None}})
     assert "table6" not in found.tables and ("table1", "vit_forward_forward_contrastive") not in found.rows
+    claims, shipped = (one.written["tables/table1"]["claims"] for one in (found, Plan.of(CONFIG)))
+    about = [claim for claim in shipped if "vit_forward_forward_contrastive" in (claim["row"], claim["against"])]
+    assert about and [claim for claim in shipped if claim not in about] == claims, "they go with the row"
     assert found.rows["mine", "plain"].train["epochs"] == 2, "steps, which stood there, are displaced"
     assert "steps" not in found.rows["table1", "new"].train
     assert found.written["tables/mine"]["paper"] is None and found.written["tables/mine"]["claims"] == []
     assert CONFIG["scale"] == "demo" and "tables" not in CONFIG
+
+
+def test_a_table_without_its_control_has_no_control():
+    found = Plan.of({**CONFIG, "tables": {"table1": {"rows": {"vit_shallow": None}}}}).written["tables/table1"]
+    assert found["depth"] is None and found["claims"]
+    assert all("vit_shallow" not in (claim["row"], claim["against"]) for claim in found["claims"])
 
 
 @pytest.mark.parametrize(("said", "meant"), [("false", False), ("true", True), (False, False)])

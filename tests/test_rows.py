@@ -246,6 +246,7 @@ def test_settings_are_told_as_differences(shown):
 def test_settings_of_a_plan_of_an_older_version_are_those_of_the_run(shown):
     run = measured("a", fid_test=5.0, method={"name": "end_to_end", "num_blocks": 1})
     assert origin(shown, {"a": [run]})["settings"] == [
+        ("model.name", "dit", None),
         ("method.name", "end_to_end", None),
         ("method.num_blocks", 1, None),
     ]

@@ -118,19 +118,27 @@ def complete(config: dict, folder: Path = TABLES) -> dict:
 
 
 def _without_nulls(entry):
-    """A table without what nulls have removed: rows, references, words, printed numbers. In sections they stay, since
+    """A table without what nulls have removed: rows with the claims about them, references, words, printed numbers.
 
-    they are to remove keys of layers further below.
+    In sections they stay, since they are to remove keys of layers further below.
     """
     if not isinstance(entry, dict):
         return entry
     found = {key: value for key, value in entry.items() if value is not None or key in KEYS}
     if isinstance(found.get("rows"), dict):
-        rows = {row: own for row, own in found["rows"].items() if own is not None}
-        found["rows"] = {row: _without_nulls(own) for row, own in rows.items()}
+        gone = {row for row, own in found["rows"].items() if own is None}
+        found["rows"] = {row: _without_nulls(own) for row, own in found["rows"].items() if row not in gone}
+        if isinstance(found.get("claims"), list):
+            found["claims"] = [claim for claim in found["claims"] if not _names(claim, ("row", "against"), gone)]
+        if _names(found.get("depth"), ("deep", "shallow"), gone):
+            del found["depth"]
     if "printed" in found:
         found["printed"] = merge({}, found["printed"])
     return found
+
+
+def _names(about, keys, rows):
+    return isinstance(about, dict) and any(isinstance(about.get(key), str) and about[key] in rows for key in keys)
 
 
 def _check_plain(where, value):
