@@ -12,7 +12,9 @@ rule train:
         run=f"{RUN}/run.json",
         data=data_of,
         nodes=ancient(f"{RESULTS}/nodes.txt"),
-        start=lambda wildcards: PLAN.row(wildcards).start_files(wildcards.seed),
+        # The model that it starts from, and what that is read from.
+        start=lambda wildcards: PLAN.row(wildcards).start_files(wildcards.seed)[:1],
+        started=lambda wildcards: PLAN.row(wildcards).start_files(wildcards.seed)[1:],
         code=code("train"),
     output:
         weights=f"{RUN}/parts/{{part}}.safetensors",
@@ -25,14 +27,13 @@ rule train:
         code="same" if PLAN.config["track_code"] else "any",
     params:
         state=f"{STATE}/{{part}}",
-        start=lambda wildcards, input: input.start[:1],
         # A number that comes of resources is no reason to train again.
         processes=lambda wildcards, resources: or_stop(
             PLAN.row(wildcards).processes, resources
         ),
     shell:
         "exec python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data} --state {params.state}"
-        " --start {params.start} --code {resources.code} --processes {params.processes} -o {output.weights} >> {log} 2>&1"
+        " --start {input.start} --code {resources.code} --processes {params.processes} -o {output.weights} >> {log} 2>&1"
 
 
 # It has the last word on the parts; only then are their checkpoints deleted.

@@ -1,6 +1,7 @@
 """Parts, as they come back from other machines, are joined where they belong together, and else refused."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from conftest import shipped
 from diffusionblocks.base import model_file, tensors
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.plan.code import digest, run_files
+from diffusionblocks.plan.stale import stale
 from diffusionblocks.training.assemble import assemble
 from diffusionblocks.verbs import main
 
@@ -49,6 +51,24 @@ def test_the_model_is_the_union_in_any_order(parts):
     assert about == {"run": RUN, "digest": tensors.digest(found)}
     assert sorted(found) == sorted(name for part in NAMES for name in weights(part))
     assert all((found[name].numpy() == value).all() for part in NAMES for name, value in weights(part).items())
+
+
+def test_planning_has_a_model_joined_anew_whose_parts_hold_other_weights(tmp_path, monkeypatch):
+    """As `cp -p` brings them: no younger than the model, which nobody could read any more."""
+    monkeypatch.chdir(tmp_path)
+    plan = shipped()
+    row = plan.rows["table1", "vit_diffusionblocks"]
+    model, *files = row.model_files(0)
+    about = {"run": row.run(0), "code": digest(run_files("train", row.run(0)))}
+    for file, part in zip(files, NAMES, strict=True):
+        tensors.write(file, weights(part), header(part, **about), framework="np")
+    digests = [header(part)["digest"] for part in NAMES]
+    model_file.write(model, row.run(0), "all", dict(zip(files, digests, strict=True)))
+    assert stale(plan) == {}
+    tensors.write(files[1], weights("block1"), header("block1", **about, digest="other"), framework="np")
+    assert stale(plan) == {model: "was joined of other weights than its parts now hold"}
+    os.unlink(files[1])
+    assert stale(plan) == {}, "a part that is absent is trained first"
 
 
 @pytest.mark.parametrize(

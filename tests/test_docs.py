@@ -36,6 +36,13 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in anchors(there), link
 
 
+def test_what_the_readme_names_of_the_documentation_is_there():
+    """Links are looked at above; here what stands in commands and in its places to be filled."""
+    text = re.sub(r"ship results/\w+ docs/results/\w+", "", (ROOT / "README.md").read_text())  # which makes its folder
+    named = {name.rstrip("./") for name in re.findall(r"\bdocs/[\w./-]+", text)}
+    assert "docs/cluster.md" in named and [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_sources_name_pages_that_are_there():
     files = [*PACKAGE.rglob("*.py"), *ROOT.glob("rules/*.smk"), *ROOT.glob("workflow/**/*.yaml")]
     named = {name for file in files for name in re.findall(r"docs/[\w/]+\.md", file.read_text())}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import pytest
 import yaml
@@ -39,6 +40,16 @@ def test_every_row_comes_to_what_it_did(scale):
     assert sorted(rows) == sorted(golden)
     for key, row in rows.items():
         assert row == golden[key], key
+
+
+def test_the_text_of_a_trainings_command_is_what_it_was():
+    """Snakemake trains again what it has trained with another text, with `track_code: false` too."""
+    text = (ROOT / "rules/train.smk").read_text()
+    assert re.findall(r'"(.+)"', text[text.index("    shell:") : text.index("rule assemble:")]) == [
+        "exec python -m diffusionblocks train {input.run} {wildcards.part} --data {input.data} --state {params.state}",
+        " --start {input.start} --code {resources.code} --processes {params.processes} -o {output.weights}"
+        " >> {log} 2>&1",
+    ]
 
 
 def alike(metrics, columns):

@@ -1,8 +1,10 @@
 """The lock that `make` installs from, and what `make` does where uv cannot be had."""
 
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -65,3 +67,18 @@ def test_make_installs_by_uv_or_says_in_one_line_that_pip_does(tmp_path, uv, fal
 def test_make_shows_what_pip_says_where_neither_can_install(tmp_path):
     done, _ = make(tmp_path, PYTHON % "exit 1" + 'case "$*" in *.lock*) echo disk full >&2; exit 1 ;; esac\n')
     assert done.returncode and "disk full" in done.stderr and not (tmp_path / ".venv/installed").exists()
+
+
+@pytest.mark.parametrize("cache", [None, "", "elsewhere"])
+def test_ci_brings_axe_core_to_where_the_audit_looks_for_it(tmp_path, monkeypatch, cache):
+    (line,) = re.findall(r"^npm .*$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    (tmp_path / "npm").write_text('#!/bin/sh\necho "$3"\n')
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", "/a home")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if cache is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    (looked,) = re.findall("^CACHE = (.+)$", (ROOT / "tests/test_audit.py").read_text(), re.MULTILINE)
+    done = subprocess.run(["bash", "-euc", line], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(eval(looked, {"os": os, "Path": Path})), "this test imports no browser's tests"

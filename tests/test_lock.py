@@ -83,6 +83,35 @@ def test_lock_of_another_host_is_judged_by_its_beats(tmp_path, monkeypatch):
     assert "another-node" in lock.read_text()
 
 
+def test_before_another_hosts_lock_is_waited_for_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(locks, "STALE", 0.05)
+    write_lock(tmp_path, "another-node", 17)
+    assert locks.holder(tmp_path) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/lock.json" in line and "another-node, process 17" in line and "at most 0.05 s" in line
+    write_lock(tmp_path, socket.gethostname(), dead_pid(), started="1")
+    assert locks.holder(tmp_path) is None and capsys.readouterr().err == "", "of this host it takes no time"
+
+
+def test_a_lock_of_another_container_with_this_hosts_name_is_judged_by_its_beats(tmp_path, monkeypatch):
+    """Its process has a number of the container's own: another one's, or nobody's, here."""
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(locks, "STALE", 60)
+    lock = write_lock(tmp_path, socket.gethostname(), dead_pid(), started="1", namespace="pid:[1]")
+    assert locks.owner(tmp_path)["namespace"] == "pid:[1]"
+    timer = threading.Timer(0.1, lambda: write_lock(tmp_path, socket.gethostname(), 1, namespace="pid:[1]", beat=1))
+    timer.start()
+    try:
+        assert locks.holder(tmp_path), "a beat comes"
+    finally:
+        timer.join()
+    monkeypatch.setattr(locks, "STALE", 0.1)
+    with locks.lock(tmp_path):  # and none any more
+        assert json.loads(lock.read_text())["namespace"] == os.readlink("/proc/self/ns/pid")
+    assert not lock.exists()
+
+
 def refuse(*_):
     raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 

@@ -15,14 +15,14 @@ from diffusionblocks.plan.progress import Progress
 
 class FakeRow:
     def __init__(self, folder, **numbers):
-        """numbers: of each seed."""
-        self.folder = folder
+        """numbers: of each seed; none for one that measures something else."""
+        self.folder, self.seeds, self.metrics = folder, list(numbers), {"left_out": {}, "accuracy": {}, "above": {}}
         for seed, value in numbers.items():
-            metrics = {"accuracy": {"value": value, "unit": "%"}} if value is not None else {}
-            (folder / f"{seed}.json").write_text(json.dumps({"metrics": metrics}))
+            metrics = {"above": {"value": 1, "unit": None}, "accuracy": {"value": value, "unit": "%"}}
+            (folder / f"{seed}.json").write_text(json.dumps({"metrics": metrics if value is not None else {}}))
 
     def metrics_files(self):
-        return sorted(self.folder.glob("*.json"))
+        return [str(self.folder / f"{seed}.json") for seed in self.seeds]
 
 
 def job(number, rule, output="made", **wildcards):
@@ -34,9 +34,12 @@ def job(number, rule, output="made", **wildcards):
 class Terminal:
     """Snakemake's handler with our words between, and a clock of its own."""
 
-    def __init__(self, rows=None, **said):
+    def __init__(self, rows=None, no_hooks=False, **said):
         output = {"quiet": None, "verbose": False, "printshellcmds": False, "debug_dag": False, **said}
-        workflow = SimpleNamespace(output_settings=SimpleNamespace(**output), dryrun=False, touch=False)
+        output_settings, settings = SimpleNamespace(**output), SimpleNamespace(no_hooks=no_hooks)
+        workflow = SimpleNamespace(
+            output_settings=output_settings, execution_settings=settings, dryrun=False, touch=False
+        )
         self.now, self.shown, terminal = 0.0, [], self
 
         class Handler(logging.Handler):
@@ -92,6 +95,41 @@ def test_a_row_is_told_of_when_its_last_seed_is_measured(tmp_path):
     jobs = [job(seed, "count", table="t", row="a", seed=str(seed)) for seed in range(2)]
     terminal.progress.start(jobs)
     assert terminal.run(*jobs, seconds=1) == ["", "0:00:01  t/a; 1 of 1 rows"]
+
+
+def test_a_seed_that_is_asked_alone_is_told_without_the_others(tmp_path):
+    row = FakeRow(tmp_path, seed0=80.0, seed1=91.0)
+    terminal = Terminal({("t", "a"): row})
+    for file, said in (("seed1", "t/a: accuracy 80 %; 1 of 1 rows"), ("seed0", "t/a; 1 of 1 rows")):
+        (tmp_path / f"{file}.json").unlink()
+        one = job(0, "evaluate", table="t", row="a", seed="0")
+        terminal.progress.start([one])
+        assert terminal.run(one, seconds=0) == [f"0:00:00  {said}"]
+    (tmp_path / "seed0.json").write_text("[]")
+    terminal.progress.start([one])
+    assert terminal.run(one, seconds=0) == ["0:00:00  t/a; 1 of 1 rows"], "whatever the file holds"
+
+
+def test_without_hooks_the_terminal_is_as_snakemake_has_it():
+    """Nobody calls `start` then."""
+    terminal = Terminal(no_hooks=True)
+    (shown,) = terminal.run(job(1, "plan"), seconds=1)
+    assert "words" in shown and "Select" in terminal.say(text="Select jobs to execute...")
+
+
+def test_the_log_may_tell_of_jobs_while_the_time_left_is_reckoned():
+    terminal = Terminal()
+
+    class Beginning(float):
+        def __rsub__(self, now):
+            terminal.progress.begun[len(terminal.progress.begun) + 50] = 0.0
+            return now - float(self)
+
+    jobs = trained("a")
+    terminal.progress.start(jobs)
+    terminal.run(jobs[0], seconds=30)
+    terminal.progress.begun[1] = Beginning(30)
+    assert terminal.progress.left() is not None
 
 
 def test_the_time_left_is_that_of_jobs_like_those_that_wait():

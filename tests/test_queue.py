@@ -161,7 +161,7 @@ def test_locks_of_a_snakemake_that_was_killed_are_removed_and_no_others(tmp_path
     assert not (folder / "lock.json").exists()
 
 
-def test_locks_that_are_made_while_others_are_judged_stay(tmp_path, monkeypatch):
+def test_locks_that_are_made_while_others_are_judged_stay(tmp_path, monkeypatch, capsys):
     """Two start at once after a kill, and the faster one has locked anew before the slower one removes anything."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / ".snakemake/locks/0.input.lock"
@@ -172,7 +172,7 @@ def test_locks_that_are_made_while_others_are_judged_stay(tmp_path, monkeypatch)
     holder = watch.holder
     monkeypatch.setattr(watch, "holder", lambda folder: path.write_text("new") and holder(folder))
     watch.unlock_abandoned()
-    assert path.read_text() == "new"
+    assert path.read_text() == "new" and capsys.readouterr().err == "", "nothing is removed, nothing is said"
 
 
 def test_a_lock_that_another_host_left_is_judged_once(tmp_path, monkeypatch):

@@ -343,6 +343,21 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_what_was_there(place, monke
     assert all_files(Path("docs")) == before
 
 
+def test_what_killed_attempts_have_left_is_cleared_and_what_they_moved_away_comes_back(place):
+    for name in (".here.abcd_123", ".gone.abcd_123"):
+        for part in ("new", "old"):
+            Path(name, part).mkdir(parents=True)
+            Path(name, part, "file").write_text(part)
+    Path("here").mkdir()
+    Path("here/file").write_text("as it was")
+    Path(".here.notes").write_text("a user's")
+    for name, before in (("here", "as it was"), ("gone", "old")):  # gone: killed between its last two steps
+        with pytest.raises(ZeroDivisionError), shipping.whole(Path(name)):
+            raise ZeroDivisionError
+        assert Path(name, "file").read_text() == before
+    assert [path.name for path in Path().glob(".*")] == [".here.notes"]
+
+
 # What the README shows
 
 

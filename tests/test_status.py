@@ -48,7 +48,7 @@ def train(results, part, *steps, speeds=(100.0, 300.0), loss=1.5):
 
 
 def test_each_training_that_runs_or_was_stopped_has_a_line(results, capsys, monkeypatch):
-    for file in ("runs/table1/whole/seed0/model.safetensors", "runs/table1/blocks/seed0/parts/block2.safetensors"):
+    for file in ("runs/table1/whole/seed0/metrics.json", "runs/table1/blocks/seed0/parts/block2.safetensors"):
         (results / file).parent.mkdir(parents=True)
         (results / file).touch()
     write_lock(train(results, "block0", 100, 200), socket.gethostname(), os.getppid())
@@ -67,6 +67,27 @@ def test_each_training_that_runs_or_was_stopped_has_a_line(results, capsys, monk
     ]
     assert done == "done: table1 2 of 4, table7 0 of 1"
     assert (stopped / "lock.json").exists(), "nothing is removed"
+
+
+def test_what_is_trained_again_is_not_done(results):
+    """Numbers and model of the earlier training stay until it ends."""
+    made = results / "runs/table1/blocks/seed0"
+    made.mkdir(parents=True)
+    for file in ("metrics.json", "model.json"):
+        (made / file).touch()
+    write_lock(train(results, "block0", 100), socket.gethostname(), os.getppid())
+    train(results, "block1", 100)
+    write_lock(results / "state/table1/blocks/seed0/block2", socket.gethostname(), os.getppid())
+    assert "of 5 trainings 0 done, 2 running, 1 stopped, 2 waiting." in status(results)
+
+
+def test_a_results_folder_that_is_a_link_is_that_of_its_workflow(results, tmp_path):
+    (results.parent).rename(tmp_path / "disk")
+    (tmp_path / "results").symlink_to("disk")
+    (tmp_path / "disk/demo").rename(tmp_path / "elsewhere")
+    (tmp_path / "disk/demo").symlink_to("../elsewhere")
+    write_lock(tmp_path / ".snakemake", socket.gethostname(), os.getppid())
+    assert "Snakemake works on" in status(tmp_path / "results/demo") and "Snakemake works on" in status()
 
 
 def test_it_says_who_works_and_what_slurm_has(results, monkeypatch):

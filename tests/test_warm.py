@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from diffusionblocks.base import hand_over, warm
+from diffusionblocks.plan.code import MODULES
 from diffusionblocks.plan.source import PACKAGE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
@@ -251,6 +252,14 @@ def test_an_edit_counts_at_once(started):
     verbs = started / "diffusionblocks/verbs.py"
     verbs.write_text("def main():\n    print('edited')\n")
     assert job("end", "0").stdout == "edited\n"
+
+
+def test_every_verb_whose_module_imports_what_takes_long_has_its_libraries():
+    heavy = re.compile(r"^(?:import|from) (?:torch|pandas|numpy|scipy|matplotlib)\b", re.MULTILINE)
+    named = {**MODULES, "claims": "page.claims", "compare": "page.compare"}  # which no step reads the sources of
+    modules = {verb: PACKAGE / f"{name.replace('.', '/')}.py" for verb, name in named.items()}
+    long = {verb for verb, file in modules.items() if heavy.search(file.read_text())}
+    assert long >= {"train", "page", "verdicts", "exports"} and long - warm.LIBRARIES.keys() == set()
 
 
 def test_libraries_are_imported_once_for_a_verb(started):

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -23,9 +24,9 @@ STALE = 180  # a lock without one for so long belongs to a worker that is gone
 def lock(folder: Path, worker: str = "trainer"):
     """Hold a folder. Raises UserError while another `worker` is at work in it.
 
-    A lock of this host is judged by its process. One of another host (a requeued job's earlier node) is waited for:
-    its owner writes a new beat into it every few seconds. Its content is compared and not its time, since clocks
-    differ between hosts and file servers answer from a cache.
+    A lock of this host is judged by its process. One of another host (a requeued job's earlier node), or of a container
+    that numbers its own processes, is waited for: its owner writes a new beat into it every few seconds. Its content is
+    compared and not its time, since clocks differ between hosts and file servers answer from a cache.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock.json"
@@ -67,8 +68,7 @@ def owner(folder: Path) -> dict | None:
         found, age = json.loads(_text(path)), time.time() - path.stat().st_mtime
     except (OSError, ValueError):  # nobody, or gone meanwhile
         return None
-    here = found["host"] == socket.gethostname()
-    return found if (not _abandoned(path, _text(path)) if here else age < STALE) else None
+    return found if (not _gone(found) if _visible(found) else age < STALE) else None
 
 
 def _take(path, mine, worker):
@@ -107,12 +107,32 @@ def _beat(path, mine, done, worker):
 
 
 def _process(number):
-    """What tells a process from every other: host, number, and when it started (a number is used again one day)."""
+    """What tells a process from every other: host, number, and when it started (a number is used again one day); on
+    Linux also in which namespace it has this number, since containers may call themselves by one name of a host.
+    """
     try:
         started = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except OSError:
         started = None
-    return {"host": socket.gethostname(), "pid": number, "started": started}
+    return {"host": socket.gethostname(), **_namespace(), "pid": number, "started": started}
+
+
+def _namespace():
+    try:
+        return {"namespace": os.readlink("/proc/self/ns/pid")}
+    except OSError:
+        return {}
+
+
+def _visible(owner):
+    """Whether a process that holds a lock could be seen from here; locks of an earlier version name no namespace."""
+    here = {"host": socket.gethostname(), **_namespace()}
+    return all(owner.get(key, here.get(key)) == here.get(key) for key in ("host", "namespace"))
+
+
+def _gone(owner):
+    """Whether a visible process has ended; one that hangs, or is suspended, still owns its lock."""
+    return owner["pid"] == os.getpid() or _process(owner["pid"])["started"] != owner["started"]
 
 
 def _text(path):
@@ -128,8 +148,15 @@ def _abandoned(path, judged):
         owner = json.loads(judged)
     except ValueError:  # gone meanwhile, just being written, or cut short by a full disk
         owner = {"host": None}
-    if owner["host"] == socket.gethostname():  # a process that hangs, or is suspended, still owns its lock
-        return owner["pid"] == os.getpid() or _process(owner["pid"])["started"] != owner["started"]
+    if _visible(owner):
+        return _gone(owner)
+    if owner["host"]:
+        print(
+            f"{path}: of host {owner['host']}, process {owner['pid']}; waiting for its next sign of life, at most "
+            f"{STALE} s.",
+            file=sys.stderr,
+            flush=True,
+        )
     begun = time.monotonic()
     while time.monotonic() - begun < STALE:
         if _text(path) != judged:

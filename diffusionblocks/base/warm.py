@@ -42,10 +42,10 @@ SCORES = (*NETWORK, "torch._dynamo", "torchvision", "torch_fidelity", "scipy.lin
 PAGE = ("numpy", "pandas", "scipy.stats", "matplotlib.figure", "seaborn", "jinja2")
 # What is imported for a verb; those that are not named import next to nothing.
 LIBRARIES = {
-    **dict.fromkeys(("train", "assemble", "sample", "timing", "prepare"), NETWORK),
+    **dict.fromkeys(("train", "assemble", "sample", "timing", "prepare", "encode"), NETWORK),
     **dict.fromkeys(("count", "estimate"), COUNTED),
     **dict.fromkeys(("evaluate", "reference", "extractor", "teacher"), SCORES),
-    **dict.fromkeys(("figures", "page", "table"), PAGE),
+    **dict.fromkeys(("figures", "page", "table", "verdicts", "claims", "exports", "compare"), PAGE),
 }
 
 

@@ -4,8 +4,10 @@ A shipped folder holds every table's csv, the page, claims.json, about.json, and
 the last can be made again: `<table>.json` and metrics.json files, under the paths that the former name.
 """
 
+import glob
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -195,6 +197,10 @@ def _only_started_from(results, plan, tables):
 def whole(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of `folder` at the end; whatever goes wrong before, that is as it was."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for litter in folder.parent.glob(f".{glob.escape(folder.name)}.????????"):  # of an attempt that was killed
+        if exists(litter / "old") and not exists(folder):  # between its last two steps
+            (litter / "old").rename(folder)
+        shutil.rmtree(litter, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
         new, old = Path(place, "new"), Path(place, "old")
         new.mkdir()

@@ -9,10 +9,12 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from diffusionblocks.base.files import read_json
+from diffusionblocks.base.words import clock
 
 # Events of Snakemake's log records that tell of jobs, and words of those without an event that do.
 OF_JOBS = ("job_info", "group_info", "shellcmd", "job_started", "progress", "resources_info", "run_info")
@@ -55,10 +57,11 @@ class Progress:
 
     @property
     def speaks(self) -> bool:
-        """Whether the terminal is ours."""
+        """Whether the terminal is ours; without hooks nobody calls `start`, and it would be silent."""
         said = self.workflow.output_settings
         usual = said.verbose or said.printshellcmds or said.debug_dag or said.quiet
-        return not (usual or self.workflow.dryrun or self.workflow.touch)
+        hooks = not getattr(self.workflow.execution_settings, "no_hooks", False)
+        return hooks and not (usual or self.workflow.dryrun or self.workflow.touch)
 
     def _passes(self, record, usual):
         """Whether a handler shows a record, as it usually does, errors besides."""
@@ -100,7 +103,7 @@ class Progress:
         else:
             return ""
         self.told, left = now, self.left()
-        return f"{_clock(now - self.at)}  {said}{f', {_about(left)} left' if left else ''}"
+        return f"{clock(now - self.at)}  {said}{f', {_about(left)} left' if left else ''}"
 
     def left(self) -> float | None:
         """Seconds until all is done, if as many jobs run at once as until now, each as long as those like it.
@@ -110,7 +113,7 @@ class Progress:
         if not self._of(*MEASURES, *PAGES, "train") or (self._of("train") and not self.took["train",]):
             return None
         now = self.clock()
-        spent = {jobid: now - begun for jobid, begun in self.begun.items()}
+        spent = {jobid: now - begun for jobid, begun in list(self.begun.items())}  # the log may add to them
         at_once = (sum(self.took[()]) + sum(spent.values())) / max(now - self.at, 1e-3)
         means = {kind: fmean(seconds) for kind, seconds in self.took.items() if seconds}
         work = 0
@@ -127,15 +130,16 @@ class Progress:
         return {_row(job) for job in self._of(*MEASURES)}
 
     def _measured(self, row):
-        """A row's first number, mean over its seeds."""
-        files = self.rows[row].metrics_files()
-        found = [read_json(file)["metrics"] for file in files]
-        column = next(iter(found[0]), None)
-        if any(column not in metrics for metrics in found):
+        """A row's first number in its table's order, mean over the seeds that are there: one may be asked alone."""
+        try:
+            files = filter(Path.is_file, map(Path, self.rows[row].metrics_files()))
+            found = [read_json(file)["metrics"] for file in files]
+            column = next(column for column in self.rows[row].metrics if column in found[0])
+            mean, unit = fmean(metrics[column]["value"] for metrics in found), found[0][column]["unit"] or ""
+        except Exception:  # in the midst of logging, where it would be a traceback between the lines
             return ""
-        seeds = f" ({len(files)} seeds)" if len(files) > 1 else ""
-        unit = found[0][column]["unit"] or ""
-        return f": {column} {fmean(metrics[column]['value'] for metrics in found):.4g} {unit}".rstrip() + seeds
+        seeds = f" ({len(found)} seeds)" if len(found) > 1 else ""
+        return f": {column} {mean:.4g} {unit}".rstrip() + seeds
 
 
 class _Formatter(logging.Formatter):
@@ -166,10 +170,6 @@ def _kinds(job):
     of_row = [job.wildcards.get(key) for key in ("table", "row")]
     kinds = [(job.rule.name, *of_row), (job.rule.name, of_row[0]), (job.rule.name,), ()]
     return [kind for kind in kinds if None not in kind]
-
-
-def _clock(seconds):
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
 
 
 def _about(seconds):

@@ -5,6 +5,7 @@ good what came by `cp -r`, and what was trained while the code was edited. Every
 """
 
 import json
+import os
 from pathlib import Path
 
 from diffusionblocks.base.files import read_about
@@ -25,6 +26,10 @@ def stale(plan: Plan) -> dict[str, str]:
             for file, files in _made(plan, row, seed, run):
                 if why := _other(file, run, files if plan.config["track_code"] else None):
                     found[file] = why
+            model, *parts = row.model_files(seed)
+            there = all(map(_there, (model, *parts)))
+            if there and _joined(model) != {os.path.basename(part): _about(part).get("digest") for part in parts}:
+                found[model] = "was joined of other weights than its parts now hold"
             for model in filter(_there, row.start_files(seed)[:1]):
                 digest = _about(model).get("digest")
                 for file in filter(_there, row.part_files(seed, ".safetensors")):
@@ -55,6 +60,12 @@ def _made(plan, row, seed, run):
         asked = plan.written[f"runs/{row.table}/{row.name}/timing"]
         made[f"{folder}/timing.json"] = lambda: timing_files(asked)
     return [(file, files) for file, files in made.items() if _there(file)]
+
+
+def _joined(model):
+    """{name of a part's file: digest} of what a model says that it was joined of."""
+    parts = _about(model).get("parts") or {}
+    return {os.path.basename(file): digest for file, digest in parts.items()}
 
 
 def _there(file):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diffusionblocks.base.files import UserError, read_about, read_json, read_json_lines
 from diffusionblocks.base.lock import owner
+from diffusionblocks.base.words import clock
 from diffusionblocks.plan.row import parts_of
 from diffusionblocks.plan.watch import OURS, queue
 
@@ -60,9 +61,11 @@ def _training(results, run, part):
     """(table, what it does, cells of its line where it runs or was stopped)."""
     place = f"{run['table']}/{run['row']}/seed{run['seed']}"
     made, state = results / "runs" / place, results / "state" / place / part
-    if any((made / file).exists() for file in ("metrics.json", "model.safetensors", f"parts/{part}.safetensors")):
-        return run["table"], "done", None
     log, by = state / "log.jsonl", owner(state)
+    # Numbers of an earlier training stay while it is made again; they speak for it where nothing is at work.
+    begun = by or log.exists()
+    if (made / f"parts/{part}.safetensors").exists() or (not begun and (made / "metrics.json").exists()):
+        return run["table"], "done", None
     records = read_json_lines(log) if log.exists() else []
     steps = [record for record in records if "loss" in record]
     if not by and not steps:
@@ -82,7 +85,7 @@ def _training(results, run, part):
         f"{step} of {total}" if total else "beginning",
         f"{steps[-1]['loss']:.4f}" if steps else "",
         f"{speed:.0f}" if speed else "",
-        _time(max(left, 0)) if left is not None else "",
+        clock(max(left, 0)) if left is not None else "",
         where,
     ]
     return run["table"], "running" if by else "stopped", cells
@@ -90,7 +93,7 @@ def _training(results, run, part):
 
 def _at_work(results):
     """Who works here, and what SLURM has of it."""
-    folder = results.resolve().parent.parent
+    folder = results.absolute().parent.parent  # of links, such as to a larger disk, it is theirs and not their target's
     by, jobs = owner(folder / OURS), queue(folder)
     said = [f"Snakemake works on {by['host']}, process {by['pid']}." if by else "No Snakemake works here."]
     if jobs:
@@ -99,7 +102,3 @@ def _at_work(results):
     elif jobs is None and by:  # else a machine that has SLURM's programs and no cluster
         said.append("SLURM does not answer.")
     return " ".join(said)
-
-
-def _time(seconds):
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"

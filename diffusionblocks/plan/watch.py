@@ -85,11 +85,14 @@ def unlock_abandoned() -> None:
     if not locks or not (OURS / "lock.json").exists():
         return
     with hold():  # two may start at once: the second finds the first at work, or locks that are the first one's own
+        removed = False
         for path, made in locks.items():
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime_ns == made:
                     path.unlink()
-    print("The last Snakemake in this folder was killed; its locks are removed.", file=sys.stderr, flush=True)
+                    removed = True
+    if removed:
+        print("The last Snakemake in this folder was killed; its locks are removed.", file=sys.stderr, flush=True)
 
 
 def wait_for_jobs(folder: str | Path) -> None:

@@ -15,6 +15,7 @@ from diffusionblocks.base.device import pick_device
 from diffusionblocks.base.files import Interrupted, UserError, patiently, read_json, say, write_text
 from diffusionblocks.base.lock import lock
 from diffusionblocks.base.provenance import record
+from diffusionblocks.base.words import clock
 from diffusionblocks.training import chain
 from diffusionblocks.training.checkpoint import State
 from diffusionblocks.training.settings import Settings
@@ -190,7 +191,7 @@ class _Window:
             mean = sum(value[0] for value in values) / len(values)
             say(
                 f"{self.name}: step {step}/{total} loss {mean:.4f} lr {rate:.1e} {speed:.0f} samples/s "
-                f"eta {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+                f"eta {clock(left)}"
             )
             self.printed = now
         self.blocks, self.values, self.opened = [], [], now
