@@ -123,7 +123,8 @@ def _in_words(column):
 def _latex(results, shown, about):
     """Both of a table's parts, with what a reader must know of the numbers."""
     stand_ins = f" Measured on or by stand-ins: {'; '.join(shown['stand_ins'])}." if shown["stand_ins"] else ""
-    seeds = f", {shown['seeds']} seeds" if shown["seeds"] else ""
+    number = None if shown["counted"] else shown["seeds"]
+    seeds = f", {number} seed{'s' * (number > 1)}" if number else ""
     error = "±: half of a 90% confidence interval of Student's t"
     caption = f"{about}. Scale {results.plan['scale']}{seeds}; {error}.{stand_ins}"
     texts = {
@@ -143,6 +144,9 @@ def _notes(shown):
     for note in shown["notes"]:
         of_one = f"{note['words'][0]}: " if note["words"] and len(note["words"]) == 1 else ""
         yield note["mark"], of_one + note["text"]
+    if sizes := shown["sizes"]:
+        counted = (f"{how} at the sizes of {', '.join(names)}" for how, names in sizes.items())
+        yield None, f"No data are read: {'; '.join(counted)}."
     for constant in shown["constants"]:
         values = ", ".join(
             f"{value:.{constant['decimals']}f}" + (f" ({title})" if title else "")

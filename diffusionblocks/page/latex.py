@@ -46,7 +46,8 @@ def latex(
     part: `main` or `more` of `rows` (page/rows.py). caption: plain text. texts: {heading: {row: text}} of columns
     behind the numbers; notes: (mark or None, text) of what stands below, in small letters.
     """
-    texts = texts or {}
+    texts, notes = texts or {}, list(notes)
+    marked = any(mark for mark, _ in notes)
     groups = [(_heading(column), _words(part, column)) for column in part["columns"]]
     below = [word for _, words in groups for word in words]
     lines = [
@@ -65,10 +66,10 @@ def latex(
         ),
         _line(["", *below, *("" for _ in texts)]),
         r"\midrule",
-        *(_line([_title(row), *_cells(row, part), *_of_row(row, texts)]) for row in part["rows"]),
+        *(_line([_title(row, marked), *_cells(row, part), *_of_row(row, texts)]) for row in part["rows"]),
         r"\bottomrule",
         r"\end{tabular}",
-        *_below(list(notes)),
+        *_below(notes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -91,9 +92,9 @@ def _heading(column):
     return escaped(column["words"] + unit) + ARROWS.get(column["better"], "")
 
 
-def _title(row):
+def _title(row, marked):
     """A row's title and its notes' marks. The braces: behind the end of a line, `[` or `*` would be an option of it."""
-    marks = f"$^{{{','.join(map(str, row['marks']))}}}$" if row["marks"] else ""
+    marks = f"$^{{{','.join(map(str, row['marks']))}}}$" if marked and row["marks"] else ""
     return "{}" + escaped(row["words"]) + marks
 
 
