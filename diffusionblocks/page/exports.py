@@ -18,7 +18,7 @@ from diffusionblocks.base.files import UserError, write_text
 from diffusionblocks.page import figures
 from diffusionblocks.page.cost import cost
 from diffusionblocks.page.latex import HEAD, latex
-from diffusionblocks.page.results import Results, in_words, read
+from diffusionblocks.page.results import Results, commits, in_words, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.ship import whole
 
@@ -180,10 +180,10 @@ def _describe(folder, files, tables, frames, settings):
     citation, spent = yaml.safe_load(CITATION.read_text(encoding="utf-8")), cost(tables)
     shutil.copyfile(CITATION, folder / CITATION.name)
     files = {**files, CITATION.name: COPIED[CITATION.name]}
-    scale, commits = tables[0].plan["scale"], _commits(frames)
+    scale, measured_by = tables[0].plan["scale"], " ".join(commits(frames))
     crate = ROCrate(version="1.1")
     crate.name = f"{citation['title']}: a run at scale {scale}"
-    crate.description = f"{len(tables)} tables at scale {scale}, measured by commit {commits}."
+    crate.description = f"{len(tables)} tables at scale {scale}, measured by commit {measured_by}."
 
     def add(identifier, kind, **about):
         return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **about}))
@@ -206,7 +206,7 @@ def _describe(folder, files, tables, frames, settings):
         "SoftwareApplication",
         name=citation["title"],
         version=citation["version"],
-        softwareVersion=commits,
+        softwareVersion=measured_by,
         license=crate.license,
         softwareRequirements=[
             add(f"#{name}-{version}", "SoftwareApplication", name=name, version=version)
@@ -243,10 +243,6 @@ def _describe(folder, files, tables, frames, settings):
 
 def _type(name):
     return {"encodingFormat": TYPES[Path(name).suffix]} if Path(name).suffix in TYPES else {}
-
-
-def _commits(frames):
-    return " ".join(sorted({word for frame in frames for cell in frame["commit"].dropna() for word in cell.split()}))
 
 
 def _packages(machines):

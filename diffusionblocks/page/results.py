@@ -1,6 +1,7 @@
 """One table as planning wrote it, with what its runs measured, and its csv. No torch."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -99,6 +100,11 @@ def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
     except (OSError, KeyError, ValueError) as error:
         damaged = f"{path}: no table of this workflow ({error}). Ask snakemake for it."
         raise unreadable(path, error, damaged) from None
+
+
+def commits(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """The commits behind the numbers of some tables, each once. frames: their csv files."""
+    return sorted({word for frame in frames for cell in frame["commit"].dropna() for word in cell.split()})
 
 
 def in_words(column: str) -> str:
