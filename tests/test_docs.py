@@ -77,3 +77,7 @@ def test_citation_is_of_this_version_and_names_the_paper():
     assert found["version"] == diffusionblocks.__version__
     (paper,) = found["references"]
     assert {"type", "title", "authors", "year", "url", "identifiers"} <= paper.keys()
+    page = (ROOT / "report/provenance.html.jinja").read_text()  # whose BibTeX says the same
+    names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    assert all(f"{{{text}}}" in page for text in (found["title"], paper["title"], names, str(paper["year"])))
+    assert all(author["name"] in page for author in found["authors"])

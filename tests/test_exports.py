@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from conftest import shipped
-from page_helpers import IMAGES, measured, plan
+from page_helpers import IMAGES, NOPROP, measured, plan
 from rocrate.rocrate import ROCrate
 
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.page import exports as exporting
 from diffusionblocks.page.exports import exports, wide
-from diffusionblocks.page.latex import escaped, latex
+from diffusionblocks.page.latex import HEAD, escaped, latex
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.table import table
@@ -35,7 +35,8 @@ def part(columns, **lines):
             {"metric": name, "words": name, "unit": unit, "better": better} for name, (unit, better) in columns.items()
         ],
         "rows": [
-            {"row": row, "words": row.replace("and", "&"), "seeds": 3, "cells": cells} for row, cells in lines.items()
+            {"row": row, "words": row.replace("and", "&"), "seeds": 3, "marks": [], "cells": cells}
+            for row, cells in lines.items()
         ],
     }
 
@@ -55,7 +56,7 @@ def cells(line):
 
 def is_sound(text):
     """Whether a file of LaTeX has booktabs' rules in order, environments that end, and lines of as many cells."""
-    assert text.isascii() and text.startswith("% \\usepackage{booktabs}\n")
+    assert text.isascii() and text.startswith(HEAD)
     for body in re.findall(r"\\begin\{table\}.*?\\end\{table\}", text, re.DOTALL):
         (kinds,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", body)
         assert re.findall(r"\\(\w+rule)", body) == ["toprule", "midrule", "bottomrule"]
@@ -69,13 +70,13 @@ def is_sound(text):
 
 def test_a_table_of_latex():
     text = latex(ODD, "100% of #1", "tab:odd")
-    assert is_sound("% \\usepackage{booktabs}\n" + text)
+    assert is_sound(HEAD + text)
     assert r"\caption{100\% of \#1}" in text and r"\label{tab:odd}" in text
     lines = text.splitlines()
     assert r" & \multicolumn{2}{c}{fid\_test $\downarrow$} & \multicolumn{1}{c}{accuracy (\%) $\uparrow$} \\" in lines
     assert r" & paper & ours & ours \\" in lines
-    assert r"one\_\&\_all & 40.00 & $-$1.50 $\pm$ 0.25 & 99.00 \\" in lines
-    assert r"other & -- & $\infty$ & -- \\" in lines
+    assert r"{}one\_\&\_all & 40.00 & $-$1.50 $\pm$ 0.25 & 99.00 \\" in lines
+    assert r"{}other & -- & $\infty$ & -- \\" in lines
 
 
 def test_text_that_latex_reads_as_commands_is_escaped():
@@ -84,6 +85,20 @@ def test_text_that_latex_reads_as_commands_is_escaped():
         r"\textless{}\textbar{}\textgreater{}"
     )
     assert escaped("σ ≤ 80, 3 ×") == r"$\sigma$ $\leq$ 80, 3 $\times$"
+    assert escaped("λ → µ, Ω ≈ 10⁻³ m²") == r"$\lambda$ $\to$ $\mu$, $\Omega$ $\approx$ 10$^{-}$$^{3}$ m$^{2}$"
+    small = {chr(code) for code in range(ord("α"), ord("ω") + 1)} - {"ο"}
+    capital = set("ΓΔΘΛΞΠΣΥΦΨΩ")  # the others look Latin, and LaTeX has no command of them
+    assert all(escaped(letter).isascii() for letter in small | capital)
+
+
+def test_a_title_is_never_an_option_of_the_line_before():
+    """`\\\\` and `\\midrule` take what follows in brackets, and a star, wherever it stands."""
+    odd = part({"kid": ("", None)}, a={"kid": cell(ours=1.0)}, b={"kid": cell(ours=1.0)}, c={"kid": cell(ours=1.0)})
+    for row, words in zip(odd["rows"], ("[2 blocks]", "* ours", "(plain)"), strict=True):
+        row["words"] = words
+    text = latex(odd, "[odd]", "tab:odd", notes=[(1, "[a]"), (None, "*b")])
+    assert not re.search(r"(\\\\|rule)\s*[\[*(]", text)
+    assert "{}[2 blocks] & 1.00" in text and "$^{1}$ [a]\\par\n*b\\par" in text
 
 
 def test_every_letter_of_what_ships_can_be_set():
@@ -174,7 +189,7 @@ def test_a_run_is_exported(run, monkeypatch):
 
 def test_a_wide_table_has_a_line_for_each_row(run):
     results = Results(run / "tables/table1.json")
-    frame = wide(rows(results, read(run / "tables/table1.csv"))).set_index("row")
+    frame = wide(results, rows(results, read(run / "tables/table1.csv"))).set_index("row")
     assert list(frame.index) == ["a", "b"] and frame.loc["a", "seeds"] == 3
     words = next(
         column for column in frame if column.lower().startswith("fid") and "," not in column and "±" not in column
@@ -185,6 +200,35 @@ def test_a_wide_table_has_a_line_for_each_row(run):
         2.92 / 3**0.5, 1e-3
     )
     assert not frame.isna().all().any(), "no column is empty"
+
+
+def test_exports_have_all_that_the_page_says_of_a_table(tmp_path):
+    """What the paper says in words, what nothing measures or trains, what is the same for all, gaps, seeds, notes."""
+    timed = {"accuracy": 40.0, "relative_speed": 3.0}
+    seeds = {
+        "dt": [measured("dt", seed=seed, **timed) for seed in (0, 1)],
+        "ct": {"metrics": [measured("ct", **timed | {"accuracy": 50.0})], "against": "dt", "remark": "[more] steps"},
+    }
+    path = plan(tmp_path, seeds, NOPROP, name="noprop")
+    table(path, path.with_suffix(".csv"))
+    results = Results(path)
+    shown = rows(results, read(path.with_suffix(".csv")))
+
+    frame = wide(results, shown).set_index("row")
+    assert list(frame.index) == ["dt", "ct", "untrained"] and frame["seeds"].tolist()[:2] == [2, 1]
+    assert frame["continuous time"].tolist()[:2] == ["no", "yes"]
+    assert frame["accuracy (%), paper"].tolist() == [46.06, 21.31, 1.0]
+    assert frame["relative speed (×)"].tolist()[:2] == [3.0, 3.0]
+    assert frame.loc["ct", "accuracy (%), gap"] == 10.0
+    assert "[more] steps" in frame.loc["ct", "notes"] and "33.99" in frame.loc["ct", "notes"]
+
+    text = exporting._latex(results, shown, "Table 6")
+    assert is_sound(text)
+    (line,) = [line for line in text.splitlines() if line.startswith("{}ct")]
+    assert line == r"{}ct$^{1,2}$ & 21.31 & 50.00 & +10.00 & yes & no & 1 \\"
+    for words in ("continuous time", "seeds", "[more] steps", r"relative speed ($\times$): 3.00, the same in all rows"):
+        assert words in text
+    assert r"not part of this workflow yet: untrained (accuracy 1.00).\par" in text
 
 
 def test_the_crate_says_what_is_what(run, undrawn):

@@ -182,6 +182,8 @@ def test_jobs_of_blocks_stand_beside_the_job_end_to_end(tmp_path):
     (found,) = first.jobs_of_blocks([Results(plan(tmp_path, rows, IMAGES))])
     assert (found["row"], found["against"], found["blocks"]) == ("b", "a", 3)
     assert found["bytes"] == [44, 120] and found["seconds"] == [11, 30]
+    del rows["b"]["metrics"][0]["parts"]["block1"]["average_bytes"]
+    assert first.jobs_of_blocks([Results(plan(tmp_path, rows, IMAGES))]) == [], "one that does not say all"
 
 
 def test_why_verdicts_are_not_to_be_leaned_on():

@@ -85,9 +85,9 @@ def test_an_error_that_is_too_small_to_be_shown_says_so(page):
 
 def test_what_is_of_ours_stands_apart(page):
     lines = lines_of(page(NOPROP, {"mine": {"paper_row": "dt"}, "dt": {}}))
-    assert [line[0] for line in lines[2:]] == ["dt", "Rows of ours, which the paper does not have", "mine"]
+    assert [line[0] for line in lines[2:]] == ["dt", "Rows of which the paper prints no number", "mine"]
     assert lines[4][1] == "46.06", "beside the number of the row that it is like"
-    assert "Rows of ours" not in words_of(page(NOPROP, {"dt": {}})) + words_of(page(None, {"mine": {}}))
+    assert "Rows of which" not in words_of(page(NOPROP, {"dt": {}})) + words_of(page(None, {"mine": {}}))
 
 
 def test_a_table_without_properties_has_no_such_columns(page):
@@ -177,7 +177,50 @@ def test_rows_that_have_no_number_at_a_scale_are_left_out(page):
     assert [line[0] for line in lines_of(made)[2:]] == ["a"]
     assert "Left out, since nothing of them is measured at this scale: B in bfloat16 ." in words_of(made)
     assert "per sample, training seconds: timed on a GPU alone." in words_of(made)
-    assert f"Data: {counted}. 1 seed of each row." in words_of(made) and '<span id="table6-b">' in made
+    assert (
+        "No data are read: counted at the sizes of cifar100. 1 seed of each row." in words_of(made)
+        and '<span id="table6-b">' in made
+    )
+
+
+def test_what_was_counted_says_so_once_and_has_no_seeds(page):
+    """Sizes of several data sets are one sentence; what has no jobs of training has no seeds to speak of."""
+    rows = {
+        row: {"metrics": [{**measured(title=f"none: {how}", accuracy=40.0), "parts": {}}]}
+        for row, how in {
+            "a": "counted at the sizes of cifar100; kid: timed on a GPU alone",
+            "b": "counted at the sizes of text8",
+            "c": "timed on chance at the sizes of cifar100",
+        }.items()
+    }
+    made = words_of(page(None, rows))
+    said = "No data are read: counted at the sizes of cifar100, text8; timed on chance at the sizes of cifar100."
+    assert made.count(said) == 1 and "seed of each row" not in made
+
+
+def test_data_whose_title_has_a_semicolon_are_one_stand_in(shown):
+    rows = {row: [measured(row, title="odd; even digits", fid_test=value)] for row, value in (("a", 3.0), ("b", 4.0))}
+    table = shown(rows)["table"]
+    assert table["stand_ins"] == ["odd; even digits for digits"] and table["data"] == {}
+
+
+def test_a_note_with_a_semicolon_is_one_note(page):
+    timed = number("accuracy", 40.0, timed={"where": "one core; no GPU", "how": "median"})
+    made = page(NOPROP, {"dt": {"metrics": [measured(accuracy=timed)]}, "ct": {}})
+    assert "dt: timed on one core; no GPU; median" in words_of(made)
+
+
+def test_numbers_without_samples_are_shown(shown):
+    rows = {"a": [measured("a", fid_test=number("fid_test", 3.0, samples=None))], "b": [measured("b", fid_test=4.0)]}
+    (column,) = shown(rows)["table"]["main"]["columns"]
+    assert column["samples"] == "360"
+
+
+def test_jobs_that_say_less_than_ours_are_shown(page):
+    """Such as those of another program, or of an older version."""
+    runs = [measured(accuracy=40.0)]
+    runs[0]["parts"]["block0"] |= {"parameter_bytes": 7_000_000}
+    assert "7.0 MB" in words_of(page(NOPROP, {"dt": {"metrics": runs}}))
 
 
 # Where numbers come from

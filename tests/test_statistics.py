@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from diffusionblocks.page.statistics import bootstrap, difference, interval, seeds_to_decide, sign_flip
+from diffusionblocks.page.statistics import are_paired, bootstrap, difference, interval, seeds_to_decide, sign_flip
 
 T = {1: 6.313752, 2: 2.919986, 4: 2.131847}  # Student's t, one-sided 5%, from a printed table
 
@@ -25,6 +25,11 @@ def test_no_error_is_known_of_one_seed_and_of_infinite_values():
     assert difference([7.0, math.inf], [1.0, 2.0], paired=True) == (math.inf, None)
     for other in (sign_flip, bootstrap):
         assert other([7.0], [1.0], True) is None and other([7.0, math.inf], [1.0, 2.0], True) is None
+
+
+def test_as_many_seeds_are_the_same_ones():
+    assert are_paired([1.0, 2.0], [3.0, 4.0])
+    assert not are_paired([1.0, 2.0], [3.0, 4.0, 5.0]) and not are_paired([1.0], [2.0]), "one has no spread"
 
 
 def test_differences_of_equal_seeds_are_paired():

@@ -34,7 +34,7 @@ import pandas as pd
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.page.cost import jobs
 from diffusionblocks.page.results import Results, read
-from diffusionblocks.page.statistics import CONFIDENCE, bootstrap, difference, seeds_to_decide, sign_flip
+from diffusionblocks.page.statistics import CONFIDENCE, are_paired, bootstrap, difference, seeds_to_decide, sign_flip
 
 VERDICTS = ("held", "did not hold", "cannot tell", "not tested", "not measured")
 WIDTH, COLUMNS = 100, (16, 22)  # of a terminal: in all, and of verdict and number, which leave the rest to the claim
@@ -294,8 +294,7 @@ def _cells(metric, frame):
 
 def _gap(ours, other):
     a, b = ([_sign(ours) * float(value) for value in str(row["values"]).split(";")] for row in (ours, other))
-    # Rows of a table have the first so many of the configured seeds: as many are the same ones.
-    paired = len(a) == len(b) > 1
+    paired = are_paired(a, b)
     return Gap(a, b, paired, *difference(a, b, paired))
 
 

@@ -17,15 +17,18 @@ from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, write_text
 from diffusionblocks.page import figures
 from diffusionblocks.page.cost import cost
-from diffusionblocks.page.latex import latex
-from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.latex import HEAD, latex
+from diffusionblocks.page.results import Results, commits, in_words, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.ship import whole
 
 CITATION = PACKAGE.parent / "CITATION.cff"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 PAPER = "https://arxiv.org/abs/2506.14202"
-HEADINGS = {"paper": "{}, paper", "ours": "{}", "error": "{} ±", "gap": "{}, gap", "gap_error": "{}, gap ±"}
+HEADINGS = {
+    **{"paper": "{}, paper", "ours": "{}", "error": "{} ±"},
+    **{"gap": "{}, gap", "gap_error": "{}, gap ±", "paper_gap": "{}, gap in the paper"},
+}
 TYPES = {
     ".csv": "text/csv",
     ".tex": "application/x-tex",
@@ -61,7 +64,7 @@ def exports(
                 dict.fromkeys([results.title, results.paper["title"]])
             )  # one and the same where it is ours
             shown = rows(results, frame)
-            wide(shown).to_csv(new / f"tables/{results.name}.csv", index=False)
+            wide(results, shown).to_csv(new / f"tables/{results.name}.csv", index=False)
             write_text(new / f"tables/{results.name}.tex", _latex(results, shown, about))
             shutil.copyfile(csv, new / f"tables/{results.name}-long.csv")
             drawn = figures.export(results, new / "figures")
@@ -77,31 +80,99 @@ def exports(
         _describe(new, files, tables, frames, settings.name)
 
 
-def wide(shown: dict) -> pd.DataFrame:
+def wide(results: Results, shown: dict) -> pd.DataFrame:
     """A table with a line for each row, and columns in words: what the paper prints, ours, its error, and the gaps.
 
-    shown: what `rows` makes of a table. Columns of which no row has anything are left out.
+    shown: what `rows` makes of a table. Rows that nothing trains have the paper's numbers alone, and so have columns
+    that nothing measures; what has one value for all stands in each line. properties: as the paper has them; notes: all
+    that are of the row. Columns of which no row has anything are left out, and so are rows.
     """
+    parts = (shown["main"], shown["more"])
+    cells = {
+        (row["row"], metric): cell for part in parts for row in part["rows"] for metric, cell in row["cells"].items()
+    }
+    columns = {column["metric"]: column for part in parts for column in part["columns"]}
+    unmeasured = {
+        metric: {"words": in_words(metric), "unit": about.get("unit", "")}
+        for metric, about in results.paper["metrics"].items()
+        if metric not in columns
+    }
     lines = {}
-    for part in (shown["main"], shown["more"]):
-        for row in part["rows"]:
-            line = lines.setdefault(row["row"], {"row": row["row"], "name": row["words"], "seeds": row["seeds"]})
-            for column in part["columns"]:
-                words = column["words"] + (f" ({column['unit']})" if column["unit"] else "")
-                cell = row["cells"].get(column["metric"], {})
-                line |= {heading.format(words): cell.get(key) for key, heading in HEADINGS.items()}
-    return pd.DataFrame(list(lines.values())).dropna(axis="columns", how="all")
+    for row in results.rows():
+        known = {}
+        for metric, column in {**columns, **unmeasured}.items():
+            printed = results.of_row(row).get(metric) if row in results.paper["rows"] else None
+            cell = cells.get((row, metric), {"paper": printed if metric in results.paper["metrics"] else None})
+            known |= {heading.format(_in_words(column)): cell.get(key) for key, heading in HEADINGS.items()}
+        for constant in shown["constants"]:
+            if constant["metric"] in results.numbers(row):
+                values = constant["values"]
+                known[_in_words(constant)] = values.get(results.runs[row][0]["data"]["title"], values.get(None))
+        if any(pd.notna(value) for value in known.values()):
+            notes = "; ".join(note["text"] for note in shown["notes"] if row in note["rows"])
+            seeds = len(results.runs[row]) if row in results.runs else None
+            about = {"row": row, "name": results.title_of(row), "seeds": seeds}
+            lines[row] = {**about, **known, **results.properties(row), "notes": notes or None}
+    return pd.DataFrame(list(lines.values())).astype({"seeds": "Int64"}).dropna(axis="columns", how="all")
+
+
+def _in_words(column):
+    return column["words"] + (f" ({column['unit']})" if column["unit"] else "")
 
 
 def _latex(results, shown, about):
     """Both of a table's parts, with what a reader must know of the numbers."""
     stand_ins = f" Measured on or by stand-ins: {'; '.join(shown['stand_ins'])}." if shown["stand_ins"] else ""
-    seeds = f", {shown['seeds']} seeds" if shown["seeds"] else ""
+    number = None if shown["counted"] else shown["seeds"]
+    seeds = f", {number} seed{'s' * (number > 1)}" if number else ""
     error = "±: half of a 90% confidence interval of Student's t"
     caption = f"{about}. Scale {results.plan['scale']}{seeds}; {error}.{stand_ins}"
-    parts = [("", caption, shown["main"]), ("-more", f"{about}, what was measured besides.", shown["more"])]
-    written = [latex(part, words, f"tab:{results.name}{end}") for end, words, part in parts if part["columns"]]
-    return "\n".join([r"% \usepackage{booktabs}", *written])
+    texts = {
+        heading: {row: known.get(heading, "") for row, known in shown["properties"].items()}
+        for heading in shown["headings"]
+    }
+    if not shown["seeds"]:
+        texts["seeds"] = {row: len(runs) for row, runs in results.runs.items()}
+    main = latex(shown["main"], caption, f"tab:{results.name}", texts, _notes(shown))
+    besides = latex(shown["more"], f"{about}, what was measured besides.", f"tab:{results.name}-more")
+    parts = [(shown["main"], main), (shown["more"], besides)]
+    return HEAD + "\n".join(text for part, text in parts if part["columns"])
+
+
+def _notes(shown):
+    """(mark or None, text) of all that stands below a table on the page, too."""
+    for note in shown["notes"]:
+        of_one = f"{note['words'][0]}: " if note["words"] and len(note["words"]) == 1 else ""
+        yield note["mark"], of_one + note["text"]
+    if sizes := shown["sizes"]:
+        counted = (f"{how} at the sizes of {', '.join(names)}" for how, names in sizes.items())
+        yield None, f"No data are read: {'; '.join(counted)}."
+    for constant in shown["constants"]:
+        values = ", ".join(
+            f"{value:.{constant['decimals']}f}" + (f" ({title})" if title else "")
+            for title, value in constant["values"].items()
+        )
+        on_same = " on the same data" if len(constant["values"]) > 1 else ""
+        yield (
+            None,
+            f"{_in_words(constant)}: {values}, the same in all rows{on_same}.",
+        )
+    for metric, numbers in shown["unmeasured"].items():
+        printed = ", ".join(f"{value:.2f} ({words})" for words, value in numbers.items())
+        yield None, f"{metric}: not measured at this scale. The paper prints {printed}."
+    for why, columns in shown["without"].items():
+        yield None, f"{', '.join(columns)}: {why}."
+    if rows := shown["left_out"]:
+        yield (
+            None,
+            f"Left out, since nothing of them is measured at this scale: {'; '.join(row['words'] for row in rows)}.",
+        )
+    if rows := shown["untrained"]:
+        printed = (
+            row["words"] + "".join(f" ({metric} {value:.2f})" for metric, value in row["numbers"].items())
+            for row in rows
+        )
+        yield None, f"Printed in the paper, and not part of this workflow yet: {'; '.join(printed)}."
 
 
 def _describe(folder, files, tables, frames, settings):
@@ -109,10 +180,10 @@ def _describe(folder, files, tables, frames, settings):
     citation, spent = yaml.safe_load(CITATION.read_text(encoding="utf-8")), cost(tables)
     shutil.copyfile(CITATION, folder / CITATION.name)
     files = {**files, CITATION.name: COPIED[CITATION.name]}
-    scale, commits = tables[0].plan["scale"], _commits(frames)
+    scale, measured_by = tables[0].plan["scale"], " ".join(commits(frames))
     crate = ROCrate(version="1.1")
     crate.name = f"{citation['title']}: a run at scale {scale}"
-    crate.description = f"{len(tables)} tables at scale {scale}, measured by commit {commits}."
+    crate.description = f"{len(tables)} tables at scale {scale}, measured by commit {measured_by}."
 
     def add(identifier, kind, **about):
         return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **about}))
@@ -135,7 +206,7 @@ def _describe(folder, files, tables, frames, settings):
         "SoftwareApplication",
         name=citation["title"],
         version=citation["version"],
-        softwareVersion=commits,
+        softwareVersion=measured_by,
         license=crate.license,
         softwareRequirements=[
             add(f"#{name}-{version}", "SoftwareApplication", name=name, version=version)
@@ -172,10 +243,6 @@ def _describe(folder, files, tables, frames, settings):
 
 def _type(name):
     return {"encodingFormat": TYPES[Path(name).suffix]} if Path(name).suffix in TYPES else {}
-
-
-def _commits(frames):
-    return " ".join(sorted({word for frame in frames for cell in frame["commit"].dropna() for word in cell.split()}))
 
 
 def _packages(machines):

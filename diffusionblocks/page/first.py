@@ -123,7 +123,7 @@ def jobs_of_blocks(tables: list[Results]) -> list[dict]:
             if len(parts) < 2 or len(other) != 1:
                 continue
             sides = [[*parts.values()], [*other.values()]]
-            if not all("parameter_bytes" in job for side in sides for job in side):
+            if not all(_held(job) is not None for side in sides for job in side):
                 continue
             found.append(
                 {
@@ -178,7 +178,9 @@ def _sides(results, claim):
 
 
 def _held(job):
-    return sum(job[f"{kind}_bytes"] for kind in ("parameter", "gradient", "optimizer", "average"))
+    """Bytes that a job has held; None where it does not say one of the kinds."""
+    kinds = [job.get(f"{kind}_bytes") for kind in ("parameter", "gradient", "optimizer", "average")]
+    return None if None in kinds else sum(kinds)
 
 
 def _minute(time):

@@ -1,6 +1,7 @@
 """One table as planning wrote it, with what its runs measured, and its csv. No torch."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -16,6 +17,9 @@ COLUMNS = [
     *("properties", "elsewhere", "elsewhere_source", "remark", "beside", "timed", "values"),
     *("row_title", "error", "gap_error"),
 ]
+NUMBERS = {"paper", "ours", "std", "seeds", "samples", "paper_gap", "gap", "elsewhere", "error", "gap_error"}
+# All else is text, whatever it looks like: a row may be called `null` or `007`, and a commit be of digits alone.
+TEXTS = dict.fromkeys([column for column in COLUMNS if column not in {*NUMBERS, "beside"}], str)
 # What people write of words in the names of columns.
 WORDS = {
     **{word: word.upper() for word in ("fid", "kid", "mauve", "bptt", "gflop", "7b", "xl", "lm")},
@@ -92,10 +96,15 @@ class Results:
 def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
     """Columns of a table's csv. Raises UserError for a file that is absent or none of ours."""
     try:
-        return pd.read_csv(path)[columns]
+        return pd.read_csv(path, dtype=TEXTS, keep_default_na=False, na_values=[""])[columns]
     except (OSError, KeyError, ValueError) as error:
         damaged = f"{path}: no table of this workflow ({error}). Ask snakemake for it."
         raise unreadable(path, error, damaged) from None
+
+
+def commits(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """The commits behind the numbers of some tables, each once. frames: their csv files."""
+    return sorted({word for frame in frames for cell in frame["commit"].dropna() for word in cell.split()})
 
 
 def in_words(column: str) -> str:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
+from diffusionblocks.page import table
 from diffusionblocks.page.results import Results, decimals, in_words
 
 CELL = ("paper", "ours", "error", "gap", "gap_error", "paper_gap", "decimals")
+COUNTED = "none: "  # how the title of what has no data begins
 Lines = dict[tuple[str, str], dict]  # of a csv, by row and metric
 
 
@@ -23,6 +25,7 @@ def rows(results: Results, frame: pd.DataFrame) -> dict:
     headings, properties: of words about rows, see `Results.properties`; seeds: of each row, None where they differ
     notes: as `_notes`; constants: as `_constants`, of columns that need no table
     stand_ins: [text]; data, judges: as `_share`, of what stands in for nothing
+    sizes: {how: names of data} of rows without data, which are counted; counted: whether nothing here was trained
     untrained: [{id, words, numbers: {metric: value}}] of rows that are printed and that nothing here trains
     unmeasured: {metric: {row: value}} of columns that are printed, and that no row has
     left_out: [{id, words}] of rows without a number at this scale; without: {why: columns that rows are without}
@@ -37,8 +40,8 @@ def rows(results: Results, frame: pd.DataFrame) -> dict:
     constants = _constants(results, measured, [metric for metric in metrics if metric not in inside])
     others = [metric for metric in metrics if metric not in {*inside, *constants}]
     notes, properties = _notes(results, measured), {row: results.properties(row) for row in there}
-    stand_ins = sorted({word for text in frame["stand_in"].dropna() for word in text.split("; ")})
-    data, without = _data(results, trained)
+    stand_ins = sorted({text for key in measured for text in table.stand_ins(results, *key)})
+    data, sizes, without = _data(results, trained)
     counts = {len(results.runs[row]) for row in there}
     numbers = {row: _printed(results, row) for row in results.paper["rows"]}
     return {
@@ -51,6 +54,8 @@ def rows(results: Results, frame: pd.DataFrame) -> dict:
         "constants": list(constants.values()),
         "stand_ins": stand_ins,
         "data": _share({row: data[row] for row in there}, results.title_of, stand_ins),
+        "sizes": sizes,
+        "counted": bool(there) and not any(run["parts"] for row in there for run in results.runs[row]),
         "judges": _share(_judges(measured), in_words, stand_ins),
         "untrained": [
             {**named(results, row), "numbers": {in_words(metric): value for metric, value in known.items()}}
@@ -118,7 +123,7 @@ def _part(results: Results, lines: Lines, there: list[str], metrics: list[str], 
 def _column(lines, metric):
     """{metric, words, unit, better, samples: in words, gaps: whether a row has one}."""
     own = [line for (_, name), line in lines.items() if name == metric and _is(line["ours"])]
-    samples = sorted({int(line["samples"]) for line in own if line["samples"]})
+    samples = sorted({int(line["samples"]) for line in own if _is(line["samples"])} - {0})
     return {
         "metric": metric,
         "words": in_words(metric),
@@ -158,7 +163,7 @@ def _notes(results, measured):
     found, columns, having = {}, {}, {}
     for (row, metric), line in measured.items():
         having.setdefault(metric, {})[row] = None
-        texts = line["note"].split("; ") if _is(line["note"]) else []
+        texts = table.notes(results.numbers(row)[metric])
         if _is(line["elsewhere"]):
             texts.append(f"{in_words(metric)}: {line['elsewhere']:g} in {line['elsewhere_source']}")
         for text in texts:
@@ -177,15 +182,22 @@ def _notes(results, measured):
 
 
 def _data(results, trained):
-    """({row: titles of its data}, {why: columns that rows are without}); what was counted says both in one text."""
-    data, without = {row: {} for row in trained}, {}
+    """({row: titles of its data}, {how: whose sizes}, {why: columns that rows are without}).
+
+    What was counted has no data: its title says the other two, in one text (evaluation/count.py).
+    """
+    data, sizes, without = {row: {} for row in trained}, {}, {}
     for row in trained:
         for title in (run["data"]["title"] for run in results.runs[row]):
-            first, *others = title.split("; ") if title.startswith("none: ") else [title]
-            data[row][first] = None
+            if not title.startswith(COUNTED):
+                data[row][title] = None
+                continue
+            first, *others = title.removeprefix(COUNTED).split("; ")
+            how, _, name = first.partition(" at the sizes of ")
+            sizes.setdefault(how, {})[name] = None
             for columns, _, why in (other.partition(": ") for other in others):
                 without.setdefault(why, {}).update(dict.fromkeys(map(in_words, columns.split(", "))))
-    return data, {why: list(columns) for why, columns in without.items()}
+    return data, *({key: list(names) for key, names in found.items()} for found in (sizes, without))
 
 
 def _judges(measured):
@@ -200,12 +212,11 @@ def _judges(measured):
 def _share(titles: dict[str, Iterable[str]], words: Callable[[str], str], stand_ins: list[str]) -> dict:
     """{title: what has it, in words} of {what: its titles}, without titles that stand in for something.
 
-    Nothing is said where all have it, or where it stands for no data at all.
+    Nothing is said where all have it.
     """
     found = {}
     for what, of_one in titles.items():
         for title in of_one:
             if not any(text.startswith(f"{title} for ") for text in stand_ins):
                 found.setdefault(title, []).append(words(what))
-    general = [title for title, having in found.items() if len(having) == len(titles) or title.startswith("none: ")]
-    return {title: [] if title in general else having for title, having in found.items()}
+    return {title: [] if len(having) == len(titles) else having for title, having in found.items()}

@@ -25,7 +25,7 @@ from diffusionblocks.page.cost import cost
 from diffusionblocks.page.differ import not_as_planned
 from diffusionblocks.page.headline import ABOUT, CLAIMS, METRICS, PAGE, headline, into_readme, named
 from diffusionblocks.page.page import in_bytes, page
-from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.results import Results, commits, read
 from diffusionblocks.page.table import table
 
 ROOT = PACKAGE.parent
@@ -54,9 +54,9 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
             if made.read_bytes() != there.read_bytes():
                 raise UserError(f"{there}: is not what its metrics say. Make it anew: snakemake all")
             frames.append(read(made))
-        commits = sorted({word for frame in frames for cell in frame["commit"].dropna() for word in cell.split()})
+        measured_by = commits(frames)
         if not any_commit:
-            _refuse_commits(results, commits, frames)
+            _refuse_commits(results, measured_by, frames)
         figures = [path.with_name(f"{name}-figures.json") for name, path in plans.items()]
         csvs = [new / f"{name}.csv" for name in plans]
         estimate = [path for path in (results / "estimate.json",) if exists(path)]
@@ -65,7 +65,7 @@ def ship(results: Path, folder: Path, any_commit: bool = False) -> str:
         _pack([*plans.values(), *estimate, *_metrics(tables)], new / METRICS)
         about = {"date": time.strftime("%Y-%m-%d"), "scale": tables[0].plan["scale"], "tables": list(plans)}
         logs = _only_started_from(results, plan, tables)
-        write_json(new / ABOUT, {**about, "commits": commits, "page_commit": commit, **cost(tables, logs)})
+        write_json(new / ABOUT, {**about, "commits": measured_by, "page_commit": commit, **cost(tables, logs)})
         name = named(folder, readme)
         block = headline(new, name) if name else None
         sizes = {name: (new / name).stat().st_size for name in MOST}
@@ -160,14 +160,16 @@ def _commit():
     return commit
 
 
-def _refuse_commits(results, commits, frames):
+def _refuse_commits(results, measured_by, frames):
     """Raise UserError unless all numbers are of one commit, saying which are of which."""
-    nowhere = [commit for commit in commits if commit == "unknown" or commit.endswith("-dirty")]
-    if len(commits) == 1 and not nowhere:
+    nowhere = [commit for commit in measured_by if commit == "unknown" or commit.endswith("-dirty")]
+    if len(measured_by) == 1 and not nowhere:
         return
     rows = pd.concat(frames).dropna(subset="commit")
-    told = [f"{commit} ({rows[rows['commit'].str.contains(commit, regex=False)]['run'].iloc[0]})" for commit in commits]
-    why = "has numbers of several commits" if len(commits) > 1 else "has numbers of no commit"
+    told = [
+        f"{commit} ({rows[rows['commit'].str.contains(commit, regex=False)]['run'].iloc[0]})" for commit in measured_by
+    ]
+    why = "has numbers of several commits" if len(measured_by) > 1 else "has numbers of no commit"
     raise UserError(f"{results}: {why}: {', '.join(told)}. Make them anew (snakemake all), or add --any-commit.")
 
 

@@ -43,6 +43,14 @@ def difference(a: Sequence[float], b: Sequence[float], paired: bool) -> Interval
     return mean, _half(math.sqrt(variance), variance**2 / freedom) if variance else 0.0
 
 
+def are_paired(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether values of two rows of a table are of the same seeds, which had the same draws.
+
+    Rows have the first so many of the configured seeds: as many are the same ones.
+    """
+    return len(a) == len(b) > 1
+
+
 def has_constant_gap(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether two rows of the same seeds, all finite, differ by the same in all of them."""
     return float(np.ptp(np.subtract(a, b))) <= EQUAL * float(np.abs([a, b]).max())

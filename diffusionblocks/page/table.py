@@ -106,7 +106,7 @@ def _measured(results, row, metric):
         "stand_in": "; ".join(stand_ins(results, row, metric)),
         "commit": " ".join(sorted(commits)),
         "scale": seeds[0]["run"]["scale"],
-        "note": _note(number),
+        "note": "; ".join(notes(number)) or None,
         "timed": number["timed"]["where"] if "timed" in number else None,
     }
 
@@ -140,19 +140,19 @@ def _printed_alike(results, row, metric):
     return [column for column in columns_of(numbers, numbers[metric]["name"]) if column in results.paper["metrics"]]
 
 
-def _note(number):
+def notes(number: dict) -> list[str]:
     """What a reader must know of a number: a grid of levels may miss the interval of a block altogether."""
-    notes = []
+    found = []
     if number.get("sets", 1) > 1:
-        notes.append(f"{number['over_sets']} of {number['sets']} sets")
+        found.append(f"{number['over_sets']} of {number['sets']} sets")
     if number.get("idle_blocks"):
-        notes.append(f"never acts: block {', '.join(map(str, number['idle_blocks']))}")
+        found.append(f"never acts: block {', '.join(map(str, number['idle_blocks']))}")
     if number.get("references"):
         blind = f", by features that {number['blind']}" if number.get("blind") else ""
-        notes.append(f"{number['name']}: against {number['references']:,} real texts{blind}")
+        found.append(f"{number['name']}: against {number['references']:,} real texts{blind}")
     if about := number.get("timed"):
-        notes.append(f"timed on {about['where']}; {about['how']}")
-    return "; ".join(notes) or None
+        found.append(f"timed on {about['where']}; {about['how']}")
+    return found
 
 
 def _add_gaps(results, line, lines, column):
@@ -163,7 +163,5 @@ def _add_gaps(results, line, lines, column):
             line[gap] = value - other
     if "gap" in line:
         (row, metric), against = (line["row"], line["metric"]), line["against"]
-        paired = results.seeds(row) == results.seeds(against)  # then both had the same draws, seed by seed
-        _, line["gap_error"] = statistics.difference(
-            results.values(row, metric), results.values(against, column), paired
-        )
+        ours, theirs = results.values(row, metric), results.values(against, column)
+        _, line["gap_error"] = statistics.difference(ours, theirs, statistics.are_paired(ours, theirs))
