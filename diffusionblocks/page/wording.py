@@ -1,0 +1,43 @@
+"""How numbers and verdicts are said to people: one rule for the page, its tables and the terminal. No torch."""
+
+import math
+from collections.abc import Iterable
+
+VERDICTS = ("held", "did not hold", "cannot tell", "not tested", "not measured")
+
+
+def decimals(values: Iterable[float | None], unit: str = "", errors: Iterable[float | None] = ()) -> int:
+    """Decimals of numbers that stand together, two at least: as many as show two digits of their error.
+
+    errors: of several the middle one counts; where none is known, two digits of the largest number are shown. Of
+    seconds three digits of the least are. What is missing, infinite or 0 counts for nothing.
+    """
+    values, errors = ([abs(size) for size in sizes if size and math.isfinite(size)] for sizes in (values, errors))
+    if unit == "s":
+        size, digits = min(values, default=1), 3
+    else:
+        size, digits = sorted(errors)[len(errors) // 2] if errors else max(values, default=1), 2
+    return max(2, digits - 1 - math.floor(math.log10(size)))
+
+
+def signed(value: float | None, half: float | None = None) -> str:
+    """`+2.10 ± 0.50`, of a difference and its error; `infinite` of what claims.json has no number for."""
+    if value is None:
+        return "infinite"
+    digits = decimals([value], errors=[half])
+    return f"{value:+.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def half(gap: dict) -> float | None:
+    """Half of the interval of a claim's gap; None where there is none."""
+    return None if gap["low"] is None else (gap["high"] - gap["low"]) / 2
+
+
+def counted(about: dict) -> str:
+    """What claims.json counts, as a sentence: the paper's claims, and ours apart."""
+    said = []
+    for key, words in (("counts", "of {} claims of the paper: "), ("counts_of_ours", "of {} of ours: ")):
+        known = {verdict: about[key][verdict] for verdict in VERDICTS if about[key].get(verdict)}
+        if known:
+            said.append(words.format(sum(known.values())) + ", ".join(f"{n} {word}" for word, n in known.items()))
+    return f"At scale {about['scale']}, {'; and '.join(said) or 'nothing is claimed'}."
