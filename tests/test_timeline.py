@@ -57,7 +57,7 @@ def test_the_caption_says_how_many_ran_at_once_and_where(tables):
     assert drawn["caption"].startswith(
         "7 jobs, up to 4 at a time, on node1, node0, node2. Pauses are cut out (dashed, 2)."
     )
-    assert "each block of blocks is a job of its own" in drawn["parts_caption"]
+    assert "each block of “blocks” is a job of its own" in drawn["parts_caption"]
     assert "up to 3 of them ran at a time, on 3 nodes" in drawn["parts_caption"]
     assert [words for words, _ in drawn["kinds"]] == [
         *("training of one block", "training of a whole network", "sampling, evaluation, timing")

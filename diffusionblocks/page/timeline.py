@@ -169,7 +169,7 @@ def _parts(tables, bars):
                 for bar in bars:
                     if (bar.row, bar.seed) == name and bar.kind != "other":
                         found[bar.part].append(bar)
-                lines += [(f"{title}, {about['seed']} {part}", found[part]) for part in run["parts"] if found[part]]
+                lines += [(f"{title} {about['seed']} {part}", found[part]) for part in run["parts"] if found[part]]
             own = [bar for _, line in lines for bar in line if bar.kind == "block"]
             if not own:
                 continue

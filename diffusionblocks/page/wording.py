@@ -9,15 +9,24 @@ VERDICTS = ("held", "did not hold", "cannot tell", "not tested", "not measured")
 def decimals(values: Iterable[float | None], unit: str = "", errors: Iterable[float | None] = ()) -> int:
     """Decimals of numbers that stand together, two at least: as many as show two digits of their error.
 
-    errors: of several the middle one counts; where none is known, two digits of the largest number are shown. Of
-    seconds three digits of the least are. What is missing, infinite or 0 counts for nothing.
+    errors: of several the middle one counts, and no number gets more than four digits for it; where none is known, two
+    digits of the largest number are shown. Of seconds three digits of the least are. What is missing, infinite or 0
+    counts for nothing.
     """
     values, errors = ([abs(size) for size in sizes if size and math.isfinite(size)] for sizes in (values, errors))
+    largest = max([*values, *errors], default=1)
     if unit == "s":
-        size, digits = min(values, default=1), 3
+        needed = _places(min(values, default=1), 3)
+    elif errors:
+        needed = min(_places(sorted(errors)[len(errors) // 2], 2), _places(largest, 4))
     else:
-        size, digits = sorted(errors)[len(errors) // 2] if errors else max(values, default=1), 2
-    return max(2, digits - 1 - math.floor(math.log10(size)))
+        needed = _places(largest, 2)
+    return max(2, needed)
+
+
+def _places(size, digits):
+    """Decimals that show so many digits of a number."""
+    return digits - 1 - math.floor(math.log10(size))
 
 
 def signed(value: float | None, half: float | None = None) -> str:
