@@ -31,7 +31,10 @@ def tables(tmp_path):
     """A row end to end, stopped and gone on with, and one of three blocks, on three nodes at once."""
     whole = run("whole", all=job(100, attempt("12:00:00"), attempt("12:05:00", step=40)))
     blocks = {f"block{i}": job(60, attempt("12:00:30", f"node{i}")) for i in range(3)}
-    rows = {"whole": [whole], "blocks": {"metrics": [run("blocks", **blocks)], "against": "whole", "title": "In blocks"}}
+    rows = {
+        "whole": [whole],
+        "blocks": {"metrics": [run("blocks", **blocks)], "against": "whole", "title": "In blocks"},
+    }
     return [Results(plan(tmp_path, rows))]
 
 
