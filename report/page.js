@@ -6,21 +6,25 @@ const follow = () => { contents.open = wide.matches; };
 follow();
 wide.addEventListener("change", follow);
 
-for (const claims of document.querySelectorAll(".claims")) {
-  const filters = [...claims.querySelectorAll("select")], all = claims.querySelector("input");
-  if (!filters.length) continue;
-  filters[0].closest(".choice").hidden = false;
-  const choose = () => {
-    const { verdict, model } = Object.fromEntries(filters.map(filter => [filter.dataset.filter, filter.value]));
+// Each matrix has its own verdict; the architecture is chosen for the whole page, wherever it is chosen.
+const models = [...document.querySelectorAll("[data-filter=model]")];
+const choose = () => {
+  const model = models.length ? models[0].value : "";
+  const isOther = part => model !== "" && !part.dataset.models.split(" ").includes(model);
+  for (const claims of document.querySelectorAll(".claims")) {
+    const verdict = claims.querySelector("[data-filter=verdict]").value, all = claims.querySelector("input");
     if (verdict && all) all.checked = true;
-    for (const group of claims.querySelectorAll("tbody")) {
-      const other = model && !group.dataset.models.split(" ").includes(model);
-      for (const line of group.rows) line.hidden = other || (verdict && line.dataset.verdict !== verdict);
-    }
-    for (const part of document.querySelectorAll("main > section[data-models], nav li[data-models]"))
-      part.hidden = model && !part.dataset.models.split(" ").includes(model);
-  };
-  filters.forEach(filter => filter.addEventListener("change", choose));
+    for (const group of claims.querySelectorAll("tbody"))
+      for (const line of group.rows) line.hidden = isOther(group) || (verdict !== "" && line.dataset.verdict !== verdict);
+  }
+  for (const part of document.querySelectorAll("main > section[data-models], nav li[data-models]")) part.hidden = isOther(part);
+};
+for (const filter of document.querySelectorAll("[data-filter]")) {
+  filter.closest(".choice").hidden = false;
+  filter.addEventListener("change", () => {
+    if (models.includes(filter)) for (const other of models) other.value = filter.value;
+    choose();
+  });
 }
 
 // Of a cell: its first number, in bytes or seconds where it has such a unit, or its words.
@@ -36,12 +40,10 @@ const compare = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) :
 for (const table of document.querySelectorAll("main table:not(.matrix)")) {
   const body = table.tBodies[0], head = table.tHead && table.tHead.rows[table.tHead.rows.length - 1];
   if (!head || body.rows.length < 3 || body.querySelector("[rowspan], [colspan]")) continue;
-  // Columns are counted from the right: cells of a first line of the head may reach down into the last one.
-  const columns = body.rows[0].cells.length;
-  if (body.rows[0].cells.length < head.cells.length) continue;
-  [...head.cells].forEach((cell, index) => {
+  if (body.rows[0].cells.length !== head.cells.length) continue;
+  [...head.cells].forEach((cell, column) => {
     if (cell.colSpan > 1 || !cell.textContent.trim()) return;
-    const column = columns - head.cells.length + index, button = document.createElement("button");
+    const button = document.createElement("button");
     button.append(...cell.childNodes);
     cell.append(button);
     button.addEventListener("click", () => {

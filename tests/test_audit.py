@@ -197,6 +197,20 @@ def test_on_paper_nothing_is_cut_and_nothing_closed(browser, page):
     assert len(re.findall(rb"/Type /Page\b", base64.b64decode(pdf))) > 5
 
 
+def test_an_architecture_is_chosen_for_the_whole_page_wherever_it_is_chosen(browser, page):
+    browser.open(page, 1280)
+    choose = """{const all = [...document.querySelectorAll('[data-filter=model]')], found = all.at(%s);
+        found.value = '%s'; found.dispatchEvent(new Event('change'));
+        [all.map(one => one.value), [...document.querySelectorAll('main [data-models]')]
+            .filter(one => (one.rows ? [...one.rows].every(line => line.hidden) : one.hidden))
+            .every(one => !one.dataset.models.split(' ').includes('%s')),
+         document.querySelectorAll('main > section[hidden]').length]}"""
+    values, right, hidden = browser.run(choose % (-1, "vit", "vit"))
+    assert len(values) > 1 and set(values) == {"vit"} and right and hidden
+    values, right, hidden = browser.run(choose % (0, "", "vit"))
+    assert set(values) == {""} and not hidden, "the other matrix has no say any more"
+
+
 def test_the_page_is_used_by_keyboard(browser, page):
     """Tab goes through links and controls from the page's head, and whatever has the focus shows it."""
     browser.open(page, 1280)

@@ -26,15 +26,19 @@ CLAIM = {"text": "a is at most 2 worse than b.", "metric": "accuracy", "row": "a
 SECONDS = 6  # of the jobs of a seed, as page_helpers has it
 
 
-def written(folder, rows, claims, depth=None, better="higher", printed=None, **settings):
-    """(`<table>.json`, its csv) of rows whose accuracies of each seed are {row: [value]}."""
+def written(folder, rows, claims, depth=None, better="higher", printed=None, about=None, **settings):
+    """(`<table>.json`, its csv) of rows whose accuracies of each seed are {row: [value]}.
+
+    about: {row: what planning says of it}.
+    """
     runs = {}
     for row, values in rows.items():
         numbers = (number("accuracy", value, better=better, **settings) for value in values)
         runs[row] = [measured(row, seed=seed, accuracy=found) for seed, found in enumerate(numbers)]
     paper = {"title": "x", "source": "Table 1", "data": "x", "rows": printed or {}}
     paper["metrics"] = {"accuracy": {"unit": "%", "better": better, "extractor": "GPT-2"}}
-    path = plan(folder, runs, paper, claims=claims, depth=depth)
+    entries = {row: {"metrics": found, **(about or {}).get(row, {})} for row, found in runs.items()}
+    path = plan(folder, entries, paper, claims=claims, depth=depth)
     table(path, path.with_suffix(".csv"))
     return path, path.with_suffix(".csv")
 
@@ -206,6 +210,7 @@ def test_another_column_may_stand_in_for_the_papers(tmp_path):
     table(path, csv)
     (found,) = of_table(Results(path), read(csv))
     assert (found["verdict"], found["metric"]) == ("held", "accuracy")
+    assert found["in_place_of"] == "ppl_llama"
     assert found["paper"]["gap"] == pytest.approx(2.3) and found["stand_in"].endswith("a small one for Llama")
 
 
@@ -234,10 +239,13 @@ def test_of_a_claim_with_a_control_both_must_be_decided(judged):
 DEPTH = {"metric": "accuracy", "deep": "b", "shallow": "s"}
 
 
+SMALL = {"s": {"title": "small"}}
+
+
 def controlled(judged, a, b, s, margin, noise=NOISE, depth=DEPTH, **about):
     """The verdict on `a` against `b`, under the control `s`, each around its mean."""
     rows = {"a": a + noise, "b": b - noise / 2, "s": s + noise / 2}
-    return judged({row: list(values) for row, values in rows.items()}, of(margin), depth=depth, **about)
+    return judged({row: list(values) for row, values in rows.items()}, of(margin), depth=depth, about=SMALL, **about)
 
 
 @pytest.mark.parametrize(
@@ -245,16 +253,16 @@ def controlled(judged, a, b, s, margin, noise=NOISE, depth=DEPTH, **about):
     [
         (90.0, 91.0, 85.0, -2, "held", None),
         (91.0, 90.0, 90.1, 0, "held", None),  # ahead of both, where end to end makes nothing of its depth
-        (90.0, 90.1, 90.1, -2, "cannot tell", "depth is worth nothing at this scale"),
-        (90.0, 89.0, 90.1, -2, "cannot tell", "depth is worth nothing at this scale"),  # less than nothing
-        (90.0, 91.0, 90.1, -2, "cannot tell", "no better than s, a net of one block’s size, within the error"),
-        (90.0, 90.1, 90.1, 0, "cannot tell", "depth is worth nothing at this scale"),
+        (90.0, 90.1, 90.1, -2, "cannot tell", "depth is not shown to be worth anything here, within the error"),
+        (90.0, 89.0, 90.1, -2, "cannot tell", "depth is worth less than nothing at this scale"),
+        (90.0, 91.0, 90.1, -2, "cannot tell", "no better than the control (small), within the error"),
+        (90.0, 90.1, 90.1, 0, "cannot tell", "depth is not shown to be worth anything here, within the error"),
         (90.0, 90.1, 85.0, 0, "cannot tell", None),
-        (90.0, 90.1, 91.0, -2, "did not hold", "worse than s, a net of one block’s size"),  # within the margin
-        (90.0, 90.1, 91.0, 0, "did not hold", "worse than s, a net of one block’s size"),
+        (90.0, 90.1, 91.0, -2, "did not hold", "worse than the control (small)"),  # within the margin
+        (90.0, 90.1, 91.0, 0, "did not hold", "worse than the control (small)"),
         (90.0, 95.0, 85.0, -2, "did not hold", None),
         (90.0, 95.0, 90.1, -2, "did not hold", None),
-        (90.0, 95.0, 95.0, -2, "did not hold", "worse than s, a net of one block’s size"),
+        (90.0, 95.0, 95.0, -2, "did not hold", "worse than the control (small)"),
     ],
 )
 @pytest.mark.parametrize("better", ["higher", "lower"])
@@ -269,6 +277,24 @@ def test_of_one_seed_the_control_says_nothing(judged):
     found = controlled(judged, 90.0, 91.0, 91.0, -2, noise=np.zeros(1))
     assert (found["verdict"], found["because"]) == ("cannot tell", "one seed: no spread is known")
     assert found["control"]["low"] is None
+
+
+def test_where_depth_is_not_shown_to_be_worth_anything_other_reasons_are_told_too(judged):
+    rows = {"a": [90.0], "b": [90.0, 90.5, 89.5], "s": [90.1, 89.9, 90.0]}
+    because = "depth is not shown to be worth anything here, within the error; one seed: no spread is known"
+    assert judged(rows, of(-2), depth=DEPTH)["because"] == because
+
+
+@pytest.mark.parametrize(
+    ("layer", "place"),
+    [("tables.table7.demo", "workflow/tables/table7.yaml"), ("tables.mine.demo", "tables.mine.demo")],
+)
+def test_more_seeds_than_a_row_may_have_say_what_has_to_be_lifted(judged, layer, place):
+    pinned = {"a": {"settings": {"seeds_at_most": [1, layer]}}}
+    found = judged({"a": [90.0], "b": [80.0]}, of(0), about=pinned)
+    assert found["because"] == f"one seed: no spread is known; more need seeds_at_most lifted in {place}"
+    enough = {"a": {"settings": {"seeds_at_most": [3, layer]}}, "b": {"settings": {"seeds_at_most": [None, layer]}}}
+    assert judged({"a": [90.0], "b": [80.0]}, of(0), about=enough)["because"] == "one seed: no spread is known"
 
 
 def test_the_control_has_no_say_in_other_claims(judged):
@@ -286,7 +312,7 @@ def test_the_control_has_no_say_in_other_claims(judged):
     [
         ([90.0, 91.0], [80.0, 81.1], "higher", "something"),
         ([90.0, 91.0], [80.0, 81.1], "lower", "less than nothing"),
-        ([90.0, 91.0], [90.5, 90.4], "higher", "nothing"),
+        ([90.0, 91.0], [90.5, 90.4], "higher", "not shown"),
         ([90.0], [10.0], "higher", "unknown"),
     ],
 )
@@ -328,11 +354,14 @@ def test_claims_are_written_and_printed(tmp_path, capsys):
     verdicts([path], [csv], made)
     found = json.loads(made.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert found["scale"] == "demo" and found["confidence"] == 0.9 and set(found["counts"]) == set(VERDICTS)
-    assert found["counts"]["cannot tell"] == 3 and found["claims"][0]["gap"]["mean"] is None
+    assert found["counts"]["cannot tell"] == 2 and found["counts_of_ours"]["cannot tell"] == 1
+    assert found["claims"][0]["gap"]["mean"] is None
     lines = told(made).splitlines()
     assert (
         max(map(len, lines)) <= 100
-        and lines[-1] == "At scale demo: 3 cannot tell. Do not lean on those with a question mark."
+        and " ".join(lines[-2:])
+        == "At scale demo, of 2 claims of the paper: 2 cannot tell; and of 1 of ours: 1 cannot tell. "
+        "Do not lean on those with a question mark."
     )
     assert lines[1].split()[:4] == ["cannot", "tell", "?", "infinite"] and "Table 1: a is at most 2 worse" in lines[1]
     assert "few updates]" in " ".join(lines)
@@ -354,7 +383,7 @@ def test_the_verbs_write_and_print_them(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^held +\+5.00 ± 0\.\d+ ", printed, re.MULTILINE) and "accuracy, 3 seeds" in printed
     assert re.search(r"\d more: \d+ seconds", printed) and "0.95 times" in printed
-    assert "At scale demo: 1 held, 1 did not hold, 1 cannot tell." in printed
+    assert "At scale demo, of 3 claims of the paper: 1 held, 1 did not hold, 1 cannot tell." in printed
 
 
 def test_the_documentation_has_every_key_and_its_example_is_a_claim(judged):

@@ -9,6 +9,7 @@ from page_helpers import IMAGES, measured, number, plan
 from diffusionblocks.page import first
 from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.results import Results
+from diffusionblocks.page.wording import decimals
 
 
 def claim(**about) -> dict:
@@ -102,6 +103,29 @@ def test_gaps_in_words(about, of, words):
     assert first.better_by(claim(**about), of) == words
 
 
+def test_a_small_number_has_the_digits_of_its_error():
+    small = {"unit": None, "gap": {"mean": -0.0031, "low": -0.0045, "high": -0.0017}}
+    assert first.better_by(claim(**small)) == "0.0031 ± 0.0014 worse"
+    assert first.better_by(claim(gap={"mean": 0.0004, "low": None, "high": None})) == "0.00040 better"
+    assert first.better_by(claim(paper={"gap": 0.06000000000000005}), "paper") == "0.06 better", "as it is printed"
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "errors", "places"),
+    [
+        ([60.25, 7.85], "%", [0.7, 1.2], 2),
+        ([60.25, 7.85], "%", [0.00017], 2),  # no number of the table has so many digits
+        ([0.61, 0.98], "", [0.014, 0.03, None], 3),
+        ([0.61, 0.98], "", [0.0, math.nan], 2),
+        ([0.0004, math.inf], "", [], 5),
+        ([0.0181, 2.0], "s", [0.5], 4),
+        ([], "", [], 2),
+    ],
+)
+def test_decimals_are_those_of_the_error(values, unit, errors, places):
+    assert decimals(values, unit, errors) == places
+
+
 def test_verdicts_are_counted_in_the_order_of_the_sentence():
     claims = [claim(verdict=verdict) for verdict in ("not tested", "held", "cannot tell", "held")]
     assert [(verdict, number) for verdict, number, _ in first.counted(claims)] == [
@@ -138,12 +162,12 @@ def test_an_experiment_is_a_data_set_of_a_table(tmp_path):
 def test_what_a_run_was(tmp_path):
     runs = [measured("a", seed=seed, fid_test=5.0) for seed in range(2)]
     for seed, run in enumerate(runs):
-        run["evaluation"]["time"] = f"2026-11-2{seed}T17:48:08+0000"
+        run["evaluation"]["time"] = ("2026-11-20T19:48:08+0200", "2026-11-20T17:49:08+0000")[seed]  # two places
     counted = {**measured("memory", fid_test=1.0, title="none: counted"), "parts": {}}
     results = Results(plan(tmp_path, {"a": runs, "memory": [counted]}, IMAGES))
     found = first.facts([results])
     assert found["data"] == ["digits"] and found["hardware"] == ["cpu"], "nothing that is counted has read data"
-    assert (found["first"], found["last"]) == ("2026-11-20 17:48", "2026-11-21 17:48")
+    assert (found["first"], found["last"]) == ("2026-11-20 17:48", "2026-11-20 17:49")
     assert found["seconds"] == pytest.approx(6 * 2 + 5, abs=4) and found["jobs"] == 3 * 2 + 2
 
 
@@ -162,6 +186,14 @@ def test_memory_is_a_line_for_each_network(tmp_path):
     (line,) = group["lines"]
     assert (line["label"], line["layers"], line["blocks"]) == ("DiT-L/2", 24, 3)
     assert (line["against"], line["row"], line["ratio"], line["paper"]) == (68_000, 23_000, 2.9, 3.0)
+    assert first.in_short([group]) == [group] and not first.in_short([{**group, "name": "layer_evaluations"}])
+    as_much = {**line, "asked": 0.9}
+    assert (
+        first.in_short([{**group, "lines": [line, as_much]}])
+        == [group]
+        != first.in_short([group | {"lines": [as_much]}])
+    )
+    assert not first.costs([results], [factor(2.9, **about, verdict="not tested")]), "other sizes than it is about"
 
 
 def test_jobs_of_blocks_stand_beside_the_job_end_to_end(tmp_path):

@@ -128,15 +128,27 @@ def test_a_figure_has_an_address_words_and_a_caption(tmp_path):
 
 
 def test_the_papers_tables_stand_in_its_order_and_what_is_counted_before_them(tmp_path):
-    sources = {"table_a2": "Table A2", "table8": "Table 8", "memory": "Appendix G", "table1": "Table 1", "mine": None}
+    sources = {
+        "table_a2": "Table A2",
+        "table8": "Table 8",
+        "memory": "Appendix G",
+        "table1": "Table 1",
+        "b": "Figure 3",
+    }
+    sources["mine"] = None
     papers = {name: source and {**IMAGES, "source": source} for name, source in sources.items()}
     rows = {"a": [measured("a", fid_test=5.0)]}
-    made = written_page(tmp_path, *(plan(tmp_path, rows, paper, name=name) for name, paper in papers.items()))
+    counted = {"a": [{**measured("a", fid_test=5.0), "parts": {}}]}
+    made = written_page(
+        tmp_path,
+        *(plan(tmp_path, counted if name == "memory" else rows, paper, name=name) for name, paper in papers.items()),
+    )
     titles = re.findall("<h2>(.*?)</h2>", made)
-    assert titles[:6] == ["Memory and compute", "Appendix G", "Table 1", "Table 8", "Table A2", "Not in the paper"]
-    assert titles[6:] == ["Ours", "Stand-ins and limits", "Provenance, and how to cite"]
+    assert titles[:4] == ["Memory and compute", "Appendix G", "Table 1", "Table 8"]
+    assert titles[4:7] == ["Table A2", "Figure 3", "Not in the paper"], "what is trained is no matter of compute"
+    assert titles[7:] == ["Ours", "Stand-ins and limits", "Provenance, and how to cite"]
     contents = re.findall(r'href="#(\w+)"', made[made.index("<nav") : made.index("</nav>")])
-    assert contents == ["first", "resources", "memory", *("table1", "table8", "table_a2", "ours", "mine"), *ENDS]
+    assert contents == ["first", "resources", "memory", *("table1", "table8", "table_a2", "b", "ours", "mine"), *ENDS]
     assert set(contents) <= set(re.findall(r' id="(\w+)"', made))
 
 
@@ -190,12 +202,12 @@ def claimed(folder, deep, shallow, blocks):
 def test_the_page_says_that_a_scale_without_depth_decides_nothing(tmp_path):
     made = claimed(tmp_path, [98.4, 98.0, 98.6], [98.0, 98.4, 98.3], [98.3, 98.2, 98.4])
     assert "At scale demo, the one claim of the paper that is looked at here: 1 cannot be told yet." in made
-    assert "Near. – 0.03 ± 0.35 points worse to the control 0.07 ± 0.42 better cannot tell Depth is worth" in made
+    assert "Near. – 0.03 ± 0.35 points worse to the control 0.07 ± 0.42 better cannot tell Depth is not shown" in made
     assert made.index("Not in the paper") < made.index("Deeper. – 0.07 ± 0.42 points better cannot tell")
     assert (
         "What depth is worth here deep against shallow, which has the layers of one block; both are trained end to "
         "end. accuracy (%): +0.10 ± 0.73 (half of a 90% interval, seed by seed), 3 seeds. This scale cannot tell "
-        "whether blocks reach end to end: depth is worth nothing here." in made
+        "whether blocks reach end to end: depth is not shown to be worth anything here, within the error." in made
     )
 
 
@@ -204,7 +216,7 @@ def test_where_depth_counts_the_page_says_so(tmp_path):
     assert "better held 3" in made and "looked at here: 1 held." in made and "cannot tell" not in made.split("Seeds")[1]
     assert "3 seeds. Depth is worth something, so blocks can be held against end to end." in made
     made = claimed(tmp_path, [90.0, 90.1, 90.2], [98.4, 98.0, 98.6], [90.1, 90.0, 90.2])
-    assert "did not hold Worse than shallow, a net of one block’s size 3" in made
+    assert "did not hold Worse than the control (shallow) 3" in made
     assert "blocks reach end to end: depth is worth less than nothing here." in made
 
 

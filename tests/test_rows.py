@@ -168,6 +168,15 @@ def test_columns_that_are_printed_and_never_measured_are_a_footnote(page):
     assert said in words_of(page(paper, rows))
 
 
+def test_what_a_claim_measures_in_place_of_a_column_is_named(tmp_path):
+    paper = {**NOPROP, "rows": {"dt": {"accuracy": 46.06, "loss": 3.0}}}
+    claim = {"text": "x", "ours": True, "metric": "loss", "row": "dt", "against": "dt", "margin": 0}
+    claims = [{**claim, "measured_as": {"demo": "accuracy"}}]
+    made = words_of(written_page(tmp_path, plan(tmp_path, {"dt": [measured(accuracy=40.0)]}, paper, claims=claims)))
+    assert "The paper prints 3.00 (dt). Measured in its place: accuracy." in made
+    assert "accuracy, in place of loss" in made, "beside the verdict"
+
+
 def test_rows_that_have_no_number_at_a_scale_are_left_out(page):
     """As `count` says it, in what stands for the data of a row."""
     counted = "none: counted at the sizes of cifar100"

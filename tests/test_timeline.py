@@ -31,7 +31,10 @@ def tables(tmp_path):
     """A row end to end, stopped and gone on with, and one of three blocks, on three nodes at once."""
     whole = run("whole", all=job(100, attempt("12:00:00"), attempt("12:05:00", step=40)))
     blocks = {f"block{i}": job(60, attempt("12:00:30", f"node{i}")) for i in range(3)}
-    rows = {"whole": [whole], "blocks": {"metrics": [run("blocks", **blocks)], "against": "whole"}}
+    rows = {
+        "whole": [whole],
+        "blocks": {"metrics": [run("blocks", **blocks)], "against": "whole", "title": "In blocks"},
+    }
     return [Results(plan(tmp_path, rows))]
 
 
@@ -57,7 +60,7 @@ def test_the_caption_says_how_many_ran_at_once_and_where(tables):
     assert drawn["caption"].startswith(
         "7 jobs, up to 4 at a time, on node1, node0, node2. Pauses are cut out (dashed, 2)."
     )
-    assert "each block of blocks is a job of its own" in drawn["parts_caption"]
+    assert "each block of “In blocks” is a job of its own" in drawn["parts_caption"]
     assert "up to 3 of them ran at a time, on 3 nodes" in drawn["parts_caption"]
     assert [words for words, _ in drawn["kinds"]] == [
         *("training of one block", "training of a whole network", "sampling, evaluation, timing")
@@ -69,7 +72,7 @@ def test_the_caption_says_how_many_ran_at_once_and_where(tables):
             begin = [float(x) for x in re.findall(r"M([\d.]+)", path.get("d"))]
             assert all(left <= x <= width for x in begin)
     names = [text.text for text in ElementTree.fromstring(drawn["parts"]).iter("text") if text.get("text-anchor")]
-    assert names == ["whole 0 all", "blocks 0 block0", "blocks 0 block1", "blocks 0 block2"]
+    assert names == ["whole 0 all", "In blocks 0 block0", "In blocks 0 block1", "In blocks 0 block2"]
 
 
 def bar(begin, end, node="n"):

@@ -12,11 +12,11 @@ is to claim that they make use of all layers, so a claim against `deep` is held 
 - blocks behind `shallow`: did not hold, even within the margin: a block's layers, trained as usual, do better;
 - the margin kept, and ahead of `shallow`: held. Nothing less is evidence, and this is, even where end to end itself
   makes nothing of its depth;
-- the margin kept, but not ahead of `shallow`: cannot tell. Either depth is worth nothing at this scale, so that any
-  net of one block's size keeps the margin, or the margin is wider than what depth is worth;
+- the margin kept, but not ahead of `shallow`: cannot tell. Either depth is not shown to be worth anything at this
+  scale, so that any net of one block's size may keep the margin, or the margin is wider than what depth is worth;
 - the margin missed: did not hold. No control excuses it: where depth is worth nothing, end to end is the easier to
   reach;
-- no answer against `deep`: it stays so, and where depth is worth nothing, more seeds alone will not help.
+- no answer against `deep`: it stays so, and `because` says where depth is not shown to be worth anything.
 
 docs/claims.md has the statistics, their error rates, and what each key of a claim means.
 """
@@ -31,12 +31,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, read_json, write_json
 from diffusionblocks.page.cost import jobs
-from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.results import Results, in_words, read
 from diffusionblocks.page.statistics import CONFIDENCE, are_paired, bootstrap, difference, seeds_to_decide, sign_flip
+from diffusionblocks.page.wording import VERDICTS, counted, half, signed
 
-VERDICTS = ("held", "did not hold", "cannot tell", "not tested", "not measured")
 WIDTH, COLUMNS = 100, (16, 22)  # of a terminal: in all, and of verdict and number, which leave the rest to the claim
 
 
@@ -88,7 +89,9 @@ def verdicts(plan_paths: Sequence[Path | str], table_paths: Sequence[Path | str]
     """
     tables = [Results(plan) for plan in plan_paths]
     claims = [claim for pair in zip(tables, map(read, table_paths), strict=True) for claim in of_table(*pair)]
-    about = {"scale": tables[0].plan["scale"], "confidence": CONFIDENCE, "counts": counts(claims)}
+    about = {"scale": tables[0].plan["scale"], "confidence": CONFIDENCE}
+    for key, ours in (("counts", False), ("counts_of_ours", True)):
+        about[key] = counts([claim for claim in claims if claim["ours"] == ours])
     write_json(path, _finite({**about, "claims": claims}))
 
 
@@ -108,13 +111,12 @@ def told(path: Path | str) -> str:
     try:
         about = read_json(path)
         lines = [line for claim in about["claims"] for line in _told(claim)]
-        counted = ", ".join(f"{about['counts'][verdict]} {verdict}" for verdict in VERDICTS if about["counts"][verdict])
+        summary = counted(about)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is no claims.json ({error}). Ask snakemake for it: snakemake claims") from None
-    summary = f"At scale {about['scale']}: {counted or 'nothing is claimed'}."
     if any(claim["grey"] for claim in about["claims"]):
         summary += " Do not lean on those with a question mark."
-    return "\n".join([_line("verdict", "ours, better by", "claim"), *lines, "", summary])
+    return "\n".join([_line("verdict", "ours, better by", "claim"), *lines, "", *textwrap.wrap(summary, WIDTH)])
 
 
 def is_about_depth(claim: dict, depth: dict | None) -> bool:
@@ -127,9 +129,9 @@ def worth_of_depth(depth: dict, claims: list[dict], frame: pd.DataFrame) -> list
     """What `deep` has over `shallow`, in the metric of `depth` and in those of claims that the control has a say in.
 
     claims: as `of_table` returns them.
-    A dict each: metric, unit, better (the direction) and worth, one of "something", "nothing" (within the error), "less
-    than nothing" (the deep row is behind), "unknown" (one seed) and "not measured"; if measured, the difference (deep
-    minus shallow, in the metric's unit), its error, seeds, and whether they are paired.
+    A dict each: metric, unit, better (the direction) and worth, one of "something", "not shown" (within the error),
+    "less than nothing" (the deep row is behind), "unknown" (one seed) and "not measured"; if measured, the difference
+    (deep minus shallow, in the metric's unit), its error, seeds, and whether they are paired.
     """
     found = []
     for metric in dict.fromkeys([depth["metric"], *(c["metric"] for c in claims if is_about_depth(c, depth))]):
@@ -138,7 +140,7 @@ def worth_of_depth(depth: dict, claims: list[dict], frame: pd.DataFrame) -> list
             found.append({"metric": metric, "worth": "not measured"})
             continue
         deep, shallow = (cells.loc[depth[key]] for key in ("deep", "shallow"))
-        gap, known = _gap(deep, shallow), {1: "something", 0: "nothing", -1: "less than nothing"}
+        gap, known = _gap(deep, shallow), {1: "something", 0: "not shown", -1: "less than nothing"}
         about = {"metric": metric, "unit": _text(deep["unit"]), "better": _text(deep["better"])}
         measured = {"difference": _sign(deep) * gap.mean, "error": gap.half, "seeds": gap.seeds, "paired": gap.paired}
         found.append({**about, "worth": "unknown" if gap.half is None else known[gap.side()], **measured})
@@ -160,6 +162,7 @@ def _of_claim(results, frame, claim, name):
         "ours": claim.get("ours", False),
         "kind": "factor" if "factor" in claim else "better" if claim["margin"] >= 0 else "not worse",
         "metric": metric,
+        "in_place_of": None if metric == claim["metric"] else claim["metric"],
         "unit": _text(one.get("unit")),
         "better": _text(one.get("better")),
         **{key: claim[key] for key in ("row", "against")},
@@ -178,7 +181,8 @@ def _of_claim(results, frame, claim, name):
         control = depth["shallow"] if is_about_depth(claim, depth) and depth["shallow"] in cells.index else None
         found |= _by_gap(claim, cells, control, results)
     else:
-        found["because"] = f"{metric} of {' and '.join(absent)} is not measured at scale {scale}"
+        titles = " and ".join(map(results.title_of, absent))
+        found["because"] = f"{in_words(metric)} of {titles} is not measured at scale {scale}"
     if untested:
         return found | {"verdict": "not tested", "because": untested, "grey": False, "more": None}
     if doubt and not absent:
@@ -197,11 +201,11 @@ def _by_gap(claim, cells, shallow, results):
     ours, other = (cells.loc[claim[key]] for key in ("row", "against"))
     gap, margin = _gap(ours, other), claim["margin"]
     word = {1: "held", -1: "did not hold", 0: "cannot tell"}[gap.side(margin)]
-    control, because = None, _unknown(gap, margin)
+    control, why = None, None
     if shallow:
         control, worth = _gap(ours, cells.loc[shallow]), _gap(other, cells.loc[shallow])
-        word, why = _controlled(word, control, worth, shallow)
-        because = why or because
+        word, why = _controlled(word, control, worth, results.title_of(shallow))
+    more, pinned = _more(claim, gap, control, shallow, results) if word == "cannot tell" else (None, None)
     tests = {
         "p": sign_flip(gap.ours, gap.other, gap.paired, margin),
         "bootstrap": bootstrap(gap.ours, gap.other, gap.paired),
@@ -210,9 +214,9 @@ def _by_gap(claim, cells, shallow, results):
         "gap": gap.shown() | tests,
         "control": control and {"row": shallow, **control.shown()},
         "verdict": word,
-        "because": because,
+        "because": "; ".join(filter(None, [why, _unknown(gap, margin), pinned])) or None,
         "grey": gap.seeds == 1,
-        "more": _more(claim, gap, control, shallow, results) if word == "cannot tell" else None,
+        "more": more,
     }
 
 
@@ -229,17 +233,20 @@ def _unknown(gap, margin):
 def _controlled(word, control, worth, shallow):
     """(verdict, what the control says in words or None) of a claim against the deep row; see the head of this file."""
     if control.side() < 0:
-        return "did not hold", f"worse than {shallow}, a net of one block’s size"
+        return "did not hold", f"worse than the control ({shallow})"
     if word == "did not hold" or (word == "held" and control.side() > 0):
         return word, None
-    if worth.half is not None and worth.side() <= 0:
-        return "cannot tell", "depth is worth nothing at this scale"
-    equal = f"no better than {shallow}, a net of one block’s size, within the error"
+    if worth.side() < 0:
+        return "cannot tell", "depth is worth less than nothing at this scale"
+    if worth.half is not None and worth.side() == 0:
+        return "cannot tell", "depth is not shown to be worth anything here, within the error"
+    equal = f"no better than the control ({shallow}), within the error"
     return "cannot tell", equal if word == "held" else None
 
 
 def _more(claim, gap, control, shallow, results):
-    """{seeds, hours} after which a claim that is open would be decided, if means and spreads stay; None if never.
+    """({seeds, hours} after which a claim that is open would be decided, if means and spreads stay, what keeps its rows
+    from having so many); None for each where there is none.
 
     Below the margin, or behind the control, one of the two suffices; else both must be cleared.
     """
@@ -250,13 +257,24 @@ def _more(claim, gap, control, shallow, results):
     if refuting:
         needed = min(refuting)
     elif len(proving) < len(known) or None in proving:
-        return None
+        return None, None
     else:
         needed = max(proving)
     rows = [claim["row"], claim["against"], *([shallow] if control else [])]
     counted = {row: len(results.runs[row]) for row in rows}
     hours = sum(max(0, needed - counted[row]) * _hours(results.runs[row]) for row in rows)
-    return {"seeds": needed - min(counted.values()), "hours": hours}
+    return {"seeds": needed - min(counted.values()), "hours": hours}, _pinned(results, rows, needed)
+
+
+def _pinned(results, rows, needed):
+    """Which files keep rows from having so many seeds, in words; None where no row's `seeds_at_most` does."""
+    places = {}
+    for row in rows:
+        most, layer = results.plan["rows"][row].get("settings", {}).get("seeds_at_most") or (None, None)
+        if most and most < needed:
+            file = f"workflow/tables/{layer.split('.')[1]}.yaml"
+            places[file if (PACKAGE.parent / file).exists() else layer] = None
+    return f"more need seeds_at_most lifted in {' and '.join(places)}" if places else None
 
 
 def _hours(runs):
@@ -324,9 +342,10 @@ def _told(claim):
     if claim["ratio"] is not None:
         ours = [f"{claim['ratio']:.2f} times"]
     elif gap := claim["gap"]:
-        known, mean = gap["low"] is not None, gap["mean"]
-        ours = [_short(mean, "+") + (f" ± {_short((gap['high'] - gap['low']) / 2)}" if known else "")]
-        ours += textwrap.wrap(f"{claim['metric']}, {gap['seeds']} seed{'s' * (gap['seeds'] > 1)}", COLUMNS[1] - 1)
+        ours = [signed(gap["mean"], half(gap))]
+        ours += textwrap.wrap(
+            f"{in_words(claim['metric'])}, {gap['seeds']} seed{'s' * (gap['seeds'] > 1)}", COLUMNS[1] - 1
+        )
     if more := claim["more"]:
         ours.append(f"{more['seeds']} more: {_time(more['hours'])}")
     grey = " ?" if claim["grey"] else ""
@@ -342,11 +361,3 @@ def _time(hours):
     units = ((1, "hours"), (60, "minutes"), (3600, "seconds"))
     number, unit = next((hours * n, unit) for n, unit in units if hours * n >= 2 or unit == "seconds")
     return f"{number:.0f} {unit}"
-
-
-def _short(value, sign=""):
-    """Three digits of a number, or as many as stand before its point; null is what had no number."""
-    if value is None:
-        return "infinite"
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 2
-    return f"{value:{sign}.{max(0, min(digits, 4))}f}"

@@ -4,8 +4,9 @@ import itertools
 import math
 from collections import Counter
 
-from diffusionblocks.page.cost import cost
+from diffusionblocks.page.cost import cost, instant
 from diffusionblocks.page.results import Results, in_words, num_blocks
+from diffusionblocks.page.wording import decimals, half
 
 # What follows the number of claims with this verdict, in the order of the sentence.
 VERDICTS = {
@@ -15,6 +16,8 @@ VERDICTS = {
     "not tested": "cannot be tested here",
     "not measured": "not measured",
 }
+
+SHORT = ("peak_memory", "seconds_per_iteration")  # metrics of the first screen
 
 
 def facts(tables: list[Results]) -> dict:
@@ -68,13 +71,13 @@ def models(results: Results) -> list[str]:
 def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
     """What a job takes, end to end against a block, of all that some claim has counted or timed.
 
-    A dict for each metric: {metric: in words, unit, timed: where or None, scale: whose sizes, lines}, a line {label: of
-    the network, title: of the row, layers, blocks, table, against, row: the two numbers, ratio, paper: its ratio
-    or None}.
+    A dict for each metric: {name, metric: in words, unit, timed: where or None, scale: whose sizes, lines}, a line
+    {label: of the network, title: of the row, layers, blocks, table, against, row: the two numbers, ratio, asked: the
+    claim's, paper: its ratio or None}. Claims that the scale cannot test have none.
     """
     of_name, found = {results.name: results for results in tables}, {}
     for claim in claims:
-        if claim["kind"] != "factor" or claim["ratio"] is None:
+        if claim["kind"] != "factor" or claim["ratio"] is None or claim["verdict"] == "not tested":
             continue
         results, metric = of_name[claim["table"]], claim["metric"]
         number, run = results.numbers(claim["row"])[metric], results.runs[claim["row"]][0]
@@ -82,7 +85,8 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
         group = found.setdefault(
             (number["name"], claim["timed"], claim["scale"]),
             {
-                "metric": in_words(number["name"]),
+                "name": number["name"],
+                "metric": in_words(number["name"]) + (" per sample" if number["unit"] == "GFLOP" else ""),
                 "unit": number["unit"],
                 "timed": claim["timed"],
                 "scale": claim["scale"],
@@ -93,11 +97,12 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
             {
                 "label": _shared(results.title_of(claim["row"]), results.title_of(claim["against"])),
                 "title": results.title_of(claim["row"]),
-                "layers": run["run"].get("model", {}).get("num_layers"),
+                "layers": _layers(run["run"].get("model", {})),
                 "blocks": num_blocks(run),
                 "table": claim["table"],
                 **values,
                 "ratio": claim["ratio"],
+                "asked": claim["factor"],
                 "paper": (claim["paper"] or {}).get("ratio"),
             }
         )
@@ -106,6 +111,16 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
         for line in group["lines"]:
             line["label"] = line["label"] if known[line["label"]] == 1 else line["title"]
     return list(found.values())
+
+
+def in_short(costs: list[dict]) -> list[dict]:
+    """What the first screen says of `costs`: peak memory, and seconds of one block, which must be fewer."""
+    found = []
+    for group in costs:
+        lines = [line for line in group["lines"] if line["asked"] > 1]
+        if group["name"] in SHORT and lines:
+            found.append({**group, "lines": lines})
+    return found
 
 
 def jobs_of_blocks(tables: list[Results]) -> list[dict]:
@@ -159,17 +174,16 @@ def better_by(claim: dict, of: str = "gap") -> str:
     of: gap, or without its unit control or paper.
     """
     found = claim[of]
-    mean = found["gap"] if of == "paper" else found["mean"]
+    mean, error = (found["gap"], None) if of == "paper" else (found["mean"], half(found))
     unit = {"%": " points"}.get(claim["unit"], f" {claim['unit']}" if claim["unit"] else "") if of == "gap" else ""
     if mean is None:
         return ""
     if not math.isfinite(mean):
         return "infinitely better" if mean > 0 else "infinitely worse" if mean < 0 else "not a number"
-    error = ""
-    if of != "paper" and found["low"] is not None and math.isfinite(found["low"]):
-        error = f" ± {(found['high'] - found['low']) / 2:.2f}"
+    digits = 2 if of == "paper" else decimals([mean], errors=[error])  # the paper prints no more
+    spread = f" ± {error:.{digits}f}" if error is not None and math.isfinite(error) else ""
     word = "equal" if not mean else "better" if mean > 0 else "worse"
-    return f"{abs(mean):.2f}{error}{unit} {word}" if mean or error else word
+    return f"{abs(mean):.{digits}f}{spread}{unit} {word}" if mean or spread else word
 
 
 def _sides(results, claim):
@@ -183,9 +197,14 @@ def _held(job):
     return None if None in kinds else sum(kinds)
 
 
+def _layers(model):
+    """Of a recurrent network those of its core, which recur."""
+    return f"core of {model['num_layers']}" if model.get("name") == "recurrent_depth" else model.get("num_layers")
+
+
 def _minute(time):
-    """`2026-11-26 17:48`, of what jobs say of their time (UTC); None for none."""
-    return time and time[:16].replace("T", " ")
+    """`2026-11-26 17:48`, in UTC, of what jobs say of their time; None for none."""
+    return time and f"{instant(time):%Y-%m-%d %H:%M}"
 
 
 def _shared(one, other):

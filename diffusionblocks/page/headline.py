@@ -9,7 +9,8 @@ import pandas as pd
 
 from diffusionblocks.base.files import UserError, exists, read_json, unreadable, write_text
 from diffusionblocks.page.claims import column
-from diffusionblocks.page.results import decimals, read
+from diffusionblocks.page.results import read
+from diffusionblocks.page.wording import decimals
 
 # What `ship` puts beside the tables.
 PAGE, CLAIMS, ABOUT, METRICS = "report.html", "claims.json", "about.json", "metrics.tar.xz"

@@ -3,7 +3,7 @@
 from math import isfinite
 from statistics import fmean, stdev
 
-from diffusionblocks.page.cost import jobs
+from diffusionblocks.page.cost import instant, jobs
 from diffusionblocks.page.predicted import predicted
 from diffusionblocks.page.results import Results, num_blocks
 from diffusionblocks.page.rows import named
@@ -52,7 +52,7 @@ def origins(results: Results, estimate: dict[str, dict]) -> list[dict]:
                 "weights": {run["run"]["seed"]: run["weights"] for run in runs if run.get("weights")},
                 "commits": sorted({attempt["commit"] for attempt in attempts}),
                 "hardware": sorted({attempt["hardware"] for attempt in attempts}),
-                "began": sorted({_minute(attempt["time"]) for attempt in attempts if "time" in attempt}),
+                "began": sorted({f"{instant(one['time']):%Y-%m-%d %H:%M} UTC" for one in attempts if "time" in one}),
                 "predicted": expected.get(row),
             }
         )
@@ -67,11 +67,6 @@ def _by_part(done):
         where = "; ".join(", ".join(filter(None, place)) for place in places)
         found.setdefault(part, []).append({**values, "where": where})
     return found
-
-
-def _minute(time):
-    """`2026-11-26 17:48 +0000` of `2026-11-26T17:48:03+0000`."""
-    return f"{time[:10]} {time[11:16]} {time[19:]}"
 
 
 def _number(results, row, metric):

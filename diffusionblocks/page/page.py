@@ -12,12 +12,12 @@ from markupsafe import Markup
 
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
-from diffusionblocks.page import first
+from diffusionblocks.page import first, wording
 from diffusionblocks.page.claims import of_table, worth_of_depth
 from diffusionblocks.page.cost import environments
 from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.origins import origins
-from diffusionblocks.page.results import Results, decimals, read
+from diffusionblocks.page.results import Results, in_words, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.timeline import timeline
 
@@ -56,12 +56,13 @@ def page(
     )
     environment.filters |= {"number": number, "error": error, "bytes": in_bytes, "duration": duration}
     environment.filters |= {"amount": amount, "interval": interval, "better_by": first.better_by}
-    environment.filters |= {"sentence": first.sentence}
+    environment.filters |= {"sentence": first.sentence, "in_words": in_words, "signed": signed}
     estimate = {run: about for file in estimate_paths for run, about in read_json(file).items()}
     sections = [section(*of_table, estimate) for of_table in found]
     claims = [claim for part in sections for claim in part["claims"]]
     printed = [claim for claim in claims if not claim["ours"]]
     printed.sort(key=lambda claim: claim["table"] in {part["name"] for part in sections if part["group"] == GROUPS[0]})
+    costs = first.costs(tables, printed)
     text = environment.get_template(template_path.name).render(
         style="\n".join(_read_all(template_path.parent, "css")),
         script="\n".join(_read_all(template_path.parent, "js")),
@@ -74,13 +75,16 @@ def page(
         grey=sum(claim["grey"] for claim in printed),
         experiments=first.experiments(tables, printed),
         ours=first.experiments(tables, [claim for claim in claims if claim["ours"]]),
-        costs=first.costs(tables, [claim for claim in claims if not claim["ours"]]),
+        counted_ours=first.counted([claim for claim in claims if claim["ours"]]),
+        pinned=any("seeds_at_most" in (claim["because"] or "") for claim in claims),
+        costs=costs,
+        in_short=first.in_short(costs),
         jobs=first.jobs_of_blocks(tables),
         timeline=timeline(tables),
         limits=first.limits(claims),
         models=sorted({name for part in sections for name in part["models"]}),
         commits=sorted(_words(frames, "commit", " ")),
-        written=time.strftime("%Y-%m-%d %H:%M %Z"),
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         environments=environments(tables),
         share=100 * rates.SHARE,
     )
@@ -92,7 +96,9 @@ def _place(results):
     number = re.fullmatch(r"Table (A?)(\d+)", results.title)
     if not results.printed:
         return 2, "", 0
-    return (1, number[1], int(number[2])) if number else (0, results.title, 0)
+    if number:
+        return 1, number[1], int(number[2])
+    return (0, results.title, 0) if results.counted else (1, "B", 0)
 
 
 def _read_all(folder, ending):
@@ -104,7 +110,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
-    claims, depth = of_table(results, frame), results.plan["depth"]
+    claims, depth, table = of_table(results, frame), results.plan["depth"], rows(results, frame)
     return {
         "name": results.name,
         "title": results.title,
@@ -112,14 +118,19 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "group": GROUPS[_place(results)[0]],
         "models": first.models(results),
         "subject": results.paper["title"],
-        "table": rows(results, frame),
+        "table": table,
         "title_of": results.title_of,
         "claims": claims,
+        "stand_ins": sorted({*table["stand_ins"], *_stand_ins(claims)}),
         "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
         "figures": drawn,
         "texts": _texts(results),
         "origins": origins(results, estimate or {}),
     }
+
+
+def _stand_ins(claims):
+    return (word for claim in claims if claim["stand_in"] for word in claim["stand_in"].split("; "))
 
 
 def _texts(results):
@@ -136,6 +147,11 @@ def _texts(results):
 def _words(frames, column, separator):
     """What the cells of a column name, each once."""
     return {word for frame in frames for cell in frame[column].dropna() for word in cell.split(separator)}
+
+
+def signed(value: float, half: float | None) -> str:
+    """A difference and its error for the page: `−2.10 ± 0.50`."""
+    return wording.signed(value, half).replace("-", "−")
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -166,7 +182,7 @@ def amount(value: float, unit: str) -> str:
     if unit == "MB":
         return in_bytes(1e6 * value)
     short = f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
-    shown = f"{value:.{decimals([value], unit)}f}" if unit == "s" else short
+    shown = f"{value:.{wording.decimals([value], unit)}f}" if unit == "s" else short
     return f"{shown} {unit}".rstrip()
 
 

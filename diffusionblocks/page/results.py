@@ -1,6 +1,5 @@
 """One table as planning wrote it, with what its runs measured, and its csv. No torch."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -40,6 +39,11 @@ class Results:
         self.paper = {"title": self.plan["title"], "metrics": {}, "rows": {}, **(self.plan["paper"] or {})}
         self.title = self.paper["source"] if self.printed else self.plan["title"]  # `Table 1`, or a title of one's own
         self.runs = {row: [read_json(file) for file in about["metrics"]] for row, about in self.plan["rows"].items()}
+
+    @property
+    def counted(self) -> bool:
+        """Whether nothing of it was trained: an update of each row was counted, or timed."""
+        return not any(seeds[0]["parts"] for seeds in self.runs.values())
 
     def rows(self) -> list[str]:
         """All rows: first those of the paper, trained or not, then those that are ours alone."""
@@ -110,12 +114,6 @@ def commits(frames: Sequence[pd.DataFrame]) -> list[str]:
 def in_words(column: str) -> str:
     """What people call a column: `FID test` for `fid_test`."""
     return " ".join(WORDS.get(word, word) for word in column.split("_"))
-
-
-def decimals(values: list[float], unit: str) -> int:
-    """Decimals of numbers that stand together: two, and of seconds as many as show three digits of the least."""
-    least = min((abs(value) for value in values if value), default=1)
-    return max(2, 2 - math.floor(math.log10(least))) if unit == "s" else 2
 
 
 def num_blocks(run: dict) -> int:

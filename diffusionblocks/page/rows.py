@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from diffusionblocks.page import table
-from diffusionblocks.page.results import Results, decimals, in_words
+from diffusionblocks.page.claims import column
+from diffusionblocks.page.results import Results, in_words
+from diffusionblocks.page.wording import decimals
 
 CELL = ("paper", "ours", "error", "gap", "gap_error", "paper_gap", "decimals")
 COUNTED = "none: "  # how the title of what has no data begins
@@ -28,6 +30,7 @@ def rows(results: Results, frame: pd.DataFrame) -> dict:
     sizes: {how: names of data} of rows without data, which are counted; counted: whether nothing here was trained
     untrained: [{id, words, numbers: {metric: value}}] of rows that are printed and that nothing here trains
     unmeasured: {metric: {row: value}} of columns that are printed, and that no row has
+    in_place: {column: the one that is measured in its place for a claim} of these, in words
     left_out: [{id, words}] of rows without a number at this scale; without: {why: columns that rows are without}
     """
     lines = {(line["row"], line["metric"]): line for line in _with_decimals(frame)}
@@ -69,6 +72,11 @@ def rows(results: Results, frame: pd.DataFrame) -> dict:
             for metric in results.paper["metrics"]
             if trained and metric not in metrics and any(metric in known for known in numbers.values())
         },
+        "in_place": {
+            in_words(claim["metric"]): in_words(found)
+            for claim in results.plan["claims"]
+            if (found := column(claim, results.plan["scale"])) != claim["metric"] and found in metrics
+        },
         "left_out": [named(results, row) for row in trained if row not in there],
         "without": without,
     }
@@ -83,7 +91,10 @@ def _with_decimals(frame):
     """The csv's lines, each with the decimals that its metric's numbers have."""
     found = {}
     for (metric, unit), lines in frame[frame["unit"].notna()].groupby(["metric", "unit"]):
-        found[metric] = decimals(list(pd.concat([lines["paper"], lines["ours"]]).dropna()), unit)
+        numbers, errors = (
+            pd.concat([lines[a], lines[b]]).dropna() for a, b in (("paper", "ours"), ("error", "gap_error"))
+        )
+        found[metric] = decimals(numbers, unit, errors)
     return [{**line, "decimals": found.get(line["metric"], 2)} for line in frame.to_dict("records")]
 
 

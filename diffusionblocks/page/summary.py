@@ -1,8 +1,10 @@
 """What a finished run comes to, on one screen of a terminal. Of claims.json alone, so that it takes no time."""
 
+import textwrap
 from pathlib import Path
 
 from diffusionblocks.base.files import UserError, read_json
+from diffusionblocks.page.wording import counted, half, signed
 
 WIDTH, LINES = 100, 25  # of a terminal
 COLUMNS = (11, 44, 16, 6)  # table, who is compared in what, ours, the paper's; the verdict takes the rest
@@ -17,18 +19,15 @@ def summary(folder: Path) -> str:
     path = folder / "claims.json"
     about = read_json(path)
     try:
-        counts = about["counts"]
-        ordered = dict.fromkeys(("held", "did not hold", *counts))
-        counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ordered if counts.get(verdict))
         first = {}
         for claim in sorted(about["claims"], key=lambda claim: claim["ours"]):  # the paper's first
             first.setdefault(claim["table"], claim)
         tables = list(dict.fromkeys(claim["table"] for claim in about["claims"]))
         lines = [_line(first[table]) for table in tables]
+        head = textwrap.wrap(counted(about), WIDTH)
         scale = about["scale"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is no claims.json ({error}). Ask snakemake for it: snakemake claims") from None
-    head = [f"Of {len(about['claims'])} claims, at scale {scale}: {counted or 'none is decided'}."]
     if lines:
         head += [
             "",
@@ -49,15 +48,17 @@ def _line(claim):
         row, against = row.removeprefix(first), against.removeprefix(first)
     gap, paper, ours = claim["gap"], claim["paper"] or {}, "–"
     if claim["ratio"] is not None:
-        ours = f"{_short(claim['ratio'])} times"
+        ours = f"{claim['ratio']:.2f} times"
     elif gap:
-        error = f" ± {_short(gap['high'] - gap['mean'])}" if gap["high"] is not None else ""
-        ours = f"{_short(gap['mean'], '+')}{error}"
-    printed = paper.get("gap", paper.get("ratio"))
-    sign = "+" if "gap" in paper else ""
+        ours = signed(gap["mean"], half(gap))
+    printed = ""
+    if paper.get("gap") is not None:
+        printed = f"{paper['gap']:+.2f}"
+    elif paper.get("ratio") is not None:
+        printed = f"{paper['ratio']:.2f}"
     compared = f"{claim['metric']}: {row} against {against}"
     table = claim["source"].split(",")[0] if claim["source"] else claim["table"]
-    return _cells(table, compared, ours, "" if printed is None else _short(printed, sign), _verdict(claim))
+    return _cells(table, compared, ours, printed, _verdict(claim))
 
 
 def _verdict(claim):
@@ -72,8 +73,3 @@ def _cells(*cells):
     ]
     text = "  ".join(cell.ljust(width) for cell, width in zip(fitted, COLUMNS, strict=True))
     return f"{text}  {cells[-1]}".rstrip()
-
-
-def _short(value, sign=""):
-    """Three digits; what had no number is null in the file."""
-    return "–" if value is None else f"{value:{sign}.3g}" if abs(value) < 1000 else f"{value:{sign}.0f}"

@@ -9,7 +9,8 @@ import pandas as pd
 
 from diffusionblocks.base.files import atomic
 from diffusionblocks.page import statistics
-from diffusionblocks.page.results import COLUMNS, Results, columns_of, counterpart, decimals, is_variant, read
+from diffusionblocks.page.results import COLUMNS, Results, columns_of, counterpart, is_variant, read
+from diffusionblocks.page.wording import decimals
 
 MISSING = "not part of this workflow yet"
 

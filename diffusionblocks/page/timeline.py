@@ -6,10 +6,11 @@ Plain SVG in the colours of the page, so that it is small with a thousand jobs a
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from html import escape
 from typing import NamedTuple
 
+from diffusionblocks.page.cost import instant
 from diffusionblocks.page.results import Results
 
 WIDTH, MARGIN, TICK = 760, 190, 80  # of a drawing, its names at the left, at least between two times; in pixels
@@ -91,7 +92,7 @@ def _attempts(about):
 
 
 def _seconds(text):
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    return instant(text).timestamp()
 
 
 def _node(job):
@@ -159,24 +160,24 @@ def _parts(tables, bars):
                 continue
             wanted = [other for other in (results.against(row), row) if other in results.runs]
             lines = []
-            for run in (run for other in wanted for run in results.runs[other][:SEEDS]):
+            for title, run in (
+                (results.title_of(other), run) for other in wanted for run in results.runs[other][:SEEDS]
+            ):
                 about = run["run"]
                 name = f"{about['table']}/{about['row']}", about["seed"]
                 found = defaultdict(list)
                 for bar in bars:
                     if (bar.row, bar.seed) == name and bar.kind != "other":
                         found[bar.part].append(bar)
-                lines += [
-                    (f"{about['row']} {about['seed']} {part}", found[part]) for part in run["parts"] if found[part]
-                ]
+                lines += [(f"{title} {about['seed']} {part}", found[part]) for part in run["parts"] if found[part]]
             own = [bar for _, line in lines for bar in line if bar.kind == "block"]
             if not own:
                 continue
             place, pauses = _axis(sorted(bar for _, line in lines for bar in line))
             nodes = len({bar.node for bar in own})
             words = (
-                f"{results.title}: each block of {row} is a job of its own, which reads no other; up to "
-                f"{at_once(own)} of them ran at a time{f', on {nodes} nodes' if nodes > 1 else ''}"
+                f"{results.title}: each block of “{results.title_of(row)}” is a job of its own, which reads no other; "
+                f"up to {at_once(own)} of them ran at a time{f', on {nodes} nodes' if nodes > 1 else ''}"
             )
             return {
                 "parts": _svg(words, lines, place, pauses, 14.0),
@@ -223,8 +224,8 @@ def _svg(title, lines, place, pauses, height):
 
 
 def _clock(moment):
-    return datetime.fromtimestamp(moment).astimezone().strftime("%H:%M:%S")
+    return datetime.fromtimestamp(moment, UTC).strftime("%H:%M:%S")
 
 
 def _day(moment):
-    return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d, %Z")
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d, UTC")
