@@ -382,9 +382,9 @@ def test_the_page_sets_what_was_predicted_beside_what_was_measured(tmp_path):
         found["a"]["measured"] == 1.0 and found["a"]["reached"] == pytest.approx(20) and found["c"]["predicted"] is None
     )
     (tmp_path / "estimate.json").write_text(json.dumps(kept))
-    assert "Predicted and measured" not in written_page(tmp_path, path)
+    assert "of the rate of" not in written_page(tmp_path, path)
     page = written_page(tmp_path, path, estimate=[tmp_path / "estimate.json"])
-    assert "Predicted and measured" in page and "20.0%" in page
+    assert "of the rate of" in page and "20.0%" in page
 
 
 def test_several_devices_are_predicted_together(tmp_path):

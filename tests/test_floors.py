@@ -125,7 +125,7 @@ NETWORK = {"train", "assemble", "sample", "evaluate"}  # steps that build a run'
         ("diffusion/grids/karras.py", "dit", set()),
         ("plan/row.py", "dit", set()),
         ("plan/check.py", "dit", set()),
-        ("page/table.py", "dit", {"table", "figures"}),
+        ("page/table.py", "dit", {"table", "figures", "page"}),
         ("page/figures.py", "dit", {"figures"}),
         ("data/text/dataset.py", "text", {"train", "sample", "evaluate", "teacher"}),
         ("sampling/text.py", "text", {"sample"}),
