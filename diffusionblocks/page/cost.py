@@ -30,11 +30,9 @@ def environments(tables: list[Results]) -> list[tuple[str, str]]:
     """Each combination of hardware and versions that some job ran on, once."""
     found = {}
     for run in (run for results in tables for seeds in results.runs.values() for run in seeds):
-        attempts = [attempt for part in run["parts"].values() for attempt in part["attempts"]]
-        timing = [run["timing"]] if run.get("timing") else []
-        for job in (*attempts, *run["sampling"], *timing, run["evaluation"]):
-            versions = ", ".join(f"{name} {version}" for name, version in job["versions"].items())
-            found[job["hardware"], versions] = None
+        for attempt in (attempt for _, job in jobs(run) for attempt in job["attempts"]):
+            versions = ", ".join(f"{name} {version}" for name, version in attempt["versions"].items())
+            found[attempt["hardware"], versions] = None
     return list(found)
 
 

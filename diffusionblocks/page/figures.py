@@ -248,11 +248,14 @@ def _named(panel):
 
 
 def _along(title, lines, baseline):
-    ends = {
-        name: [_mean([curve["value"][end] for curve in curves]) for end in (0, -1)] for name, curves in lines.items()
-    }
-    said = [f"{name} from {first} to {last}" for name, (first, last) in ends.items()]
+    said = [f"{name} {_from_to(curves)}" for name, curves in lines.items()]
     return f"{title} {', '.join(said)}" + ("" if baseline is None else f", compared with {baseline:.3g}")
+
+
+def _from_to(curves, where=""):
+    """The ends of curves, means over seeds. where: in words, where the first end is."""
+    first, last = (_mean([curve["value"][end] for curve in curves]) for end in (0, -1))
+    return f"from {first}{where} to {last}"
 
 
 def _likelihoods(results: Results) -> Drawn:
@@ -263,9 +266,7 @@ def _likelihoods(results: Results) -> Drawn:
             panels[", ".join([_title(results, row), *([column] if number else ())])] = curves, baseline
     if panels:
         said = (
-            f"{row} from {_mean([curve['value'][0] for curve in curves])} at the lowest rate to "
-            f"{_mean([curve['value'][-1] for curve in curves])} at the highest"
-            for row, (curves, _) in panels.items()
+            f"{row} {_from_to(curves, ' at the lowest rate')} at the highest" for row, (curves, _) in panels.items()
         )
         return plots.likelihood(panels), f"{'; '.join(said)}."
 
@@ -278,11 +279,7 @@ def _others(results: Results) -> Drawn:
             if curve["figure"] not in (*CHAINS, "likelihood"):
                 panels[f"{column}, {_title(results, row)}"] = column, [run["curves"][column] for run in seeds]
     if panels:
-        said = (
-            f"{title} from {_mean([curve['value'][0] for curve in curves])} to "
-            f"{_mean([curve['value'][-1] for curve in curves])}"
-            for title, (_, curves) in panels.items()
-        )
+        said = (f"{title} {_from_to(curves)}" for title, (_, curves) in panels.items())
         return plots.curves(panels), f"{'; '.join(said)}."
 
 

@@ -4,11 +4,12 @@ import itertools
 import math
 from collections import Counter
 
+from diffusionblocks.page.claims import counts
 from diffusionblocks.page.cost import cost, instant
 from diffusionblocks.page.results import Results, in_words, num_blocks
 from diffusionblocks.page.wording import decimals, half
 
-# What follows the number of claims with this verdict, in the order of the sentence.
+# What follows the number of claims with this verdict.
 VERDICTS = {
     "held": "held",
     "did not hold": "did not hold",
@@ -36,8 +37,7 @@ def facts(tables: list[Results]) -> dict:
 
 def counted(claims: list[dict]) -> list[tuple[str, int, str]]:
     """(verdict, how many, in words) of the verdicts that some claim has."""
-    found = Counter(claim["verdict"] for claim in claims)
-    return [(verdict, found[verdict], words) for verdict, words in VERDICTS.items() if found[verdict]]
+    return [(verdict, number, VERDICTS[verdict]) for verdict, number in counts(claims).items() if number]
 
 
 def experiments(tables: list[Results], claims: list[dict]) -> list[dict]:

@@ -17,7 +17,7 @@ from diffusionblocks.page.claims import of_table, worth_of_depth
 from diffusionblocks.page.cost import environments
 from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.origins import origins
-from diffusionblocks.page.results import Results, in_words, read
+from diffusionblocks.page.results import Results, commits, in_words, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.timeline import timeline
 
@@ -83,7 +83,7 @@ def page(
         timeline=timeline(tables),
         limits=first.limits(claims),
         models=sorted({name for part in sections for name in part["models"]}),
-        commits=sorted(_words(frames, "commit", " ")),
+        commits=commits(frames),
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         environments=environments(tables),
         share=100 * rates.SHARE,
@@ -142,11 +142,6 @@ def _texts(results):
             _, texts = found.setdefault(prompt or number, (prompt or None, {}))
             texts[row] = text
     return list(found.values())
-
-
-def _words(frames, column, separator):
-    """What the cells of a column name, each once."""
-    return {word for frame in frames for cell in frame[column].dropna() for word in cell.split(separator)}
 
 
 def signed(value: float, half: float | None) -> str:
