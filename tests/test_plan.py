@@ -185,7 +185,7 @@ def test_each_row_is_resolved_once(monkeypatch):
     counted = []
     monkeypatch.setattr("diffusionblocks.plan.row.resolve", lambda found: counted.append(found) or resolve(found))
     found = Plan.of({**CONFIG, "scale": "demo"})
-    assert len(counted) == len(found.rows) == 118 and found.written
+    assert len(counted) == len(found.rows) == 119 and found.written
 
 
 GENERATION = {
@@ -514,7 +514,7 @@ def test_explain_names_the_line_of_every_value():
     for key in ("method.p_mean", "method.overlap", "method.num_blocks", "model.width", "metrics.mauve.name"):
         file, line = found[key].split(":")
         assert key.rpartition(".")[2] in (ROOT / file).read_text().splitlines()[int(line) - 1]
-    assert "seeds: [0]" in text and "method.p_mean: 0.0" in text
+    assert "seeds: [0, 1, 2]" in text and "method.p_mean: 0.0" in text
     assert "table1/vit_diffusionblocks_joint" in explain("table1/vit_diffusionblocks").split("like it:")[1]
     with pytest.raises(UserError, match=r"no row .*did you mean 'table1/vit_end_to_end'"):
         explain("table1/vit_end_to_ende")
