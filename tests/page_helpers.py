@@ -124,7 +124,7 @@ def plan(
     claims=(),
     figures=(),
     title="Ours",
-    depth=None,
+    depth=(),
 ) -> Path:
     """Write `<table>.json` and the metrics that it names.
 
@@ -139,7 +139,7 @@ def plan(
             write_json(file, metrics)
         entries[row] = {**entry, "metrics": [str(file) for file in files]}
     about = {"table": name, "title": title, "scale": "demo", "paper": paper, "claims": list(claims)}
-    about["depth"] = depth
+    about["depth"] = list(depth)
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**about, "figures": list(figures), "rows": entries}))  # rows in their order
     return path

@@ -13,6 +13,7 @@ PRINTED = {"title": "x", "source": "Table 9"}
 P1 = "tables__table1__printed"
 C1 = "tables__table1__claims"
 D1 = "tables__table1__depth"
+CONTROL = {"metric": "accuracy", "deep": "vit_end_to_end", "shallow": "vit_shallow"}
 CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end", "metric": "accuracy", "margin": 0}
 CLAIM["source"] = "Table 1"
 
@@ -59,19 +60,25 @@ CLAIM["source"] = "Table 1"
             ["claims.0: scale demo is in not_tested", "take it out of doubt"],
         ),
         ({C1: [{**CLAIM, "ours": "yes"}]}, ["table1.claims.0.ours", "'yes' should be of type boolean"]),
-        ({f"{D1}__deep": "vit"}, ["table1.depth.deep: no row 'vit'"]),
-        ({f"{D1}__shallow": "vit_shalow"}, ["table1.depth.shallow: no row", "did you mean 'vit_shallow'"]),
-        ({f"{D1}__metric": "acuracy"}, ["table1.depth.metric", "'acuracy'; did you mean 'accuracy'"]),
-        ({f"{D1}__metrics": "accuracy"}, ["table1.depth: unknown key 'metrics'; did you mean 'metric'"]),
-        ({D1: {"deep": "vit_end_to_end", "metric": "accuracy"}}, ["table1.depth: needs 'shallow'"]),
+        ({D1: [{**CONTROL, "deep": "vit"}]}, ["table1.depth.0.deep: no row 'vit'"]),
+        (
+            {D1: [{**CONTROL, "shallow": "vit_shalow"}]},
+            ["table1.depth.0.shallow: no row", "did you mean 'vit_shallow'"],
+        ),
+        ({D1: [{**CONTROL, "metric": "acuracy"}]}, ["table1.depth.0.metric", "'acuracy'; did you mean 'accuracy'"]),
+        ({D1: [{**CONTROL, "metrics": "accuracy"}]}, ["table1.depth.0: unknown key 'metrics'; did you mean 'metric'"]),
+        ({D1: [{"deep": "vit_end_to_end", "metric": "accuracy"}]}, ["table1.depth.0: needs 'shallow'"]),
         (
             {"tables__table1__rows__vit_shallow__demo__model__num_layers": 6},
-            ["table1.depth.shallow: vit_shallow has 6 layers and vit_end_to_end 6", "model.num_layers of vit_shallow"],
+            [
+                "table1.depth.0.shallow: vit_shallow has 6 layers and vit_end_to_end 6",
+                "model.num_layers of vit_shallow",
+            ],
         ),
-        ({f"{D1}__shallow": "vit_end_to_end"}, ["table1.depth.shallow: vit_end_to_end has 6 layers"]),
+        ({D1: [{**CONTROL, "shallow": "vit_end_to_end"}]}, ["table1.depth.0.shallow: vit_end_to_end has 6 layers"]),
         (
-            {"tables__memory__depth": {"deep": "a", "shallow": "b", "metric": "c"}},
-            ["memory.depth: is for tables that are trained", "leave it out"],
+            {"tables__memory__depth": [{"deep": "a", "shallow": "b", "metric": "c"}]},
+            ["memory.depth.0: is for tables that are trained", "leave it out"],
         ),
     ],
 )

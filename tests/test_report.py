@@ -194,7 +194,7 @@ def claimed(folder, deep, shallow, blocks):
         {**claim, "text": "Near.", "against": "deep", "margin": -2},
         {**claim, "text": "Deeper.", "against": "shallow", "ours": True},
     ]
-    depth = {"metric": "accuracy", "deep": "deep", "shallow": "shallow"}
+    depth = [{"metric": "accuracy", "deep": "deep", "shallow": "shallow"}]
     made = written_page(folder, plan(folder, rows, paper, claims=claims, depth=depth))
     return html.unescape(" ".join(re.sub("<[^>]+>", " ", made[made.index("<body>") : made.index("<script>")]).split()))
 

@@ -382,7 +382,7 @@ def test_the_control_of_a_table_stands_between(place):
     write_run(a=seeds("a", (40.0, 42.0)), b=seeds("b", (30.0, 31.0)), small=seeds("small", (50.0, 52.0)))
     for path in (RUN / "tables/table1.json", RUN / "plan.json"):
         content = json.loads(path.read_text())
-        content.get("tables/table1", content)["depth"] = {"metric": "fid_test", "deep": "a", "shallow": "small"}
+        content.get("tables/table1", content)["depth"] = [{"metric": "fid_test", "deep": "a", "shallow": "small"}]
         path.write_text(json.dumps(content))
     shipping.ship(RUN, SHIPPED)
     assert "[40.00] | small: **51.00** ± 1.41 | b: **30.50**" in headline(SHIPPED, "x")

@@ -5,7 +5,7 @@ where it leaves it better by less: the 90% interval of their difference (page/st
 short of it. With a margin of 0 or more that is superiority, with a negative one non-inferiority. One seed decides
 nothing. Where no value spreads over seeds, the difference itself decides, unless it is the margin exactly.
 
-The control. A table may name a row `deep`, trained end to end, and a row `shallow`, trained end to end too, with the
+Controls. A table may name a row `deep`, trained end to end, and a row `shallow`, trained end to end too, with the
 layers of one block: it fits where a block does, and needs no method. To claim that blocks are as good as end to end
 is to claim that they make use of all layers, so a claim against `deep` is held against `shallow` as well:
 
@@ -119,14 +119,14 @@ def told(path: Path | str) -> str:
     return "\n".join([_line("verdict", "ours, better by", "claim"), *lines, "", *textwrap.wrap(summary, WIDTH)])
 
 
-def is_about_depth(claim: dict, depth: dict | None) -> bool:
-    """Whether a claim compares a row with the deep one, so that the control has a say in it."""
-    deep_one = depth is not None and claim["against"] == depth["deep"] and claim["row"] != depth["shallow"]
-    return deep_one and claim.get("margin") is not None
+def shallow_of(claim: dict, controls: Sequence[dict]) -> str | None:
+    """The control that has a say in a claim, since that compares a row with the deep one of the control; None: none."""
+    found = [one["shallow"] for one in controls if claim["against"] == one["deep"] and claim["row"] != one["shallow"]]
+    return found[0] if found and claim.get("margin") is not None else None
 
 
-def worth_of_depth(depth: dict, claims: list[dict], frame: pd.DataFrame) -> list[dict]:
-    """What `deep` has over `shallow`, in the metric of `depth` and in those of claims that the control has a say in.
+def worth_of_depth(control: dict, claims: list[dict], frame: pd.DataFrame) -> list[dict]:
+    """What `deep` has over `shallow`, in the metric of a control and in those of claims that it has a say in.
 
     claims: as `of_table` returns them.
     A dict each: metric, unit, better (the direction) and worth, one of "something", "not shown" (within the error),
@@ -134,12 +134,12 @@ def worth_of_depth(depth: dict, claims: list[dict], frame: pd.DataFrame) -> list
     (deep minus shallow, in the metric's unit), its error, seeds, and whether they are paired.
     """
     found = []
-    for metric in dict.fromkeys([depth["metric"], *(c["metric"] for c in claims if is_about_depth(c, depth))]):
+    for metric in dict.fromkeys([control["metric"], *(c["metric"] for c in claims if shallow_of(c, [control]))]):
         cells = _cells(metric, frame)
-        if not {depth["deep"], depth["shallow"]} <= set(cells.index):
+        if not {control["deep"], control["shallow"]} <= set(cells.index):
             found.append({"metric": metric, "worth": "not measured"})
             continue
-        deep, shallow = (cells.loc[depth[key]] for key in ("deep", "shallow"))
+        deep, shallow = (cells.loc[control[key]] for key in ("deep", "shallow"))
         gap, known = _gap(deep, shallow), {1: "something", 0: "not shown", -1: "less than nothing"}
         about = {"metric": metric, "unit": _text(deep["unit"]), "better": _text(deep["better"])}
         measured = {"difference": _sign(deep) * gap.mean, "error": gap.half, "seeds": gap.seeds, "paired": gap.paired}
@@ -148,7 +148,7 @@ def worth_of_depth(depth: dict, claims: list[dict], frame: pd.DataFrame) -> list
 
 
 def _of_claim(results, frame, claim, name):
-    scale, depth = results.plan["scale"], results.plan["depth"]
+    scale = results.plan["scale"]
     metric = column(claim, scale)
     cells = _cells(metric, frame)
     lines = frame[frame["metric"] == metric].set_index("row")
@@ -178,8 +178,8 @@ def _of_claim(results, frame, claim, name):
     if not absent and "factor" in claim:
         found |= _by_ratio(claim, cells)
     elif not absent:
-        control = depth["shallow"] if is_about_depth(claim, depth) and depth["shallow"] in cells.index else None
-        found |= _by_gap(claim, cells, control, results)
+        control = shallow_of(claim, results.plan["depth"])
+        found |= _by_gap(claim, cells, control if control in cells.index else None, results)
     else:
         titles = " and ".join(map(results.title_of, absent))
         found["because"] = f"{in_words(metric)} of {titles} is not measured at scale {scale}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.files import UserError, exists, read_json, unreadable, write_text
-from diffusionblocks.page.claims import column
+from diffusionblocks.page.claims import column, shallow_of
 from diffusionblocks.page.results import read
 from diffusionblocks.page.wording import decimals
 
@@ -27,14 +27,13 @@ def headline(folder: Path, name: str) -> str:
     for plan in _shipped_plans(folder, about["tables"]):
         frame = read(folder / f"{plan['table']}.csv")
         claims = [claim for claim in plan["claims"] if "margin" in claim and not claim.get("ours")]
-        depth = plan.get("depth") or {}
         for claim in claims if plan["paper"] else ():
             if any(claim[key] != claims[0][key] for key in ("against", "metric")):
                 continue
             metric = column(claim, about["scale"])
             cells = frame[frame["metric"] == metric].set_index("row")
-            shallow = depth.get("shallow") if claim["against"] == depth.get("deep") else None
-            found = [_cell(cells, row) for row in (claim["against"], shallow, claim["row"])]
+            compared = (claim["against"], shallow_of(claim, plan["depth"]), claim["row"])
+            found = [_cell(cells, row) for row in compared]
             better = "".join(f", {word} is better" for word in cells["better"].dropna().unique())
             lines.append(" | ".join([plan["paper"]["source"], f"{metric}{better}", *found]))
     hardware = "; ".join(dict.fromkeys(machine["hardware"] for machine in about["machines"]))

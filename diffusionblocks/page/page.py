@@ -110,7 +110,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
     """All that the page shows of one table. frame: its csv; drawn: its figures, as `figures` writes them; estimate: as
     `predicted` takes it.
     """
-    claims, depth, table = of_table(results, frame), results.plan["depth"], rows(results, frame)
+    claims, table = of_table(results, frame), rows(results, frame)
     return {
         "name": results.name,
         "title": results.title,
@@ -122,7 +122,7 @@ def section(results: Results, frame: pd.DataFrame, drawn: list[dict], estimate: 
         "title_of": results.title_of,
         "claims": claims,
         "stand_ins": sorted({*table["stand_ins"], *_stand_ins(claims)}),
-        "depth": depth and {**depth, "worth": worth_of_depth(depth, claims, frame)},
+        "depth": [{**one, "worth": worth_of_depth(one, claims, frame)} for one in results.plan["depth"]],
         "figures": drawn,
         "texts": _texts(results),
         "origins": origins(results, estimate or {}),

@@ -31,8 +31,8 @@ def check_claims(plan) -> None:
                 _check_one(f"{where}.{key}: no row", claim[key], rows)
             about = {**claim, "metric": claim.get("measured_as", {}).get(plan.scale, claim["metric"])}
             _check_metric(plan, table, where, about, ("row", "against"))
-        if depth := entry.get("depth"):
-            _check_depth(plan, table, f"tables.{table}.depth", depth)
+        for index, control in enumerate(entry.get("depth") or []):
+            _check_control(plan, table, f"tables.{table}.depth.{index}", control)
 
 
 def _check_keys(where, claim):
@@ -52,20 +52,20 @@ def _check_keys(where, claim):
         )
 
 
-def _check_depth(plan, table, where, depth):
+def _check_control(plan, table, where, control):
     """The control must be trained, and be shallower than the row that it is for."""
     if "counted" in plan.config["tables"][table]:
         raise UserError(f"config: {where}: is for tables that are trained, and {table} is counted: leave it out")
     layers = {}
     for key in ("deep", "shallow"):
-        _check_one(f"{where}.{key}: no row", depth[key], plan.config["tables"][table]["rows"])
-        layers[key] = layers_of(plan.rows[plan.origins[table, depth[key]]].model)
+        _check_one(f"{where}.{key}: no row", control[key], plan.config["tables"][table]["rows"])
+        layers[key] = layers_of(plan.rows[plan.origins[table, control[key]]].model)
     if layers["shallow"] >= layers["deep"]:
         raise UserError(
-            f"config: {where}.shallow: {depth['shallow']} has {layers['shallow']} layers and {depth['deep']} "
-            f"{layers['deep']}: set model.num_layers of {depth['shallow']} to those of one block"
+            f"config: {where}.shallow: {control['shallow']} has {layers['shallow']} layers and {control['deep']} "
+            f"{layers['deep']}: set model.num_layers of {control['shallow']} to those of one block"
         )
-    _check_metric(plan, table, where, depth, ("deep", "shallow"))
+    _check_metric(plan, table, where, control, ("deep", "shallow"))
 
 
 def _check_metric(plan, table, where, about, keys):

@@ -128,10 +128,9 @@ def _without_nulls(entry):
     if isinstance(found.get("rows"), dict):
         gone = {row for row, own in found["rows"].items() if own is None}
         found["rows"] = {row: _without_nulls(own) for row, own in found["rows"].items() if row not in gone}
-        if isinstance(found.get("claims"), list):
-            found["claims"] = [claim for claim in found["claims"] if not _names(claim, ("row", "against"), gone)]
-        if _names(found.get("depth"), ("deep", "shallow"), gone):
-            del found["depth"]
+        for key, named in (("claims", ("row", "against")), ("depth", ("deep", "shallow"))):
+            if isinstance(found.get(key), list):
+                found[key] = [about for about in found[key] if not _names(about, named, gone)]
     if "printed" in found:
         found["printed"] = merge({}, found["printed"])
     return found

@@ -228,8 +228,7 @@ class Plan:
                 "metrics": origin.metrics_files(),
                 "settings": shown(origin),
             }
-        words = {key: entry.get(key) or [] for key in ("claims", "figures")}
-        words["depth"] = entry.get("depth")
+        words = {key: entry.get(key) or [] for key in ("claims", "figures", "depth")}
         about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
         return {**about, **words, "rows": rows}
 
