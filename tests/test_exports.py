@@ -1,6 +1,7 @@
 """A run's tables as LaTeX and csv, its figures as files, and the RO-Crate that says what is what."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from rocrate.rocrate import ROCrate
 from diffusionblocks.base.files import UserError, write_json
 from diffusionblocks.page import exports as exporting
 from diffusionblocks.page.exports import exports, wide
-from diffusionblocks.page.latex import HEAD, escaped, latex
+from diffusionblocks.page.latex import HEAD, HEIGHT, escaped, latex, pages
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.table import table
@@ -99,6 +100,25 @@ def test_a_title_is_never_an_option_of_the_line_before():
     text = latex(odd, "[odd]", "tab:odd", notes=[(1, "[a]"), (None, "*b")])
     assert not re.search(r"(\\\\|rule)\s*[\[*(]", text)
     assert "{}[2 blocks] & 1.00" in text and "$^{1}$ [a]\\par\n*b\\par" in text
+
+
+def test_what_a_page_has_no_room_for_is_cut_between_metrics_and_rows():
+    three = dict.fromkeys(("fid", "kid", "recall"), ("", None))
+    rows = {f"row{number}": {name: cell(ours=number, gap=number) for name in three} for number in range(HEIGHT + 1)}
+    rows["row0"] = {"recall": cell(ours=0.0)}
+    wide_one = part(three, **rows)
+    found = [([c["metric"] for c in one["columns"]], [r["row"] for r in one["rows"]]) for one in pages(wide_one)]
+    all_of_them = [f"row{number}" for number in range(HEIGHT + 1)]
+    assert (
+        found
+        == [
+            (["fid", "kid"], all_of_them[1:]),  # two columns each; a row without any of them is left out
+            (["recall"], all_of_them[:HEIGHT]),
+            (["recall"], all_of_them[HEIGHT:]),
+        ]
+    )
+    assert [len(one["columns"]) for one in pages(wide_one, width=math.inf)] == [3, 3]
+    assert pages({**wide_one, "columns": []}) == []
 
 
 def test_every_letter_of_what_ships_can_be_set():
@@ -278,6 +298,6 @@ def test_latex_compiles(run, undrawn, tmp_path):
     files = [path.read_text() for path in (export(run) / "tables").glob("*.tex")]
     body = "\n".join([*files, latex(ODD, "100% of #1", "tab:odd")])
     (tmp_path / "all.tex").write_text(
-        f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{body}\\end{{document}}"
+        f"\\documentclass{{article}}\\usepackage{{booktabs,graphicx}}\\begin{{document}}{body}\\end{{document}}"
     )
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path, check=True)

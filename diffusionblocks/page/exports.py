@@ -4,6 +4,7 @@ A crate is a folder with ro-crate-metadata.json, which other programs read: whic
 which software, when and under which licence (https://www.researchobject.org/ro-crate, profile Process Run Crate).
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import UserError, write_text
 from diffusionblocks.page import figures
 from diffusionblocks.page.cost import cost
-from diffusionblocks.page.latex import HEAD, latex
+from diffusionblocks.page.latex import HEAD, latex, pages
 from diffusionblocks.page.results import Results, commits, in_words, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.ship import whole
@@ -70,7 +71,7 @@ def exports(
             drawn = figures.export(results, new / "figures")
             files |= {
                 f"tables/{results.name}.csv": f"{about}. A line for each row.",
-                f"tables/{results.name}.tex": f"{about}. LaTeX, with the package booktabs.",
+                f"tables/{results.name}.tex": f"{about}. LaTeX, with the packages booktabs and graphicx.",
                 f"tables/{results.name}-long.csv": f"{about}. A line for each row and metric, with each seed's value.",
                 **{f"figures/{path.name}": f"{about}. A figure." for path in drawn},
             }
@@ -121,7 +122,7 @@ def _in_words(column):
 
 
 def _latex(results, shown, about):
-    """Both of a table's parts, with what a reader must know of the numbers."""
+    """A table's main part, with what a reader must know of its numbers, and what was measured besides."""
     stand_ins = f" Measured on or by stand-ins: {'; '.join(shown['stand_ins'])}." if shown["stand_ins"] else ""
     number = None if shown["counted"] else shown["seeds"]
     seeds = f", {number} seed{'s' * (number > 1)}" if number else ""
@@ -133,10 +134,20 @@ def _latex(results, shown, about):
     }
     if not shown["seeds"]:
         texts["seeds"] = {row: len(runs) for row, runs in results.runs.items()}
-    main = latex(shown["main"], caption, f"tab:{results.name}", texts, _notes(shown))
-    besides = latex(shown["more"], f"{about}, what was measured besides.", f"tab:{results.name}-more")
-    parts = [(shown["main"], main), (shown["more"], besides)]
-    return HEAD + "\n".join(text for part, text in parts if part["columns"])
+    label, besides = f"tab:{results.name}", f"{about}, what was measured besides."
+    tables = [
+        *_numbered(pages(shown["main"], width=math.inf), caption, label, texts, _notes(shown)),
+        *_numbered(pages(shown["more"]), besides, f"{label}-more"),
+    ]
+    return HEAD + "\n".join(tables)
+
+
+def _numbered(parts, caption, label, texts=None, notes=()):
+    """A `table` of each part, with a label and a caption of its own; notes stand below the last."""
+    for number, part in enumerate(parts, 1):
+        of = f" Part {number} of {len(parts)}." if len(parts) > 1 else ""
+        last = number == len(parts)
+        yield latex(part, caption + of, label + f"-{number}" * bool(of), texts, notes if last else ())
 
 
 def _notes(shown):

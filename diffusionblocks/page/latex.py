@@ -13,6 +13,9 @@ SIGNS = """
 ⇔ Leftrightarrow ↑ uparrow ↓ downarrow ↦ mapsto ∈ in ∉ notin ⊂ subset ⊆ subseteq ∪ cup ∩ cap ∅ emptyset ∀ forall
 ∃ exists ¬ neg ∑ sum ∏ prod ∫ int ⊕ oplus ⊗ otimes † dagger ‡ ddagger ′ prime ⟨ langle ⟩ rangle
 """
+WIDTH, HEIGHT = 4, 40  # of a table that a page has room for: columns of numbers, lines of rows
+# A table that is wider than the text is made as wide.
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 HIGH, LOW = (dict(zip(letters, "0123456789+-", strict=True)) for letters in ("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "₀₁₂₃₄₅₆₇₈₉₊₋"))
 # What LaTeX reads as commands, and what pdflatex has no letter for.
 ESCAPES = str.maketrans(
@@ -28,7 +31,7 @@ ESCAPES = str.maketrans(
     }
 )
 ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$"}
-HEAD = r"""% \usepackage{booktabs}
+HEAD = r"""% \usepackage{booktabs,graphicx}
 % For pdflatex. Letters of other scripts than Latin and Greek need xelatex or lualatex, and a font that has them.
 """
 
@@ -55,6 +58,7 @@ def latex(
         r"\centering",
         rf"\caption{{{escaped(caption)}}}",
         rf"\label{{{label}}}",  # no text: as it is
+        FITTED,
         rf"\begin{{tabular}}{{l{'r' * len(below)}{'c' * len(texts)}}}",
         r"\toprule",
         _line(
@@ -68,11 +72,31 @@ def latex(
         r"\midrule",
         *(_line([_title(row, marked), *_cells(row, part), *_of_row(row, texts)]) for row in part["rows"]),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         *_below(notes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def pages(part: dict, width: float = WIDTH) -> list[dict]:
+    """A part of a table as parts that a page has room for: the next metrics, the next rows that have any of them.
+
+    width: columns of numbers; a metric's stay together.
+    """
+    batches, used = [], 0
+    for column in part["columns"]:
+        used += (more := len(_words(part, column)))
+        if not batches or used > width:
+            batches.append([])
+            used = more
+        batches[-1].append(column)
+    found = []
+    for columns in batches:
+        rows = [row for row in part["rows"] if any(column["metric"] in row["cells"] for column in columns)]
+        chunks = [rows[first : first + HEIGHT] for first in range(0, len(rows), HEIGHT)]
+        found += [{**part, "columns": columns, "rows": chunk} for chunk in chunks]
+    return found
 
 
 def escaped(text: str) -> str:
