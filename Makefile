@@ -13,9 +13,18 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo laptop test quick lint lock
 
-# What was interrupted, by a key or by a shutdown, goes on when it is called again.
+# What was interrupted, by a key or by a shutdown, goes on when it is called again. Snakemake takes seconds to find that
+# there is nothing to do; it is not asked where nothing has changed, file or folder: of the workflow since the start of
+# the last run that made all (Python writes bytecode into the package's folders meanwhile), of the results since its end.
+WORKFLOW := Snakefile config.yaml rules workflow report envs profiles $(READY)
 demo laptop: $(READY)
-	$(BIN)/snakemake all --config scale=$@
+	@changes=$$(find $(WORKFLOW) -newer results/.$@-started -print -quit 2>&1; \
+	  find diffusionblocks -name '*.pyc' -o -type f -newer results/.$@-started -print -quit 2>&1; \
+	  find results/$@ -newer results/.$@-made -print -quit 2>&1); \
+	if [ -z "$$changes" ]; then echo "Nothing has changed since all was made."; else \
+	  mkdir -p results; rm -f results/.$@-made; touch results/.$@-started; \
+	  $(BIN)/snakemake all --config scale=$@ && touch results/.$@-made; \
+	fi
 	@echo
 	@$(BIN)/python -m diffusionblocks show results/$@
 

@@ -1,4 +1,4 @@
-"""The lock that `make` installs from, and what `make` does where uv cannot be had."""
+"""The lock that `make` installs from, what `make` does where uv cannot be had, and when it asks Snakemake."""
 
 import os
 import re
@@ -82,3 +82,63 @@ def test_ci_brings_axe_core_to_where_the_audit_looks_for_it(tmp_path, monkeypatc
     (looked,) = re.findall("^CACHE = (.+)$", (ROOT / "tests/test_audit.py").read_text(), re.MULTILINE)
     done = subprocess.run(["bash", "-euc", line], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(eval(looked, {"os": os, "Path": Path})), "this test imports no browser's tests"
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """`make demo` in a folder with all that the workflow is read from, and programs that write down their arguments."""
+    for name in (
+        "Snakefile",
+        "config.yaml",
+        "rules/a.smk",
+        "workflow/tables/a.yaml",
+        "report/a",
+        "envs/a",
+        "profiles/a",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "diffusionblocks").mkdir()
+    (tmp_path / "diffusionblocks/code.py").touch()
+    make(tmp_path, PYTHON % "")
+    snakemake = tmp_path / ".venv/bin/snakemake"
+    work = "mkdir -p results/demo diffusionblocks/__pycache__; touch results/demo/report.html diffusionblocks/a.pyc"
+    snakemake.write_text(f"#!/bin/sh\necho asked >> log\n{work}\nexit $FAILS\n")
+    snakemake.chmod(0o755)
+
+    def run(fails=0):
+        (tmp_path / "log").unlink()
+        command = ["make", "--silent", "demo", "PYTHON=./python"]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"FAILS": str(fails)}, stdout=subprocess.DEVNULL)
+        return "asked" in (tmp_path / "log").read_text(), done.returncode
+
+    return run
+
+
+def test_make_does_not_ask_snakemake_where_nothing_has_changed(demo):
+    assert [demo(), demo(), demo()] == [(True, 0), (False, 0), (False, 0)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "diffusionblocks/code.py").touch(),
+        lambda folder: (folder / "diffusionblocks/new.py").touch(),
+        lambda folder: (folder / "config.yaml").touch(),
+        lambda folder: (folder / "workflow/tables/a.yaml").unlink(),
+        lambda folder: (folder / "results/demo/report.html").unlink(),
+        lambda folder: (folder / "results/demo/report.html").write_text("x"),
+        lambda folder: shutil.rmtree(folder / "results/demo"),
+        lambda folder: shutil.rmtree(folder / "results"),
+    ],
+    ids=["code", "new code", "config", "a table gone", "a result gone", "a result changed", "a scale gone", "all gone"],
+)
+def test_make_asks_snakemake_where_anything_has(demo, change, tmp_path):
+    assert [demo(), demo()] == [(True, 0), (False, 0)]
+    change(tmp_path)
+    assert [demo(), demo()] == [(True, 0), (False, 0)]
+
+
+def test_make_asks_again_after_a_failure(demo):
+    assert demo(fails=1) == (True, 2)
+    assert [demo(), demo()] == [(True, 0), (False, 0)]
