@@ -27,13 +27,13 @@ def test_jobs_ask_for_what_they_need(tmp_path, fresh):
         return Counter((each["gpu"], int(each["mem_mb"]), int(each["runtime"])) for _, _, each in jobs[rule])
 
     # A pass over a test set is minutes of a GPU and little memory; teachers and extractors need more of both.
-    assert amounts("evaluate") == {("1", 8000, 30): 54, ("1", 32000, 120): 39}
+    assert amounts("evaluate") == {("1", 8000, 30): 54, ("1", 32000, 120): 40}
     for wildcards, files, resources in jobs["evaluate"]:
         light = re.match(r"table=table(1|3|6|_a1),", wildcards) is not None
         assert light == (resources["mem_mb"] == "8000") == (not re.search("features/|teachers/", files)), wildcards
     assert all(each["gpu_model"] == "a100" for _, _, each in jobs["evaluate"]), "one line for a whole stage"
     assert not any("gpu_model" in each for _, _, each in jobs["train"] + jobs["sample"])
-    assert amounts("train") == {("1", 32000, 720): 114, ("1", 32000, 2880): 70}
+    assert amounts("train") == {("1", 32000, 720): 114, ("1", 32000, 2880): 71}
     samplings = Counter(re.match(r"table=(\w+), row=(\w+)", wildcards).groups() for wildcards, _, _ in jobs["sample"])
     # Of texts, and of images with averaged and with last weights; ImageNet's in ten jobs each.
-    assert set(samplings.values()) == {1, 2, 20} and sum(samplings.values()) == 26 + 2 * (18 + 6 * 10)
+    assert set(samplings.values()) == {1, 2, 20} and sum(samplings.values()) == 26 + 2 * (18 + 7 * 10)

@@ -168,8 +168,8 @@ SCALES = {
         "extractor": 1,
         "reference": 1,
         "teacher": 4,
-        "train": 99 + 9 + 4 + 46,
-        "sample": 2 * (18 + 6) + 18 + 8,
+        "train": 3 * 141,
+        "sample": 3 * (2 * (18 + 7) + 18 + 8),
     },
     "paper": {
         **{
@@ -177,10 +177,10 @@ SCALES = {
             "extractor": 2 * 2,  # of CIFAR-10 and of ImageNet, by both ways of resizing
             "reference": 2 * 2,
             "teacher": 6,
-            "train": 99 + 3 * (9 + 4) + 46,
+            "train": 3 * (33 + 9 + 4) + 47,  # tables 1, 6, 7, A1 and A2 with three seeds
             "encode": 32,
         },
-        "sample": 2 * (18 + 6 * 10) + 18 + 8,
+        "sample": 2 * (18 + 7 * 10) + 18 + 8,
     },
 }
 
