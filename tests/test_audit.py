@@ -183,7 +183,8 @@ const cut = [...document.body.querySelectorAll('table, figure, svg, pre, img')]
     .filter(found => found.checkVisibility() && found.getBoundingClientRect().right > innerWidth + 1);
 const closed = [...document.querySelectorAll('details')]
     .filter(found => found.checkVisibility() && !found.lastElementChild.checkVisibility());
-return {tables: document.querySelectorAll('table').length, cut: cut.map(named), closed: closed.map(named)};"""
+return {tables: document.querySelectorAll('table').length, cut: cut.map(named), closed: closed.map(named),
+    row: getComputedStyle(document.querySelector('.matrix tbody tr')).display};"""
 )
 
 
@@ -193,6 +194,7 @@ def test_on_paper_nothing_is_cut_and_nothing_closed(browser, page):
     found = browser.run(f"(() => {{ {PRINTED} }})()")
     assert found["tables"] > len(TABLES) and not found["cut"], found["cut"][:8]
     assert not found["closed"], found["closed"][:8]
+    assert found["row"] == "table-row", "lines, and not a phone's cards, however narrow the paper"
     pdf = browser.send("Page.printToPDF", preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)["data"]
     assert len(re.findall(rb"/Type /Page\b", base64.b64decode(pdf))) > 5
 

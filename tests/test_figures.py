@@ -104,7 +104,7 @@ def compared(monkeypatch, shown, only):
 def test_outcomes_stand_beside_the_papers(compared):
     seeds = [measured("b", seed=seed, fid_test=value, kid=1.0) for seed, value in ((0, 5.0), (1, 7.0))]
     (group,) = compared({"a": [measured("a", fid_test=9.0)], "b": seeds})
-    assert group.title == "fid_test (lower is better), digits"
+    assert group.title == "FID test (lower is better), digits"
     assert group.rows == {"a": ([9.0], 40.0), "b": ([5.0, 7.0], 30.0)}
     assert group.comparable and group.baseline == "a" and group.printed == "in the paper"
 
@@ -128,8 +128,8 @@ def test_one_row_is_compared_with_nothing(compared):
 def test_a_table_of_ones_own_shows_all_but_what_stands_beside(compared):
     rows = {row: [measured(row, fid_test=5.0, mauve=0.5, kid=1.0)] for row in "ab"}
     assert [group.title for group in compared(rows, None)] == [
-        "fid_test (lower is better), digits",
-        "mauve (higher is better), digits",
+        "FID test (lower is better), digits",
+        "MAUVE (higher is better), digits",
     ]
 
 
@@ -210,7 +210,7 @@ def block_counts(monkeypatch, shown, only):
 
 def test_the_number_of_blocks_is_the_runs_whatever_a_row_is_called(block_counts):
     drawn = block_counts({"b1": 1, "b6": 2})
-    assert drawn == {"fid_test (lower is better)": ({"ours": {1: [6.0], 2: [7.0]}}, {1: 40.0}, True)}, (
+    assert drawn == {"FID test (lower is better)": ({"ours": {1: [6.0], 2: [7.0]}}, {1: 40.0}, True)}, (
         "neither of what is not printed nor of a description"
     )
 
@@ -240,8 +240,8 @@ def test_no_such_figure_where_none_is_asked_for_or_no_line_has_two_points(block_
 def test_a_table_of_ones_own_has_the_figure_too(block_counts):
     drawn = block_counts({"one": 1, "two": 2}, paper=None)
     assert {metric: others for metric, (_, *others) in drawn.items()} == {
-        "fid_test (lower is better)": [{}, False],
-        "fid_train (lower is better)": [{}, False],
+        "FID test (lower is better)": [{}, False],
+        "FID train (lower is better)": [{}, False],
     }
 
 

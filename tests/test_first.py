@@ -196,6 +196,21 @@ def test_memory_is_a_line_for_each_network(tmp_path):
     assert not first.costs([results], [factor(2.9, **about, verdict="not tested")]), "other sizes than it is about"
 
 
+def test_networks_of_one_name_are_told_apart_by_their_tables(tmp_path):
+    made = {}
+    for table in ("table8", "table9"):
+        rows = {
+            row: {"metrics": with_model("dit", {**measured(row, fid_test=value), "parts": {}}), "title": title}
+            for row, title, value in (("b1", "end to end", 6.0), ("b2", "2 blocks", 3.0), ("b3", "3 blocks", 2.0))
+        }
+        paper = IMAGES | {"source": table.replace("table", "Table ")}
+        made[table] = Results(plan(tmp_path, rows, paper, name=table))
+    asked = [("table8", "b2"), ("table8", "b3"), ("table9", "b2")]
+    about = {"against": "b1", "scale": "demo", "metric": "fid_test"}
+    (group,) = first.costs([*made.values()], [factor(2.0, table=table, row=row, **about) for table, row in asked])
+    assert [line["label"] for line in group["lines"]] == ["2 blocks, Table 8", "3 blocks", "2 blocks, Table 9"]
+
+
 def test_jobs_of_blocks_stand_beside_the_job_end_to_end(tmp_path):
     def trained(row, *sizes):
         kinds = ("parameter", "gradient", "optimizer", "average")

@@ -13,7 +13,7 @@ import matplotlib.figure
 
 from diffusionblocks.base.files import write_json
 from diffusionblocks.page import canvas, outcomes, pictures, plots
-from diffusionblocks.page.results import Results, num_blocks
+from diffusionblocks.page.results import Results, in_words, num_blocks
 from diffusionblocks.page.table import stand_ins
 
 Drawn = tuple[matplotlib.figure.Figure, str] | None  # and in words what is seen; None where a table has nothing of it
@@ -136,7 +136,7 @@ def _compared(results, column, data, rows):
 
 def _metric(column, number):
     better = f"{number['better']} is better" if number.get("better") else None
-    return f"{column} ({', '.join(filter(None, (number.get('unit'), better)))})".replace(" ()", "")
+    return f"{in_words(column)} ({', '.join(filter(None, (number.get('unit'), better)))})".replace(" ()", "")
 
 
 def _outcome(row, values, printed, where):

@@ -72,8 +72,8 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
     """What a job takes, end to end against a block, of all that some claim has counted or timed.
 
     A dict for each metric: {name, metric: in words, unit, timed: where or None, scale: whose sizes, lines}, a line
-    {label: of the network, title: of the row, layers, blocks, table, against, row: the two numbers, ratio, asked: the
-    claim's, paper: its ratio or None}. Claims that the scale cannot test have none.
+    {label: of the network, title: of the row, name: of its table, layers, blocks, table, against, row: the two numbers,
+    ratio, asked: the claim's, paper: its ratio or None}. Claims that the scale cannot test have none.
     """
     of_name, found = {results.name: results for results in tables}, {}
     for claim in claims:
@@ -97,6 +97,7 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
             {
                 "label": _shared(results.title_of(claim["row"]), results.title_of(claim["against"])),
                 "title": results.title_of(claim["row"]),
+                "name": results.title,
                 "layers": _layers(run["run"].get("model", {})),
                 "blocks": num_blocks(run),
                 "table": claim["table"],
@@ -107,9 +108,11 @@ def costs(tables: list[Results], claims: list[dict]) -> list[dict]:
             }
         )
     for group in found.values():
-        known = Counter(line["label"] for line in group["lines"])
-        for line in group["lines"]:
-            line["label"] = line["label"] if known[line["label"]] == 1 else line["title"]
+        # The network, where that tells lines apart; else the row, with its table where rows of two have one title.
+        for longer in (lambda line: line["title"], lambda line: f"{line['title']}, {line['name']}"):
+            known = Counter(line["label"] for line in group["lines"])
+            for line in group["lines"]:
+                line["label"] = line["label"] if known[line["label"]] == 1 else longer(line)
     return list(found.values())
 
 

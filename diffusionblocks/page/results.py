@@ -23,6 +23,7 @@ TEXTS = dict.fromkeys([column for column in COLUMNS if column not in {*NUMBERS, 
 WORDS = {
     **{word: word.upper() for word in ("fid", "kid", "mauve", "bptt", "gflop", "7b", "xl", "lm")},
     **{"bpc": "bits per character", "ppl": "perplexity", "llama2": "Llama-2", "gpt2": "GPT-2", "c5": "with c = 5"},
+    "karras": "Karras",
 }
 
 
