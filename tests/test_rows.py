@@ -87,7 +87,7 @@ def test_what_is_of_ours_stands_apart(page):
     lines = lines_of(page(NOPROP, {"mine": {"paper_row": "dt"}, "dt": {}}))
     assert [line[0] for line in lines[2:]] == ["dt", "Rows that the paper does not have", "mine"]
     assert lines[4][1] == "46.06", "beside the number of the row that it is like"
-    assert "Rows of which" not in words_of(page(NOPROP, {"dt": {}})) + words_of(page(None, {"mine": {}}))
+    assert "Rows that the paper" not in words_of(page(NOPROP, {"dt": {}})) + words_of(page(None, {"mine": {}}))
 
 
 def test_a_table_without_properties_has_no_such_columns(page):

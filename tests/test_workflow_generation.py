@@ -71,8 +71,8 @@ def test_from_config_row_to_csv(generated):
         fid.loc["cifar10_dit_diffusionblocks", "ours"] - fid.loc["cifar10_dit_end_to_end", "ours"]
     )
     # Twelve steps through six layers, or each through the two of the block that acts, or of the control.
-    assert table.loc["layer_evaluations", "ours"].tolist() == [72, 24, 72, 24, 24]
-    assert table.loc["relative_speed", "ours"].tolist() == [1, 3, 1, 3, 1]
+    assert table.loc["layer_evaluations", "ours"].tolist() == [72, 24, 72, 24, 24, 24]
+    assert table.loc["relative_speed", "ours"].tolist() == [1, 3, 1, 3, 1, 1]
     assert table.loc[("fid_test", "cifar10_dit_shallow"), "stand_in"] == fid.loc["cifar10_dit_end_to_end", "stand_in"]
 
 
@@ -82,7 +82,7 @@ def test_page_shows_numbers_and_pictures(generated):
     assert [*drawn] == ["outcomes", "samples", "trajectory", "losses", "partition"]
     for title, _ in DATA.values():
         assert all(f" in the manner of {title}: " in drawn[name] for name in ("samples", "trajectory"))
-    assert page.count('data-verdict="cannot tell"') == page.count("data-verdict=") == 5
+    assert page.count('data-verdict="cannot tell"') == page.count("data-verdict=") == 6
     assert "Also measured" in page and "relative_speed" in page and "40 samples" in page
     assert f"{CNN} for Inception-v3" in page and "39.83" in page and "sampling 2" in page
 
@@ -149,11 +149,11 @@ def altered(row=None, **changes):
     ("settings", "jobs"),
     [
         (altered("imagenet_dit_diffusionblocks", sampling={"num_steps": 14}), {"plan": 4, "sample": 2, "evaluate": 1}),
-        (altered(sampling={"solver": "heun"}), {"plan": 16, "sample": 18, "evaluate": 5}),
-        (altered(metrics={"kid": {"name": "kid"}}), {"plan": 6, "evaluate": 5}),
-        (altered(extractor={"steps": 21}), {"plan": 8, "extractor": 2, "reference": 2, "evaluate": 5}),
+        (altered(sampling={"solver": "heun"}), {"plan": 19, "sample": 20, "evaluate": 6}),
+        (altered(metrics={"kid": {"name": "kid"}}), {"plan": 7, "evaluate": 6}),
+        (altered(extractor={"steps": 21}), {"plan": 9, "extractor": 2, "reference": 2, "evaluate": 6}),
         (altered(metrics={"fid_train": {"extractor": {"name": "small_cnn", "steps": 21}}}),
-         {"plan": 8, "extractor": 2, "reference": 2, "evaluate": 5}),
+         {"plan": 9, "extractor": 2, "reference": 2, "evaluate": 6}),
         (altered("imagenet_dit_diffusionblocks", train={"lr": 0.01}),
          {"plan": 2, "train": 3, "assemble": 1, "sample": 2, "evaluate": 1}),
     ],
@@ -178,12 +178,12 @@ def test_another_number_of_jobs_makes_the_same_images(changed):
 @pytest.mark.parametrize(
     ("file", "jobs"),
     [
-        ("diffusion/chains.py", {"train": 9, "assemble": 5, "sample": 18, "evaluate": 5}),  # the method imports it
-        ("diffusion/solvers/euler.py", {"sample": 18, "evaluate": 5}),
+        ("diffusion/chains.py", {"train": 10, "assemble": 6, "sample": 20, "evaluate": 6}),  # the method imports it
+        ("diffusion/solvers/euler.py", {"sample": 20, "evaluate": 6}),
         ("diffusion/solvers/heun.py", {}),
-        ("sampling/sample.py", {"sample": 18, "evaluate": 5}),
-        ("scorers/extractors/small_cnn.py", {"extractor": 2, "reference": 2, "evaluate": 5}),
-        ("evaluation/metrics/generation.py", {"evaluate": 5}),
+        ("sampling/sample.py", {"sample": 20, "evaluate": 6}),
+        ("scorers/extractors/small_cnn.py", {"extractor": 2, "reference": 2, "evaluate": 6}),
+        ("evaluation/metrics/generation.py", {"evaluate": 6}),
     ],
 )
 def test_an_edit_redoes_what_it_can_affect(changed, file, jobs):
