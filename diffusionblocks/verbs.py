@@ -261,7 +261,7 @@ def verdicts(args):
 
 def claims(args):
     """Print what became of the paper's claims and of ours."""
-    from diffusionblocks.page.claims import told
+    from diffusionblocks.page.summary import told
 
     print(told(args.claims))
 

@@ -15,8 +15,9 @@ from test_statistics import T
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.partition import layers_of, split_layers
-from diffusionblocks.page.claims import VERDICTS, of_table, shallow_of, told, verdicts, worth_of_depth
+from diffusionblocks.page.claims import VERDICTS, of_table, shallow_of, verdicts, worth_of_depth
 from diffusionblocks.page.results import Results, read
+from diffusionblocks.page.summary import told
 from diffusionblocks.page.table import table
 from diffusionblocks.plan.configuration import complete, merge
 from diffusionblocks.plan.plan import Plan
@@ -404,6 +405,10 @@ def test_the_documentation_has_every_key_and_its_example_is_a_claim(judged):
 # What ships
 
 
+# Where the control learns at a rate of its own, its best by validation data: a handicapped control decides nothing.
+OWN_RATE = {("laptop", "table3")}
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_control_has_the_layers_of_one_block(scale):
     """And is trained and measured as the row that it is for, in all tables of results that compare with it."""
@@ -421,8 +426,8 @@ def test_a_control_has_the_layers_of_one_block(scale):
             assert shallow.model == {**deep.model, "num_layers": layers_of(shallow.model)}
             for section in ("data", "method", "metrics", "sample_sets", "seeds"):
                 assert getattr(shallow, section) == getattr(deep, section)
-            # Each may have its own best learning rate, by validation data: a handicapped control decides nothing.
-            assert {**shallow.train, "lr": None} == {**deep.train, "lr": None}
+            own = {"lr": shallow.train["lr"]} if (scale, name) in OWN_RATE else {}
+            assert shallow.train == {**deep.train, **own}
             against_deep = {claim["row"] for claim in about["claims"] if shallow_of(claim, [control])}
             assert against_deep == {row.name for row in blocks}
             found.append(name)

@@ -45,7 +45,7 @@ LIBRARIES = {
     **dict.fromkeys(("train", "assemble", "sample", "timing", "prepare", "encode"), NETWORK),
     **dict.fromkeys(("count", "estimate"), COUNTED),
     **dict.fromkeys(("evaluate", "reference", "extractor", "teacher"), SCORES),
-    **dict.fromkeys(("figures", "page", "table", "verdicts", "claims", "exports", "compare"), PAGE),
+    **dict.fromkeys(("figures", "page", "table", "verdicts", "exports", "compare"), PAGE),
 }
 
 

@@ -22,23 +22,19 @@ docs/claims.md has the statistics, their error rates, and what each key of a cla
 """
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from diffusionblocks.base.components import PACKAGE
-from diffusionblocks.base.files import UserError, read_json, write_json
+from diffusionblocks.base.files import write_json
 from diffusionblocks.page.cost import jobs
-from diffusionblocks.page.results import Results, in_words, read
+from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.statistics import CONFIDENCE, are_paired, bootstrap, difference, seeds_to_decide, sign_flip
-from diffusionblocks.page.wording import VERDICTS, counted, half, signed
-
-WIDTH, COLUMNS = 100, (16, 22)  # of a terminal: in all, and of verdict and number, which leave the rest to the claim
+from diffusionblocks.page.wording import VERDICTS, in_words
 
 
 class Gap(NamedTuple):
@@ -106,23 +102,12 @@ def counts(claims: list[dict]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def told(path: Path | str) -> str:
-    """claims.json for a terminal, in at most 100 columns. Raises UserError for a file that is absent or none such."""
-    try:
-        about = read_json(path)
-        lines = [line for claim in about["claims"] for line in _told(claim)]
-        summary = counted(about)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: is no claims.json ({error}). Ask snakemake for it: snakemake claims") from None
-    if any(claim["grey"] for claim in about["claims"]):
-        summary += " Do not lean on those with a question mark."
-    return "\n".join([_line("verdict", "ours, better by", "claim"), *lines, "", *textwrap.wrap(summary, WIDTH)])
-
-
 def shallow_of(claim: dict, controls: Sequence[dict]) -> str | None:
     """The control that has a say in a claim, since that compares a row with the deep one of the control; None: none."""
-    found = [one["shallow"] for one in controls if claim["against"] == one["deep"] and claim["row"] != one["shallow"]]
-    return found[0] if found and claim.get("margin") is not None else None
+    if claim.get("margin") is None:
+        return None
+    of_it = (one["shallow"] for one in controls if claim["against"] == one["deep"] and claim["row"] != one["shallow"])
+    return next(of_it, None)
 
 
 def worth_of_depth(control: dict, claims: list[dict], frame: pd.DataFrame) -> list[dict]:
@@ -332,32 +317,3 @@ def _finite(value):
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _told(claim):
-    """The lines of a claim in a terminal."""
-    text = f"{claim['source'] or claim['table'] + ', ours'}: {claim['text']}"
-    text += f" [{claim['because']}]" if claim["because"] else ""
-    ours = []
-    if claim["ratio"] is not None:
-        ours = [f"{claim['ratio']:.2f} times"]
-    elif gap := claim["gap"]:
-        ours = [signed(gap["mean"], half(gap))]
-        ours += textwrap.wrap(
-            f"{in_words(claim['metric'])}, {gap['seeds']} seed{'s' * (gap['seeds'] > 1)}", COLUMNS[1] - 1
-        )
-    if more := claim["more"]:
-        ours.append(f"{more['seeds']} more: {_time(more['hours'])}")
-    grey = " ?" if claim["grey"] else ""
-    columns = [claim["verdict"] + grey], ours, textwrap.wrap(text, WIDTH - sum(COLUMNS))
-    return [_line(*cells) for cells in zip_longest(*columns, fillvalue="")]
-
-
-def _line(*cells):
-    return "".join(f"{cell:{width}}" for cell, width in zip(cells, (*COLUMNS, 0), strict=True)).rstrip()
-
-
-def _time(hours):
-    units = ((1, "hours"), (60, "minutes"), (3600, "seconds"))
-    number, unit = next((hours * n, unit) for n, unit in units if hours * n >= 2 or unit == "seconds")
-    return f"{number:.0f} {unit}"

@@ -19,9 +19,10 @@ from diffusionblocks.base.files import UserError, write_text
 from diffusionblocks.page import figures
 from diffusionblocks.page.cost import cost
 from diffusionblocks.page.latex import HEAD, latex, pages
-from diffusionblocks.page.results import Results, commits, in_words, read
+from diffusionblocks.page.results import Results, commits, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.ship import whole
+from diffusionblocks.page.wording import in_words
 
 CITATION = PACKAGE.parent / "CITATION.cff"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"

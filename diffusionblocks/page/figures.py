@@ -13,8 +13,9 @@ import matplotlib.figure
 
 from diffusionblocks.base.files import write_json
 from diffusionblocks.page import canvas, outcomes, pictures, plots
-from diffusionblocks.page.results import Results, in_words, num_blocks
+from diffusionblocks.page.results import Results, num_blocks
 from diffusionblocks.page.table import stand_ins
+from diffusionblocks.page.wording import in_words
 
 Drawn = tuple[matplotlib.figure.Figure, str] | None  # and in words what is seen; None where a table has nothing of it
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 from diffusionblocks.page.claims import counts
 from diffusionblocks.page.cost import cost, instant
-from diffusionblocks.page.results import Results, in_words, num_blocks
-from diffusionblocks.page.wording import decimals, half
+from diffusionblocks.page.results import Results, num_blocks
+from diffusionblocks.page.wording import decimals, half, in_words
 
 # What follows the number of claims with this verdict.
 VERDICTS = {

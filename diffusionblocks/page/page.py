@@ -17,9 +17,10 @@ from diffusionblocks.page.claims import of_table, worth_of_depth
 from diffusionblocks.page.cost import environments
 from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.origins import origins
-from diffusionblocks.page.results import Results, commits, in_words, read
+from diffusionblocks.page.results import Results, commits, read
 from diffusionblocks.page.rows import rows
 from diffusionblocks.page.timeline import timeline
+from diffusionblocks.page.wording import in_words
 
 GROUPS = ("resources", "paper", "ours")  # of tables, in the page's order
 

@@ -19,12 +19,6 @@ COLUMNS = [
 NUMBERS = {"paper", "ours", "std", "seeds", "samples", "paper_gap", "gap", "elsewhere", "error", "gap_error"}
 # All else is text, whatever it looks like: a row may be called `null` or `007`, and a commit be of digits alone.
 TEXTS = dict.fromkeys([column for column in COLUMNS if column not in {*NUMBERS, "beside"}], str)
-# What people write of words in the names of columns.
-WORDS = {
-    **{word: word.upper() for word in ("fid", "kid", "mauve", "bptt", "gflop", "7b", "xl", "lm")},
-    **{"bpc": "bits per character", "ppl": "perplexity", "llama2": "Llama-2", "gpt2": "GPT-2", "c5": "with c = 5"},
-    "karras": "Karras",
-}
 
 
 class Results:
@@ -110,11 +104,6 @@ def read(path: Path | str, columns: list[str] = COLUMNS) -> pd.DataFrame:
 def commits(frames: Sequence[pd.DataFrame]) -> list[str]:
     """The commits behind the numbers of some tables, each once. frames: their csv files."""
     return sorted({word for frame in frames for cell in frame["commit"].dropna() for word in cell.split()})
-
-
-def in_words(column: str) -> str:
-    """What people call a column: `FID test` for `fid_test`."""
-    return " ".join(WORDS.get(word, word) for word in column.split("_"))
 
 
 def num_blocks(run: dict) -> int:

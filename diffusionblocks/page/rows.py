@@ -12,8 +12,8 @@ import pandas as pd
 
 from diffusionblocks.page import table
 from diffusionblocks.page.claims import column
-from diffusionblocks.page.results import Results, in_words
-from diffusionblocks.page.wording import decimals
+from diffusionblocks.page.results import Results
+from diffusionblocks.page.wording import decimals, in_words
 
 CELL = ("paper", "ours", "error", "gap", "gap_error", "paper_gap", "decimals")
 COUNTED = "none: "  # how the title of what has no data begins

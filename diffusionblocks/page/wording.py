@@ -4,6 +4,12 @@ import math
 from collections.abc import Iterable
 
 VERDICTS = ("held", "did not hold", "cannot tell", "not tested", "not measured")
+# What people write of words in the names of columns.
+WORDS = {
+    **{word: word.upper() for word in ("fid", "kid", "mauve", "bptt", "gflop", "7b", "xl", "lm")},
+    **{"bpc": "bits per character", "ppl": "perplexity", "llama2": "Llama-2", "gpt2": "GPT-2", "c5": "with c = 5"},
+    "karras": "Karras",
+}
 
 
 def decimals(values: Iterable[float | None], unit: str = "", errors: Iterable[float | None] = ()) -> int:
@@ -40,6 +46,11 @@ def signed(value: float | None, half: float | None = None) -> str:
 def half(gap: dict) -> float | None:
     """Half of the interval of a claim's gap; None where there is none."""
     return None if gap["low"] is None else (gap["high"] - gap["low"]) / 2
+
+
+def in_words(column: str) -> str:
+    """What people call a column: `FID test` for `fid_test`."""
+    return " ".join(WORDS.get(word, word) for word in column.split("_"))
 
 
 def counted(about: dict) -> str:
