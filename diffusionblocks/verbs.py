@@ -381,16 +381,8 @@ VERBS = {
         files("--copied", "the page, and whatever else belongs to the run", "*"),
     ],
 }
-COMPUTE = (
-    encode,
-    train,
-    sample,
-    extractor,
-    reference,
-    teacher,
-    evaluate,
-    timing,
-)  # of these, on a GPU where there is one
+# Of these, on a GPU where there is one.
+COMPUTE = (encode, train, sample, extractor, reference, teacher, evaluate, timing)
 # Verbs that print.
 PRINT = {
     show: [("results", {"nargs": "+", "type": Path, "help": "results/<scale>, or csv files of tables"})],
