@@ -184,7 +184,7 @@ def test_a_page_needs_no_network_and_no_script(page):
 # Claims, and what depth is worth
 
 
-def claimed(folder, deep, shallow, blocks):
+def claimed(folder, deep, shallow, blocks, judged_by="accuracy"):
     """The page, in one line, without tags and script, of a table whose blocks should be at most two points behind."""
     rows = {"deep": deep, "shallow": shallow, "blocks": blocks}
     rows = {row: [measured(row, accuracy=value) for value in values] for row, values in rows.items()}
@@ -194,7 +194,7 @@ def claimed(folder, deep, shallow, blocks):
         {**claim, "text": "Near.", "against": "deep", "margin": -2},
         {**claim, "text": "Deeper.", "against": "shallow", "ours": True},
     ]
-    depth = [{"metric": "accuracy", "deep": "deep", "shallow": "shallow"}]
+    depth = [{"metric": judged_by, "deep": "deep", "shallow": "shallow"}]
     made = written_page(folder, plan(folder, rows, paper, claims=claims, depth=depth))
     return html.unescape(" ".join(re.sub("<[^>]+>", " ", made[made.index("<body>") : made.index("<script>")]).split()))
 
@@ -225,6 +225,12 @@ def test_one_seed_says_nothing_of_depth(tmp_path):
     assert "0.10 points worse to the control 8.30 better cannot tell One seed: no spread is known" in made
     assert "Verdicts that are not given, or not to be leaned on One seed: no spread is known ( " in made
     assert "accuracy (%): +8.40, 1 seed. The spread is not known, so nothing can be said." in made
+
+
+def test_what_no_row_measures_says_nothing_of_depth(tmp_path):
+    made = claimed(tmp_path, [98.4], [90.0], [98.3], judged_by="mauve")
+    assert re.search("one block; both are trained end to end. mauve: not measured.", made, re.IGNORECASE)
+    assert "accuracy (%): +8.40, 1 seed." in made
 
 
 def test_a_table_without_a_control_says_nothing_of_depth(page):

@@ -388,6 +388,24 @@ def test_the_control_of_a_table_stands_between(place):
     assert "[40.00] | small: **51.00** ± 1.41 | b: **30.50**" in headline(SHIPPED, "x")
 
 
+def test_what_is_compared_with_a_deep_row_that_has_a_control_stands_there_too(place):
+    write_run(
+        **{row: seeds(row, (40.0, 42.0)) for row in ("a", "deep")},
+        b=seeds("b", (30.0, 31.0)),
+        small=seeds("small", (50.0, 52.0)),
+    )
+    control = {"metric": "fid_test", "deep": "deep", "shallow": "small"}
+    for controls, count in (([], 0), ([control], 1), ([{**control, "metric": "fid_train"}], 0)):
+        for path in (RUN / "tables/table1.json", RUN / "plan.json"):
+            content = json.loads(path.read_text())
+            table = content.get("tables/table1", content)
+            table["depth"] = controls
+            table["claims"] = [*CLAIMED, {**CLAIMED[0], "against": "deep"}]
+            path.write_text(json.dumps(content))
+        shipping.ship(RUN, SHIPPED)
+        assert headline(SHIPPED, "x").count("deep: **41.00** ± 1.41") == count, controls
+
+
 def test_a_place_without_an_end_is_refused(place, verb):
     write_run()
     Path("README.md").write_text(marker("docs/results/demo"))

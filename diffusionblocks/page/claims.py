@@ -122,7 +122,7 @@ def worth_of_depth(control: dict, claims: list[dict], frame: pd.DataFrame) -> li
     for metric in dict.fromkeys([control["metric"], *(c["metric"] for c in claims if shallow_of(c, [control]))]):
         cells = _cells(metric, frame)
         if not {control["deep"], control["shallow"]} <= set(cells.index):
-            found.append({"metric": metric, "worth": "not measured"})
+            found.append({"metric": metric, "unit": None, "better": None, "worth": "not measured"})
             continue
         deep, shallow = (cells.loc[control[key]] for key in ("deep", "shallow"))
         gap, known = _gap(deep, shallow), {1: "something", 0: "not shown", -1: "less than nothing"}

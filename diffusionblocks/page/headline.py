@@ -18,8 +18,8 @@ END = "<!-- end of results -->\n"
 
 
 def headline(folder: Path, name: str) -> str:
-    """What the README says of a shipped folder: of each table of the paper, what its first claim compares, and what
-    others compare with the same row in the same metric.
+    """What the README says of a shipped folder: of each table of the paper, what its first claim compares, what others
+    compare with the same row in the same metric, and what is compared with a deep row that has a control.
 
     name: what the folder is called there. Every number is one of its csv files.
     """
@@ -27,8 +27,10 @@ def headline(folder: Path, name: str) -> str:
     for plan in _shipped_plans(folder, about["tables"]):
         frame = read(folder / f"{plan['table']}.csv")
         claims = [claim for claim in plan["claims"] if "margin" in claim and not claim.get("ours")]
+        shown = [(claim["against"], claim["metric"]) for claim in claims[:1]]
+        shown += [(control["deep"], control["metric"]) for control in plan["depth"]]
         for claim in claims if plan["paper"] else ():
-            if any(claim[key] != claims[0][key] for key in ("against", "metric")):
+            if (claim["against"], claim["metric"]) not in shown:
                 continue
             metric = column(claim, about["scale"])
             cells = frame[frame["metric"] == metric].set_index("row")
