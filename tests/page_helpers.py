@@ -125,6 +125,7 @@ def plan(
     figures=(),
     title="Ours",
     depth=(),
+    cross_checks=(),
 ) -> Path:
     """Write `<table>.json` and the metrics that it names.
 
@@ -139,7 +140,7 @@ def plan(
             write_json(file, metrics)
         entries[row] = {**entry, "metrics": [str(file) for file in files]}
     about = {"table": name, "title": title, "scale": "demo", "paper": paper, "claims": list(claims)}
-    about["depth"] = list(depth)
+    about |= {"depth": list(depth), "cross_checks": dict(cross_checks)}
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**about, "figures": list(figures), "rows": entries}))  # rows in their order
     return path

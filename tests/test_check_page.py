@@ -13,6 +13,7 @@ PRINTED = {"title": "x", "source": "Table 9"}
 P1 = "tables__table1__printed"
 C1 = "tables__table1__claims"
 D1 = "tables__table1__depth"
+X1 = "tables__table1__cross_checks"
 CONTROL = {"metric": "accuracy", "deep": "vit_end_to_end", "shallow": "vit_shallow"}
 CLAIM = {"text": "x", "row": "vit_diffusionblocks", "against": "vit_end_to_end", "metric": "accuracy", "margin": 0}
 CLAIM["source"] = "Table 1"
@@ -76,6 +77,10 @@ CLAIM["source"] = "Table 1"
             ],
         ),
         ({D1: [{**CONTROL, "shallow": "vit_end_to_end"}]}, ["table1.depth.0.shallow: vit_end_to_end has 6 layers"]),
+        ({X1: {"demo": {"acuracy": "brier"}}}, ["cross_checks.demo: no row measures 'acuracy'", "mean 'accuracy'"]),
+        ({X1: {"demo": {"accuracy": "bryer"}}}, ["table1.cross_checks.demo: no row measures 'bryer'"]),
+        ({X1: {"dem": {}}}, ["table1.cross_checks", "'dem'; did you mean 'demo'"]),
+        ({X1: {"demo": "accuracy"}}, ["table1.cross_checks.demo", "should be a mapping"]),
         (
             {"tables__memory__depth": [{"deep": "a", "shallow": "b", "metric": "c"}]},
             ["memory.depth.0: is for tables that are trained", "leave it out"],

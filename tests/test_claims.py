@@ -27,19 +27,23 @@ CLAIM = {"text": "a is at most 2 worse than b.", "metric": "accuracy", "row": "a
 SECONDS = 6  # of the jobs of a seed, as page_helpers has it
 
 
-def written(folder, rows, claims, depth=(), better="higher", printed=None, about=None, **settings):
+def written(folder, rows, claims, depth=(), better="higher", printed=None, about=None, otherwise=None, **settings):
     """(`<table>.json`, its csv) of rows whose accuracies of each seed are {row: [value]}.
 
-    about: {row: what planning says of it}.
+    about: {row: what planning says of it}. otherwise: accuracies of four steps, which check the others.
     """
     runs = {}
     for row, values in rows.items():
         numbers = (number("accuracy", value, better=better, **settings) for value in values)
         runs[row] = [measured(row, seed=seed, accuracy=found) for seed, found in enumerate(numbers)]
+    for row, values in (otherwise or {}).items():
+        for run, value in zip(runs[row], values, strict=True):
+            run["metrics"]["accuracy_4_steps"] = number("accuracy_4_steps", value, better=better)
     paper = {"title": "x", "source": "Table 1", "data": "x", "rows": printed or {}}
     paper["metrics"] = {"accuracy": {"unit": "%", "better": better, "extractor": "GPT-2"}}
     entries = {row: {"metrics": found, **(about or {}).get(row, {})} for row, found in runs.items()}
-    path = plan(folder, entries, paper, claims=claims, depth=depth)
+    checks = {"accuracy": "accuracy_4_steps"} if otherwise else {}
+    path = plan(folder, entries, paper, claims=claims, depth=depth, cross_checks=checks)
     table(path, path.with_suffix(".csv"))
     return path, path.with_suffix(".csv")
 
@@ -296,6 +300,60 @@ def test_more_seeds_than_a_row_may_have_say_what_has_to_be_lifted(judged, layer,
     assert found["because"] == f"one seed: no spread is known; more need seeds_at_most lifted in {place}"
     enough = {"a": {"settings": {"seeds_at_most": [3, layer]}}, "b": {"settings": {"seeds_at_most": [None, layer]}}}
     assert judged({"a": [90.0], "b": [80.0]}, of(0), about=enough)["because"] == "one seed: no spread is known"
+
+
+HIGH, EQUAL, LOW = ([near + step for step in (0.0, 0.2, -0.2)] for near in (95.0, 90.0, 85.0))
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+@pytest.mark.parametrize(
+    ("ours", "otherwise", "verdict", "other"),
+    [
+        (HIGH, HIGH, "held", "held"),
+        (HIGH, LOW, "held", "did not hold"),
+        (HIGH, [70.0, 99.0, 95.0], "held", "cannot tell"),
+        ([70.0, 99.0, 95.0], HIGH, "cannot tell", "held"),
+        (LOW, HIGH, "did not hold", "held"),
+        (LOW, LOW, "did not hold", "did not hold"),
+    ],
+)
+def test_a_verdict_that_another_measure_contradicts_is_grey(judged, ours, otherwise, verdict, other, better):
+    if better == "lower":
+        ours, otherwise = ([180 - value for value in values] for values in (ours, otherwise))
+    base = [90.0, 90.1, 89.9]
+    found = judged({"a": ours, "b": base}, of(0), better=better, otherwise={"a": otherwise, "b": base})
+    check = found["cross_check"]
+    assert (found["verdict"], check["verdict"], check["metric"]) == (verdict, other, "accuracy_4_steps")
+    sign = -1 if better == "lower" else 1
+    assert (
+        check["mean"] == pytest.approx(sign * (mean(otherwise) - 90)) and check["low"] < check["mean"] < check["high"]
+    )
+    assert found["grey"] == (verdict != other)
+    if verdict == other:
+        assert found["because"] is None
+    else:
+        assert f"by accuracy 4 steps: {other} ({check['mean']:+.2f} ± " in found["because"]
+
+
+def test_a_cross_check_is_held_against_the_control_too(judged):
+    rows = {"a": [90.0, 90.2, 89.8], "b": [91.0, 91.1, 90.9], "s": [88.0, 88.1, 87.9]}
+    found = judged(rows, of(-2), depth=DEPTH, otherwise={**rows, "s": [92.0, 92.1, 91.9]})
+    assert (found["verdict"], found["cross_check"]["verdict"], found["grey"]) == ("held", "did not hold", True)
+
+
+def test_without_numbers_of_both_rows_nothing_is_checked(judged):
+    rows = {"a": HIGH, "b": [90.0, 90.1, 89.9]}
+    found = judged(rows, of(0), otherwise={"a": LOW})
+    assert (found["verdict"], found["cross_check"], found["grey"]) == ("held", None, False)
+    assert judged(rows, of(0))["cross_check"] is None
+
+
+def test_images_are_judged_over_another_grid_too():
+    """Where that grid is measured; the others' plans have no such check."""
+    checks = {scale: shipped(scale).written for scale in SCALES}
+    for table_name in ("table2", "table7", "table8", "table_a2"):
+        found = {scale: written[f"tables/{table_name}"]["cross_checks"] for scale, written in checks.items()}
+        assert found == {scale: {"fid_test": "fid_test_karras"} if scale == "laptop" else {} for scale in SCALES}
 
 
 def test_the_control_has_no_say_in_other_claims(judged):

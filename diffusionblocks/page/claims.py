@@ -18,6 +18,9 @@ is to claim that they make use of all layers, so a claim against `deep` is held 
   reach;
 - no answer against `deep`: it stays so, and `because` says where depth is not shown to be worth anything.
 
+Cross-checks. A table may name another column that measures the same otherwise (images over another grid of levels). A
+claim is then judged by it too, and where that verdict is another one, the claim's own is grey.
+
 docs/claims.md has the statistics, their error rates, and what each key of a claim means.
 """
 
@@ -34,7 +37,7 @@ from diffusionblocks.base.files import write_json
 from diffusionblocks.page.cost import jobs
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.statistics import CONFIDENCE, are_paired, bootstrap, difference, seeds_to_decide, sign_flip
-from diffusionblocks.page.wording import VERDICTS, in_words
+from diffusionblocks.page.wording import VERDICTS, half, in_words, signed
 
 
 class Gap(NamedTuple):
@@ -153,7 +156,8 @@ def _of_claim(results, frame, claim, name):
         **{key: claim[key] for key in ("row", "against")},
         **{key: claim.get(key) for key in ("margin", "factor")},
         "paper": _printed(results, claim),
-        **{"gap": None, "ratio": None, "control": None, "verdict": "not measured", "because": None},
+        **{"gap": None, "ratio": None, "control": None, "cross_check": None},
+        **{"verdict": "not measured", "because": None},
         **{"grey": False, "more": None},
         "stand_in": _stand_in(results, claim, one),
         "scale": _text(one.get("scale")) or scale,
@@ -163,8 +167,8 @@ def _of_claim(results, frame, claim, name):
     if not absent and "factor" in claim:
         found |= _by_ratio(claim, cells)
     elif not absent:
-        control = shallow_of(claim, results.plan["depth"])
-        found |= _by_gap(claim, cells, control if control in cells.index else None, results)
+        found |= _by_gap(claim, cells, results)
+        found |= _cross_checked(found, claim, frame, results)
     else:
         titles = " and ".join(map(results.title_of, absent))
         found["because"] = f"{in_words(metric)} of {titles} is not measured at scale {scale}"
@@ -182,7 +186,9 @@ def _by_ratio(claim, cells):
     return {"ratio": ratio, "verdict": "held" if ratio >= claim["factor"] else "did not hold"}
 
 
-def _by_gap(claim, cells, shallow, results):
+def _by_gap(claim, cells, results):
+    shallow = shallow_of(claim, results.plan["depth"])
+    shallow = shallow if shallow in cells.index else None
     ours, other = (cells.loc[claim[key]] for key in ("row", "against"))
     gap, margin = _gap(ours, other), claim["margin"]
     word = {1: "held", -1: "did not hold", 0: "cannot tell"}[gap.side(margin)]
@@ -203,6 +209,21 @@ def _by_gap(claim, cells, shallow, results):
         "grey": gap.seeds == 1,
         "more": more,
     }
+
+
+def _cross_checked(found, claim, frame, results):
+    """What the column says that checks a claim's; nothing where there is none, or it is not measured of both rows."""
+    metric = results.plan["cross_checks"].get(found["metric"])
+    cells = _cells(metric, frame)
+    if not {claim["row"], claim["against"]} <= set(cells.index):
+        return {}
+    other = _by_gap(claim, cells, results)
+    gap = {key: other["gap"][key] for key in ("mean", "low", "high", "seeds", "paired")}
+    about = {"cross_check": {"metric": metric, "verdict": other["verdict"], **gap}}
+    if other["verdict"] == found["verdict"]:
+        return about
+    why = f"by {in_words(metric)}: {other['verdict']} ({signed(gap['mean'], half(gap))})"
+    return about | {"grey": True, "because": "; ".join(filter(None, [found["because"], why]))}
 
 
 def _unknown(gap, margin):

@@ -5,7 +5,7 @@ from diffusionblocks.diffusion.partition import layers_of
 
 
 def check_claims(plan) -> None:
-    """Check what rows are compared with, and printed rows, claims and control of every table of a Plan.
+    """Check what rows are compared with, and printed rows, claims, controls and cross-checks of every table of a Plan.
 
     Raises UserError naming the key.
     """
@@ -33,6 +33,10 @@ def check_claims(plan) -> None:
             _check_metric(plan, table, where, about, ("row", "against"))
         for index, control in enumerate(entry.get("depth") or []):
             _check_control(plan, table, f"tables.{table}.depth.{index}", control)
+        known = {metric for row in entry["rows"] for metric in plan.rows[plan.origins[table, row]].metrics}
+        for pair in ((entry.get("cross_checks") or {}).get(plan.scale) or {}).items():
+            for metric in pair:
+                _check_one(f"tables.{table}.cross_checks.{plan.scale}: no row measures", metric, sorted(known))
 
 
 def _check_keys(where, claim):
