@@ -215,6 +215,12 @@ def test_the_number_of_blocks_is_the_runs_whatever_a_row_is_called(block_counts)
     )
 
 
+def test_what_checks_a_metric_is_drawn_beside_it(block_counts):
+    drawn = block_counts({"b1": 1, "b6": 2}, cross_checks={"fid_test": "fid_train"})
+    assert drawn["FID train (lower is better)"] == ({"ours": {1: [9.0], 2: [9.0]}}, {}, False)
+    assert [*drawn] == ["FID test (lower is better)", "FID train (lower is better)"]
+
+
 def test_without_one_block_values_are_as_they_are(block_counts):
     (drawn,) = block_counts({"b2": 2, "b3": 3}, "mauve").values()
     assert drawn == ({"ours": {2: [7.0], 3: [8.0]}}, {2: 0.5, 3: 0.5}, False)

@@ -185,14 +185,15 @@ def _block_counts(results: Results) -> Drawn:
 def _by_blocks(results):
     """{metric: (ours, paper, relative)}, as `outcomes.block_counts` takes them, where the table asks for the figure.
 
-    Of each metric, unless it is one that stands beside the others wherever it is not printed.
+    Of each metric, unless it is one that stands beside the others wherever it is not printed, and checks none of them.
     """
     if "block_count" not in results.plan["figures"]:
         return {}
     metrics = {column: number for row in results.runs for column, number in results.numbers(row).items()}
-    panels = {}
+    panels, checks = {}, results.plan["cross_checks"].values()
     for column, number in metrics.items():
-        if number["beside"] or (results.printed and column not in results.paper["metrics"]):
+        besides = number["beside"] or (results.printed and column not in results.paper["metrics"])
+        if besides and column not in checks:
             continue
         ours, paper = {}, {}
         for row, seeds in results.runs.items():
