@@ -15,7 +15,8 @@ from test_statistics import T
 
 from diffusionblocks.base.files import UserError
 from diffusionblocks.diffusion.partition import layers_of, split_layers
-from diffusionblocks.page.claims import VERDICTS, of_table, shallow_of, verdicts, worth_of_depth
+from diffusionblocks.page.claims import VERDICTS, of_table, verdicts
+from diffusionblocks.page.controls import shallow_of, worth_of_depth
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.summary import told
 from diffusionblocks.page.table import table

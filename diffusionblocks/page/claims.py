@@ -5,18 +5,7 @@ where it leaves it better by less: the 90% interval of their difference (page/st
 short of it. With a margin of 0 or more that is superiority, with a negative one non-inferiority. One seed decides
 nothing. Where no value spreads over seeds, the difference itself decides, unless it is the margin exactly.
 
-Controls. A table may name a row `deep`, trained end to end, and a row `shallow`, trained end to end too, with the
-layers of one block: it fits where a block does, and needs no method. To claim that blocks are as good as end to end
-is to claim that they make use of all layers, so a claim against `deep` is held against `shallow` as well:
-
-- blocks behind `shallow`: did not hold, even within the margin: a block's layers, trained as usual, do better;
-- the margin kept, and ahead of `shallow`: held. Nothing less is evidence, and this is, even where end to end itself
-  makes nothing of its depth;
-- the margin kept, but not ahead of `shallow`: cannot tell. Either depth is not shown to be worth anything at this
-  scale, so that any net of one block's size may keep the margin, or the margin is wider than what depth is worth;
-- the margin missed: did not hold. No control excuses it: where depth is worth nothing, end to end is the easier to
-  reach;
-- no answer against `deep`: it stays so, and `because` says where depth is not shown to be worth anything.
+Controls. A claim against a row that has a control is held against that as well (page/controls.py).
 
 Cross-checks. A table may name another column that measures the same otherwise (images over another grid of levels). A
 claim is then judged by it too, and where that verdict is another one, the claim's own is grey.
@@ -28,45 +17,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from diffusionblocks.base.components import PACKAGE
 from diffusionblocks.base.files import write_json
+from diffusionblocks.page.controls import controlled, shallow_of
 from diffusionblocks.page.cost import jobs
+from diffusionblocks.page.gap import gap_of, measured_in, text_of
 from diffusionblocks.page.results import Results, read
-from diffusionblocks.page.statistics import CONFIDENCE, are_paired, bootstrap, difference, seeds_to_decide, sign_flip
+from diffusionblocks.page.statistics import CONFIDENCE, bootstrap, seeds_to_decide, sign_flip
 from diffusionblocks.page.wording import VERDICTS, half, in_words, signed
-
-
-class Gap(NamedTuple):
-    """By how much a row is better than another in a metric, in its unit.
-
-    ours, other: the values of each seed, turned round where lower is better; mean: of the difference; half: its error,
-    None where no spread is known; paired: whether the error is that of the differences of each seed.
-    """
-
-    ours: list[float]
-    other: list[float]
-    paired: bool
-    mean: float
-    half: float | None
-
-    @property
-    def seeds(self) -> int:
-        """Of the row that has fewer."""
-        return min(len(self.ours), len(self.other))
-
-    def side(self, margin: float = 0.0) -> int:
-        """1 where the error leaves it above the margin, -1 where it leaves it below, 0 where it does not tell."""
-        if self.half is None:
-            return 0
-        return (self.mean - self.half > margin) - (self.mean + self.half < margin)
-
-    def shown(self) -> dict:
-        low, high = (None, None) if self.half is None else (self.mean - self.half, self.mean + self.half)
-        return {"mean": self.mean, "low": low, "high": high, "seeds": self.seeds, "paired": self.paired}
 
 
 def of_table(results: Results, frame: pd.DataFrame) -> list[dict]:
@@ -105,40 +66,10 @@ def counts(claims: list[dict]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def shallow_of(claim: dict, controls: Sequence[dict]) -> str | None:
-    """The control that has a say in a claim, since that compares a row with the deep one of the control; None: none."""
-    if claim.get("margin") is None:
-        return None
-    of_it = (one["shallow"] for one in controls if claim["against"] == one["deep"] and claim["row"] != one["shallow"])
-    return next(of_it, None)
-
-
-def worth_of_depth(control: dict, claims: list[dict], frame: pd.DataFrame) -> list[dict]:
-    """What `deep` has over `shallow`, in the metric of a control and in those of claims that it has a say in.
-
-    claims: as `of_table` returns them.
-    A dict each: metric, unit, better (the direction) and worth, one of "something", "not shown" (within the error),
-    "less than nothing" (the deep row is behind), "unknown" (one seed) and "not measured"; if measured, the difference
-    (deep minus shallow, in the metric's unit), its error, seeds, and whether they are paired.
-    """
-    found = []
-    for metric in dict.fromkeys([control["metric"], *(c["metric"] for c in claims if shallow_of(c, [control]))]):
-        cells = _cells(metric, frame)
-        if not {control["deep"], control["shallow"]} <= set(cells.index):
-            found.append({"metric": metric, "unit": None, "better": None, "worth": "not measured"})
-            continue
-        deep, shallow = (cells.loc[control[key]] for key in ("deep", "shallow"))
-        gap, known = _gap(deep, shallow), {1: "something", 0: "not shown", -1: "less than nothing"}
-        about = {"metric": metric, "unit": _text(deep["unit"]), "better": _text(deep["better"])}
-        measured = {"difference": _sign(deep) * gap.mean, "error": gap.half, "seeds": gap.seeds, "paired": gap.paired}
-        found.append({**about, "worth": "unknown" if gap.half is None else known[gap.side()], **measured})
-    return found
-
-
 def _of_claim(results, frame, claim, name):
     scale = results.plan["scale"]
     metric = column(claim, scale)
-    cells = _cells(metric, frame)
+    cells = measured_in(metric, frame)
     lines = frame[frame["metric"] == metric].set_index("row")
     one = lines.loc[claim["row"]] if claim["row"] in lines.index else {}
     untested, doubt = (claim.get(key, {}).get(scale) for key in ("not_tested", "doubt"))
@@ -151,8 +82,8 @@ def _of_claim(results, frame, claim, name):
         "kind": "factor" if "factor" in claim else "better" if claim["margin"] >= 0 else "not worse",
         "metric": metric,
         "in_place_of": None if metric == claim["metric"] else claim["metric"],
-        "unit": _text(one.get("unit")),
-        "better": _text(one.get("better")),
+        "unit": text_of(one.get("unit")),
+        "better": text_of(one.get("better")),
         **{key: claim[key] for key in ("row", "against")},
         **{key: claim.get(key) for key in ("margin", "factor")},
         "paper": _printed(results, claim),
@@ -160,8 +91,8 @@ def _of_claim(results, frame, claim, name):
         **{"verdict": "not measured", "because": None},
         **{"grey": False, "more": None},
         "stand_in": _stand_in(results, claim, one),
-        "scale": _text(one.get("scale")) or scale,
-        "timed": _text(one.get("timed")),
+        "scale": text_of(one.get("scale")) or scale,
+        "timed": text_of(one.get("timed")),
     }
     absent = [row for row in (claim["row"], claim["against"]) if row not in cells.index]
     if not absent and "factor" in claim:
@@ -190,12 +121,12 @@ def _by_gap(claim, cells, results):
     shallow = shallow_of(claim, results.plan["depth"])
     shallow = shallow if shallow in cells.index else None
     ours, other = (cells.loc[claim[key]] for key in ("row", "against"))
-    gap, margin = _gap(ours, other), claim["margin"]
+    gap, margin = gap_of(ours, other), claim["margin"]
     word = {1: "held", -1: "did not hold", 0: "cannot tell"}[gap.side(margin)]
     control, why = None, None
     if shallow:
-        control, worth = _gap(ours, cells.loc[shallow]), _gap(other, cells.loc[shallow])
-        word, why = _controlled(word, control, worth, results.title_of(shallow))
+        control, worth = gap_of(ours, cells.loc[shallow]), gap_of(other, cells.loc[shallow])
+        word, why = controlled(word, control, worth, results.title_of(shallow))
     more, pinned = _more(claim, gap, control, shallow, results) if word == "cannot tell" else (None, None)
     tests = {
         "p": sign_flip(gap.ours, gap.other, gap.paired, margin),
@@ -214,7 +145,7 @@ def _by_gap(claim, cells, results):
 def _cross_checked(found, claim, frame, results):
     """What the column says that checks a claim's; nothing where there is none, or it is not measured of both rows."""
     metric = results.plan["cross_checks"].get(found["metric"])
-    cells = _cells(metric, frame)
+    cells = measured_in(metric, frame)
     if not {claim["row"], claim["against"]} <= set(cells.index):
         return {}
     other = _by_gap(claim, cells, results)
@@ -234,20 +165,6 @@ def _unknown(gap, margin):
         exact = "" if gap.side(margin) else ", and the gap is the margin exactly"
         return f"no value differs between seeds{exact}"
     return None
-
-
-def _controlled(word, control, worth, shallow):
-    """(verdict, what the control says in words or None) of a claim against the deep row; see the head of this file."""
-    if control.side() < 0:
-        return "did not hold", f"worse than the control ({shallow})"
-    if word == "did not hold" or (word == "held" and control.side() > 0):
-        return word, None
-    if worth.side() < 0:
-        return "cannot tell", "depth is worth less than nothing at this scale"
-    if worth.half is not None and worth.side() == 0:
-        return "cannot tell", "depth is not shown to be worth anything here, within the error"
-    equal = f"no better than the control ({shallow}), within the error"
-    return "cannot tell", equal if word == "held" else None
 
 
 def _more(claim, gap, control, shallow, results):
@@ -304,31 +221,11 @@ def _printed(results, claim):
 
 def _stand_in(results, claim, line):
     """What its numbers were measured with in place of the paper's data, features or teacher, in words."""
-    found, judge = _text(line.get("stand_in")), _text(line.get("extractor"))
+    found, judge = text_of(line.get("stand_in")), text_of(line.get("extractor"))
     asked = results.paper["metrics"].get(claim["metric"], {}).get("extractor")
     if line.get("metric", claim["metric"]) != claim["metric"] and judge and asked:
         return "; ".join(filter(None, [found, f"{judge} for {asked}"]))
     return found
-
-
-def _cells(metric, frame):
-    """What was measured in a metric: a line for each row, by its name."""
-    return frame[(frame["metric"] == metric) & frame["ours"].notna()].set_index("row")
-
-
-def _gap(ours, other):
-    a, b = ([_sign(ours) * float(value) for value in str(row["values"]).split(";")] for row in (ours, other))
-    paired = are_paired(a, b)
-    return Gap(a, b, paired, *difference(a, b, paired))
-
-
-def _sign(line):
-    return -1 if line["better"] == "lower" else 1
-
-
-def _text(cell):
-    """What a cell of a csv says; None for an empty one."""
-    return cell if isinstance(cell, str) else None
 
 
 def _finite(value):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from diffusionblocks.base.files import UserError, exists, read_json, unreadable, write_text
-from diffusionblocks.page.claims import column, shallow_of
+from diffusionblocks.page.claims import column
+from diffusionblocks.page.controls import shallow_of
 from diffusionblocks.page.results import read
 from diffusionblocks.page.wording import decimals
 

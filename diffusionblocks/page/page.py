@@ -13,7 +13,8 @@ from markupsafe import Markup
 from diffusionblocks.base import rates
 from diffusionblocks.base.files import read_json, write_text
 from diffusionblocks.page import first, wording
-from diffusionblocks.page.claims import of_table, worth_of_depth
+from diffusionblocks.page.claims import of_table
+from diffusionblocks.page.controls import worth_of_depth
 from diffusionblocks.page.cost import environments
 from diffusionblocks.page.intervals import interval
 from diffusionblocks.page.origins import origins
