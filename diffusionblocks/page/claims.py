@@ -27,7 +27,7 @@ from diffusionblocks.page.cost import jobs
 from diffusionblocks.page.gap import gap_of, measured_in, text_of
 from diffusionblocks.page.results import Results, read
 from diffusionblocks.page.statistics import CONFIDENCE, bootstrap, seeds_to_decide, sign_flip
-from diffusionblocks.page.wording import VERDICTS, half, in_words, signed
+from diffusionblocks.page.wording import VERDICTS, in_words, signed
 
 
 def of_table(results: Results, frame: pd.DataFrame) -> list[dict]:
@@ -117,16 +117,21 @@ def _by_ratio(claim, cells):
     return {"ratio": ratio, "verdict": "held" if ratio >= claim["factor"] else "did not hold"}
 
 
-def _by_gap(claim, cells, results):
+def _decided(claim, cells, results):
+    """(gap, the control's row and the gap to it or None for each, verdict, what the control says or None)."""
     shallow = shallow_of(claim, results.plan["depth"])
-    shallow = shallow if shallow in cells.index else None
     ours, other = (cells.loc[claim[key]] for key in ("row", "against"))
-    gap, margin = gap_of(ours, other), claim["margin"]
-    word = {1: "held", -1: "did not hold", 0: "cannot tell"}[gap.side(margin)]
-    control, why = None, None
-    if shallow:
-        control, worth = gap_of(ours, cells.loc[shallow]), gap_of(other, cells.loc[shallow])
-        word, why = controlled(word, control, worth, results.title_of(shallow))
+    gap = gap_of(ours, other)
+    word = {1: "held", -1: "did not hold", 0: "cannot tell"}[gap.side(claim["margin"])]
+    if shallow not in cells.index:
+        return gap, None, None, word, None
+    control, worth = gap_of(ours, cells.loc[shallow]), gap_of(other, cells.loc[shallow])
+    return gap, shallow, control, *controlled(word, control, worth, results.title_of(shallow))
+
+
+def _by_gap(claim, cells, results):
+    gap, shallow, control, word, why = _decided(claim, cells, results)
+    margin = claim["margin"]
     more, pinned = _more(claim, gap, control, shallow, results) if word == "cannot tell" else (None, None)
     tests = {
         "p": sign_flip(gap.ours, gap.other, gap.paired, margin),
@@ -148,12 +153,11 @@ def _cross_checked(found, claim, frame, results):
     cells = measured_in(metric, frame)
     if not {claim["row"], claim["against"]} <= set(cells.index):
         return {}
-    other = _by_gap(claim, cells, results)
-    gap = {key: other["gap"][key] for key in ("mean", "low", "high", "seeds", "paired")}
-    about = {"cross_check": {"metric": metric, "verdict": other["verdict"], **gap}}
-    if other["verdict"] == found["verdict"]:
+    gap, *_, word, _ = _decided(claim, cells, results)
+    about = {"cross_check": {"metric": metric, "verdict": word, **gap.shown()}}
+    if word == found["verdict"]:
         return about
-    why = f"by {in_words(metric)}: {other['verdict']} ({signed(gap['mean'], half(gap))})"
+    why = f"by {in_words(metric)}: {word} ({signed(gap.mean, gap.half)})"
     return about | {"grey": True, "because": "; ".join(filter(None, [found["because"], why]))}
 
 

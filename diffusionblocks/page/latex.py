@@ -72,7 +72,7 @@ def latex(
         r"\midrule",
         *(_line([_title(row, marked), *_cells(row, part), *_of_row(row, texts)]) for row in part["rows"]),
         r"\bottomrule",
-        r"\end{tabular}}",  # and what fits it
+        r"\end{tabular}}",  # the second brace closes FITTED
         *_below(notes),
         r"\end{table}",
     ]

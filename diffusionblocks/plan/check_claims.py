@@ -1,5 +1,7 @@
 """Whether what a table prints and claims is of its rows and columns, before any of them is trained."""
 
+from itertools import chain
+
 from diffusionblocks.base.files import UserError, suggest
 from diffusionblocks.diffusion.partition import layers_of
 
@@ -33,10 +35,9 @@ def check_claims(plan) -> None:
             _check_metric(plan, table, where, about, ("row", "against"))
         for index, control in enumerate(entry.get("depth") or []):
             _check_control(plan, table, f"tables.{table}.depth.{index}", control)
-        known = {metric for row in entry["rows"] for metric in plan.rows[plan.origins[table, row]].metrics}
-        for pair in ((entry.get("cross_checks") or {}).get(plan.scale) or {}).items():
-            for metric in pair:
-                _check_one(f"tables.{table}.cross_checks.{plan.scale}: no row measures", metric, sorted(known))
+        for metric in chain(*entry.get("cross_checks", {}).get(plan.scale, {}).items()):
+            measured = {column for row in entry["rows"] for column in plan.rows[plan.origins[table, row]].metrics}
+            _check_one(f"tables.{table}.cross_checks.{plan.scale}: no row measures", metric, sorted(measured))
 
 
 def _check_keys(where, claim):

@@ -229,7 +229,7 @@ class Plan:
                 "settings": shown(origin),
             }
         words = {key: entry.get(key) or [] for key in ("claims", "figures", "depth")}
-        words["cross_checks"] = (entry.get("cross_checks") or {}).get(self.scale, {})
+        words["cross_checks"] = entry.get("cross_checks", {}).get(self.scale, {})
         about = {"table": name, "title": entry["title"], "scale": self.scale, "paper": entry.get("printed")}
         return {**about, **words, "rows": rows}
 
